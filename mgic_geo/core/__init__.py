@@ -1,0 +1,1 @@
+"""mgic_geo.core"""
