@@ -1,0 +1,105 @@
+"""Where the meshes of a data set lie: a folder or a zip in ModelNet's layout."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .clouds import SPLITS
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """One mesh: the path of its file within the source, and what the path says about it."""
+
+    path: str
+    label: str
+    split: str
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix, such as ``chair_0001``."""
+        return PurePosixPath(self.path).stem
+
+    @property
+    def key(self) -> str:
+        """``class/split/file``: the same in a folder, in a zip and under any root."""
+        return "/".join(PurePosixPath(self.path).parts[-3:])
+
+
+@dataclass(frozen=True)
+class MeshSource:
+    """The meshes of a folder or zip, sorted, and a fingerprint that changes when any of them does."""
+
+    path: Path
+    meshes: tuple[MeshFile, ...]
+    fingerprint: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, sorted: a label is an index into them."""
+        return tuple(sorted({mesh.label for mesh in self.meshes}))
+
+
+def find_meshes(path: Path) -> MeshSource:
+    """
+    List the meshes ``NAME/<class>/{train,test}/*.off`` of a folder or zip.
+
+    ``path`` may be the folder NAME itself, or one that holds it. The fingerprint is made from names, sizes
+    and, in a zip, the members' checksums, in a folder, the files' modification times.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        ValueError: ``path`` is neither folder nor zip, or what it holds is not in the layout.
+    """
+    if path.is_dir():
+        stamps = {
+            file.relative_to(path).as_posix(): (file.stat().st_size, file.stat().st_mtime_ns)
+            for file in path.rglob("*")
+            if file.is_file()
+        }
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            stamps = {info.filename: (info.file_size, info.CRC) for info in archive.infolist()}
+    elif path.exists():
+        raise ValueError(
+            f"{path} is neither a folder nor a whole zip file; if it was downloaded, fetch it again"
+        )
+    else:
+        raise FileNotFoundError(f"there is no file or folder {path}")
+
+    meshes = sorted((mesh for mesh in map(_mesh_file, stamps) if mesh), key=lambda mesh: mesh.key)
+    roots = {PurePosixPath(mesh.path).parts[:-3] for mesh in meshes}
+    if len(roots) > 1:
+        found = ", ".join(sorted("/".join(root) or "." for root in roots))
+        raise ValueError(f"{path} holds several data sets ({found}); pass the path of one of them")
+    missing = [split for split in SPLITS if not any(mesh.split == split for mesh in meshes)]
+    if missing:
+        raise ValueError(
+            f"{path} holds no {' or '.join(missing)} meshes; the layout is NAME/<class>/{{train,test}}/*.off"
+        )
+    digest = hashlib.sha256(repr([(mesh.key, stamps[mesh.path]) for mesh in meshes]).encode())
+    return MeshSource(path, tuple(meshes), digest.hexdigest())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
+    """Open a source for reading; gives a function from a mesh's path to the bytes of its file."""
+    if path.is_dir():
+        yield lambda name: (path / name).read_bytes()
+    else:
+        with zipfile.ZipFile(path) as archive:
+            yield archive.read
+
+
+def _mesh_file(path: str) -> MeshFile | None:
+    parts = PurePosixPath(path).parts
+    # Archives made on a Mac hold a shadow file "__MACOSX/…/._name" for each file.
+    if len(parts) < 3 or "__MACOSX" in parts or parts[-1].startswith("."):
+        return None
+    label, split, file = parts[-3:]
+    return MeshFile(path, label, split) if split in SPLITS and file.lower().endswith(".off") else None
