@@ -1,0 +1,248 @@
+"""k-nearest neighbours in pure torch: exact, memory-chunked, float32 even inside autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from mgic_geo.graph import knn_backends
+
+__all__ = ["knn", "knn_graph", "knn_table"]
+
+# Up to this dimension squared differences are summed coordinate by coordinate: no cancellation, and on
+# CPU hardly slower than a matrix product that short.
+_DIRECT_DIMENSIONS = 4
+
+# Largest number of distances held at once: what stays in a CPU's cache, what fills a GPU.
+_CHUNK = {"cpu": 2**20, "cuda": 2**26}
+
+
+def knn(x: Tensor, k: int, *, backend: str = "auto") -> Tensor:
+    r"""The k nearest points of every point, itself included, nearest first.
+
+    Distances are Euclidean. Above four dimensions they come from
+    :math:`|x_j|^2 - 2 x_i \cdot x_j` on centred points; the rows in which rounding could have changed who
+    is among the k are found by the gap to the next point and redone from differences, so the result is
+    that of differences in float32 (float64 for float64 input).
+
+    Args:
+        x: (B, N, C) points or features, or (N, C) for one cloud.
+        k: Number of neighbours, 1 to N.
+        backend: ``"torch"`` (``"auto"`` means the same), or the compiled ``"torch_cluster"`` or
+            ``"pyg_lib"`` where installed.
+
+    Returns:
+        (B, N, k) or (N, k) int64 indices within each cloud. A point comes first in its own row; among
+        points at equal distance any may be taken.
+
+    Raises:
+        ValueError: On another shape, k outside 1 to N, non-finite or overflowing coordinates, or an
+            unknown backend.
+        ImportError: If the backend's package is not installed.
+    """
+    if x.dim() not in (2, 3):
+        raise ValueError(f"points have shape (B, N, C) or (N, C), got {tuple(x.shape)}")
+    _check_k(k)
+    if k > x.size(-2):
+        raise ValueError(f"k={k} neighbours (self included) asked of a cloud of {x.size(-2)} points; lower k")
+    table = _neighbors(x.unsqueeze(0) if x.dim() == 2 else x, k, loop=True, backend=backend)
+    return table.squeeze(0) if x.dim() == 2 else table
+
+
+def knn_graph(
+    x: Tensor,
+    k: int,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    flow: str = "source_to_target",
+    cosine: bool = False,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    r"""PyG's :func:`torch_geometric.nn.knn_graph` without a compiled package.
+
+    Args:
+        x: (N, C) nodes of all clouds.
+        k: Number of neighbours of each node, not counting itself unless ``loop``.
+        batch: (N,) ascending cloud index of each node; one cloud by default.
+        loop: Count a node as its own (first) neighbour.
+        flow: ``"source_to_target"`` puts neighbours in row 0, ``"target_to_source"`` in row 1.
+        cosine: Use the cosine distance.
+        num_workers: Taken for PyG's signature and unused: torch's own threads do the work.
+        batch_size: Number of clouds, checked against ``batch`` where given.
+        backend: As in :func:`knn`.
+
+    Returns:
+        (2, N·k) int64 edge index: exactly k edges a node, nodes in order, nearest first.
+
+    Raises:
+        ValueError: As :func:`knn`, and on a cloud with too few points, an unsorted ``batch`` or an
+            unknown ``flow``.
+    """
+    if flow not in ("source_to_target", "target_to_source"):
+        raise ValueError(f"flow must be 'source_to_target' or 'target_to_source', got {flow!r}")
+    if cosine:
+        x = torch.nn.functional.normalize(x, dim=-1)
+    neighbor = knn_table(x, k, batch, loop=loop, batch_size=batch_size, backend=backend).flatten()
+    node = torch.arange(x.size(0), device=x.device).repeat_interleave(k)
+    return torch.stack([neighbor, node] if flow == "source_to_target" else [node, neighbor])
+
+
+def knn_table(
+    x: Tensor,
+    k: int,
+    batch: Tensor | None = None,
+    *,
+    loop: bool = True,
+    batch_size: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Neighbours of nodes given as (x, batch): :func:`knn_graph` as a table (N, k) of node indices.
+
+    Raises:
+        ValueError: As :func:`knn_graph`.
+    """
+    if x.dim() != 2:
+        raise ValueError(f"nodes have shape (N, C), got {tuple(x.shape)}; knn takes dense (B, N, C) batches")
+    _check_k(k)
+    sizes = _cloud_sizes(x, batch, batch_size)
+    needed = k if loop else k + 1
+    for cloud, size in enumerate(sizes):
+        if 0 < size < needed:
+            raise ValueError(
+                f"cloud {cloud} has {size} points, but k={k} with loop={loop} needs at least {needed}; "
+                "lower k or leave such clouds out"
+            )
+    if len(set(sizes)) == 1 and sizes[0] > 0:
+        clouds = [x.view(len(sizes), sizes[0], -1)]
+    else:
+        clouds = [cloud.unsqueeze(0) for cloud in x.split(sizes) if len(cloud)]
+    tables, first = [], 0
+    for cloud in clouds:
+        count, size = cloud.shape[:2]
+        starts = first + size * torch.arange(count, device=x.device).view(-1, 1, 1)
+        tables.append((_neighbors(cloud, k, loop, backend) + starts).view(-1, k))
+        first += count * size
+    return torch.cat(tables) if tables else torch.empty(0, k, dtype=torch.long, device=x.device)
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"k must be an integer of at least 1, got {k!r}")
+
+
+def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> list[int]:
+    if batch is None:
+        return [x.size(0)]
+    if batch.shape != x.shape[:1]:
+        raise ValueError(f"batch needs one cloud index a node: {x.size(0)} nodes, shape {tuple(batch.shape)}")
+    if batch.numel() and bool((batch.diff() < 0).any()):
+        raise ValueError(
+            "batch must be ascending (the nodes of a cloud together); sort x and batch first: "
+            "batch, order = batch.sort(stable=True); x = x[order]"
+        )
+    sizes = torch.bincount(batch, minlength=batch_size or 0).tolist()
+    if batch_size is not None and len(sizes) > batch_size:
+        raise ValueError(f"batch names cloud {len(sizes) - 1}, but batch_size={batch_size}")
+    return sizes
+
+
+@torch.no_grad()
+def _neighbors(x: Tensor, k: int, loop: bool, backend: str) -> Tensor:
+    """(B, N, C) to (B, N, k), by the chosen backend."""
+    points = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    if backend in ("auto", "torch"):
+        return _knn(points, k, loop)
+    _square_norms(points)  # the compiled packages do not check
+    return knn_backends.neighbors(points, k, loop, backend)
+
+
+@torch.library.custom_op("mgic_geo::knn", mutates_args=())
+def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
+    clouds, points, channels = x.shape
+    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
+    direct = channels <= _DIRECT_DIMENSIONS
+    centred = x if direct else x - x.mean(1, keepdim=True)  # smaller norms, less rounding
+    norms = _square_norms(centred)
+    keep = min(k + 1, points)  # one more than asked shows how clear the cut is
+    chunk = _CHUNK.get(x.device.type, _CHUNK["cpu"])
+    rows = max(1, min(points, chunk // points))
+    together = max(1, chunk // (rows * points)) if rows == points else 1
+    buffer = x.new_empty(min(together, clouds) * rows * points)
+    with _full_precision(x.device.type):
+        for first in range(0, clouds, together):
+            cloud, norm = centred[first : first + together], norms[first : first + together]
+            for start in range(0, points, rows):
+                query = cloud[:, start : start + rows]
+                distance = buffer[: cloud.size(0) * query.size(1) * points].view(*query.shape[:2], points)
+                if direct:
+                    _squared_differences(query, cloud, distance)
+                else:
+                    torch.baddbmm(norm.unsqueeze(1), query, cloud.transpose(1, 2), alpha=-2, out=distance)
+                distance.diagonal(start, 1, 2).fill_(-torch.inf if loop else torch.inf)
+                value, index = distance.topk(keep, largest=False)
+                if not direct and keep > k:
+                    unclear = _unclear(value, norm, channels)
+                    _redo(x[first : first + together], start, unclear, index, loop)
+                table[first : first + together, start : start + rows] = index[..., :k]
+    return table
+
+
+@_knn.register_fake
+def _(x: Tensor, k: int, loop: bool) -> Tensor:
+    return x.new_empty(x.size(0), x.size(1), k, dtype=torch.long)
+
+
+def _square_norms(x: Tensor) -> Tensor:
+    norms = x.square().sum(-1)
+    if not bool(norms.isfinite().all()):
+        if bool(x.isfinite().all()):
+            raise ValueError(
+                f"coordinates up to {float(x.abs().max()):.3g} overflow {x.dtype} when squared; scale them down"
+            )
+        cloud, point = (~x.isfinite().all(-1)).nonzero()[0].tolist()
+        raise ValueError(
+            f"points must be finite, but point {point} of cloud {cloud} is {x[cloud, point].tolist()}; "
+            "clean the input, or look for a diverging layer"
+        )
+    return norms
+
+
+def _squared_differences(query: Tensor, cloud: Tensor, out: Tensor) -> None:
+    """(B, R, C) and (B, N, C) to squared distances (B, R, N), written to ``out``."""
+    out.zero_()
+    for channel in range(cloud.size(-1)):
+        difference = query[..., channel].unsqueeze(2) - cloud[..., channel].unsqueeze(1)
+        out.addcmul_(difference, difference)
+
+
+def _unclear(value: Tensor, norm: Tensor, channels: int) -> Tensor:
+    """(U, 2) cloud and row of those whose cut, before the last ``value``, rounding may have moved."""
+    noise = 4 * torch.finfo(value.dtype).eps * channels**0.5 * norm.amax(1, keepdim=True)
+    return (value[..., -1] - value[..., -2] <= 2 * noise).nonzero()
+
+
+def _redo(clouds: Tensor, start: int, unclear: Tensor, index: Tensor, loop: bool) -> None:
+    """Choose the neighbours of the unclear rows again, by differences of the points as given."""
+    for b in unclear[:, 0].unique().tolist():
+        row = unclear[unclear[:, 0] == b, 1]
+        exact = torch.cdist(clouds[b, start + row], clouds[b], compute_mode="donot_use_mm_for_euclid_dist")
+        exact[torch.arange(len(row), device=row.device), start + row] = -torch.inf if loop else torch.inf
+        index[b, row] = exact.topk(index.size(-1), largest=False).indices
+
+
+@contextmanager
+def _full_precision(device: str) -> Iterator[None]:
+    """No autocast, no TF32 or bfloat16 inside matrix products, whatever the user has set."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,139 @@
+"""Who each node gathers from: a graph in CSR form, built once and shared by all levels of a block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+__all__ = ["Neighbors", "flatten_clouds"]
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    r"""In-neighbours of every target node, in compressed rows.
+
+    Node ``i`` gathers from ``col[rowptr[i]:rowptr[i + 1]]``.
+
+    Args:
+        rowptr: (N + 1,) integers, non-decreasing from 0 to E.
+        col: (E,) source node of each edge, in [0, ``num_sources``).
+        num_sources: Number of source nodes; that of the targets is N.
+    """
+
+    rowptr: Tensor
+    col: Tensor
+    num_sources: int
+
+    @classmethod
+    def from_table(cls, table: Tensor) -> Neighbors:
+        """The graph of a fixed-k neighbour table, as :func:`mgic_geo.knn` returns it.
+
+        Args:
+            table: (B, N, k) indices of points within each cloud, or (N, k) for one cloud.
+
+        Returns:
+            The graph on B·N nodes, cloud after cloud.
+
+        Raises:
+            ValueError: If ``table`` has another number of dimensions.
+        """
+        if table.dim() not in (2, 3):
+            raise ValueError(f"a neighbour table is (B, N, k) or (N, k), got shape {tuple(table.shape)}")
+        table = table if table.dim() == 3 else table.unsqueeze(0)
+        clouds, nodes, k = table.shape
+        first = torch.arange(clouds, device=table.device) * nodes
+        rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
+        neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes)
+        neighbors.__dict__["has_isolated"] = k == 0 and nodes > 0  # known without looking
+        return neighbors
+
+    @classmethod
+    def from_edge_index(
+        cls, edge_index: Tensor, num_targets: int, num_sources: int | None = None, flow: str = "source_to_target"
+    ) -> Neighbors:
+        """The graph of a PyG edge index; any order of edges, any degrees, repeated edges count.
+
+        Args:
+            edge_index: (2, E), row 0 the sources if ``flow`` is ``"source_to_target"``.
+            num_targets: Number N of nodes that gather.
+            num_sources: Number of nodes gathered from; ``num_targets`` by default.
+            flow: ``"source_to_target"`` or ``"target_to_source"``, as PyG's.
+
+        Raises:
+            ValueError: If the shape is not (2, E) or an index lies outside the nodes.
+        """
+        if edge_index.dim() != 2 or edge_index.size(0) != 2:
+            raise ValueError(f"an edge index has shape (2, E), got {tuple(edge_index.shape)}")
+        num_sources = num_targets if num_sources is None else num_sources
+        source, target = edge_index if flow == "source_to_target" else edge_index.flip(0)
+        for name, index, nodes in (("source", source, num_sources), ("target", target, num_targets)):
+            if index.numel() and not bool(((index >= 0) & (index < nodes)).all()):
+                low, high = int(index.min()), int(index.max())
+                raise ValueError(
+                    f"{name} indices must lie in [0, {nodes}), got {low} to {high}; does x hold all nodes?"
+                )
+        target, order = target.sort(stable=True)
+        return cls(_pointers(target, num_targets), source[order], num_sources)
+
+    @property
+    def num_targets(self) -> int:
+        """Number N of nodes that gather."""
+        return self.rowptr.numel() - 1
+
+    @cached_property
+    def row(self) -> Tensor:
+        """(E,) target node of each edge, ascending."""
+        nodes = torch.arange(self.num_targets, device=self.col.device)
+        return nodes.repeat_interleave(self.in_degree, output_size=self.col.numel())
+
+    @cached_property
+    def in_degree(self) -> Tensor:
+        """(N,) how many neighbours each target gathers from."""
+        return self.rowptr.diff()
+
+    @cached_property
+    def has_isolated(self) -> bool:
+        """Whether some target has no neighbour at all."""
+        return bool((self.in_degree == 0).any())
+
+    @cached_property
+    def out_degree(self) -> Tensor:
+        """(num_sources,) how many targets gather from each source."""
+        return torch.bincount(self.col, minlength=self.num_sources)
+
+    @cached_property
+    def transposed(self) -> Neighbors:
+        """The graph with all edges turned round."""
+        source, order = self.col.sort(stable=True)
+        return Neighbors(_pointers(source, self.num_sources), self.row[order], self.num_targets)
+
+
+def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighbors, torch.Size]:
+    """Dense clouds as one graph.
+
+    Args:
+        x: (B, N, C) features.
+        graph: (B, N, k) neighbour table, or the :class:`Neighbors` made of it.
+
+    Returns:
+        Features (B·N, C), the graph on B·N nodes, and (B, N).
+
+    Raises:
+        ValueError: If table and features differ in clouds or points.
+    """
+    if not isinstance(graph, Neighbors):
+        if graph.shape[:-1] != x.shape[:-1]:
+            raise ValueError(
+                f"dense clouds {tuple(x.shape)} need a (B, N, k) neighbour table, got {tuple(graph.shape)}; "
+                "an edge index goes with nodes (N, C)"
+            )
+        graph = Neighbors.from_table(graph)
+    return x.reshape(-1, x.size(-1)), graph, x.shape[:-1]
+
+
+def _pointers(sorted_nodes: Tensor, nodes: int) -> Tensor:
+    counts = torch.bincount(sorted_nodes, minlength=nodes)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
