@@ -1,1 +1,18 @@
-"""Multigrid-in-channels blocks for PyTorch."""
+"""Multigrid-in-channels blocks for PyTorch: cost linear in width, full coupling kept."""
+
+from mgic_geo.complexity import complexity as complexity
+from mgic_geo.core import ChannelHierarchy as ChannelHierarchy
+from mgic_geo.core import GroupedLinear as GroupedLinear
+from mgic_geo.core import MGICBlock as MGICBlock
+from mgic_geo.core import Prolongation as Prolongation
+from mgic_geo.core import Restriction as Restriction
+from mgic_geo.graph import EdgeConv as EdgeConv
+from mgic_geo.graph import MGICDynamicEdgeConv as MGICDynamicEdgeConv
+from mgic_geo.graph import MGICGraphConv as MGICGraphConv
+from mgic_geo.graph import grouped as grouped
+from mgic_geo.graph import knn as knn
+from mgic_geo.graph import knn_graph as knn_graph
+from mgic_geo.models import create_model as create_model
+from mgic_geo.models import list_models as list_models
+
+__version__ = "0.1.0"

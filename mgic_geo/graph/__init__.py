@@ -1,1 +1,8 @@
-"""mgic_geo.graph"""
+"""Graphs and point clouds: k-NN, EdgeConv, grouped message passing, MGIC layers."""
+
+from mgic_geo.graph.edge_conv import EdgeConv as EdgeConv
+from mgic_geo.graph.grouped import grouped as grouped
+from mgic_geo.graph.knn import knn as knn
+from mgic_geo.graph.knn import knn_graph as knn_graph
+from mgic_geo.graph.mgic_conv import MGICDynamicEdgeConv as MGICDynamicEdgeConv
+from mgic_geo.graph.mgic_conv import MGICGraphConv as MGICGraphConv

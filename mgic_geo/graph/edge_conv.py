@@ -86,9 +86,9 @@ class EdgeConv(nn.Module):
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], edge_index: Tensor | Neighbors) -> Tensor:
         """Gather from the graph; shapes as in the class's docstring."""
+        shape = (x if isinstance(x, Tensor) else x[1]).shape[:-1]
         if isinstance(x, Tensor) and x.dim() == 3:
-            x, neighbors, shape = flatten_clouds(x, edge_index)
-            return self.forward(x, neighbors).view(*shape, self.out_channels)
+            x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
         if isinstance(edge_index, Neighbors):
             neighbors = edge_index
@@ -107,7 +107,7 @@ class EdgeConv(nn.Module):
         out = self.act(out)
         if neighbors.has_isolated:
             out = out * (neighbors.in_degree > 0).unsqueeze(1)
-        return out
+        return out.view(*shape, self.out_channels)
 
     def _normalise(self, out: Tensor, u: Tensor, v: Tensor, sign: Tensor, neighbors: Neighbors) -> Tensor:
         """Batch normalisation over edges of ``out``, the maxima of u_i + v_j, all with signs turned."""

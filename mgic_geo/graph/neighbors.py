@@ -90,6 +90,11 @@ class Neighbors:
         return nodes.repeat_interleave(self.in_degree, output_size=self.col.numel())
 
     @cached_property
+    def edge_index(self) -> Tensor:
+        """(2, E) the graph as PyG's edge index, sources in row 0."""
+        return torch.stack([self.col, self.row])
+
+    @cached_property
     def in_degree(self) -> Tensor:
         """(N,) how many neighbours each target gathers from."""
         return self.rowptr.diff()
@@ -111,7 +116,7 @@ class Neighbors:
         return Neighbors(_pointers(source, self.num_sources), self.row[order], self.num_targets)
 
 
-def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighbors, torch.Size]:
+def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighbors]:
     """Dense clouds as one graph.
 
     Args:
@@ -119,7 +124,7 @@ def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighb
         graph: (B, N, k) neighbour table, or the :class:`Neighbors` made of it.
 
     Returns:
-        Features (B·N, C), the graph on B·N nodes, and (B, N).
+        Features (B·N, C) and the graph on B·N nodes.
 
     Raises:
         ValueError: If table and features differ in clouds or points.
@@ -131,7 +136,7 @@ def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighb
                 "an edge index goes with nodes (N, C)"
             )
         graph = Neighbors.from_table(graph)
-    return x.reshape(-1, x.size(-1)), graph, x.shape[:-1]
+    return x.reshape(-1, x.size(-1)), graph
 
 
 def _pointers(sorted_nodes: Tensor, nodes: int) -> Tensor:

@@ -1,0 +1,182 @@
+"""The point network: DGCNN with k-NN graphs rebuilt from the features (paper, section 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn.resolver import activation_resolver
+
+from mgic_geo.core import GroupedLinear
+from mgic_geo.graph.edge_conv import EdgeConv
+from mgic_geo.graph.mgic_conv import MGICGraphConv, dynamic_neighbors
+from mgic_geo.graph.neighbors import Neighbors
+
+__all__ = ["DGCNN"]
+
+Conv = str | Callable[..., nn.Module]
+
+
+class DGCNN(nn.Module):
+    r"""Classifies point clouds by message passing on k-NN graphs of the features.
+
+    Before each block the k-NN graph is built anew from the block's input. The outputs of all blocks are
+    concatenated, mapped pointwise to ``embedding`` channels, pooled over points by maximum and mean, and
+    classified by an MLP. The defaults are the paper's smaller version: the last three widths, 1024, 512
+    and 256 in `DGCNN <https://arxiv.org/abs/1801.07829>`_, are 64. The first block (3 to 64) stays dense.
+
+    Args:
+        num_classes: Number of classes; 0 leaves the pooled features.
+        in_channels: Coordinates (and features) of a point.
+        conv: ``"mgic"`` for the channel hierarchy, ``"edge"`` for dense EdgeConv, or a PyG layer (class or
+            name), dense, with normalisation and activation behind it.
+        k: Neighbours of a point, itself counted.
+        widths: Output width of each block.
+        embedding: Width of the pointwise layer.
+        hidden: Widths of the classifier's hidden layers.
+        group_size: Largest group of channels, :math:`s_g`, with ``conv="mgic"``.
+        coarse_size: Largest width of the coarsest level, :math:`s_c`, with ``conv="mgic"``.
+        wrapped: The layer that ``"mgic"`` wraps: ``"edge"`` or a PyG layer.
+        dropout: Probability of dropout behind each hidden layer.
+        act: Activation; a name of PyG's resolver or a module. ``"leaky_relu"`` has DGCNN's slope of 0.2.
+        backend: k-NN backend, see :func:`mgic_geo.knn`.
+        **conv_kwargs: Go to every message-passing layer.
+
+    Shapes:
+        - input: dense clouds (B, N, in_channels); or points (N, in_channels) with ascending ``batch`` (N,);
+          or a PyG ``Data`` or ``Batch`` with ``pos`` and, where there are several clouds, ``batch``;
+        - output: logits (B, num_classes).
+
+    Raises:
+        ValueError: On an unknown layer, or points of another width.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        conv: Conv = "mgic",
+        k: int = 10,
+        widths: Sequence[int] = (64, 64, 128, 256),
+        embedding: int = 64,
+        hidden: Sequence[int] = (64, 64),
+        group_size: int = 16,
+        coarse_size: int = 32,
+        wrapped: Conv = "edge",
+        dropout: float = 0.2,
+        act: str | nn.Module = "leaky_relu",
+        backend: str = "auto",
+        **conv_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.k, self.backend = in_channels, k, backend
+        if act == "leaky_relu":
+            act = nn.LeakyReLU(0.2)
+        layer, layer_kwargs = _resolve(wrapped if conv == "mgic" else conv), conv_kwargs
+
+        blocks: list[nn.Module] = [_DenseBlock(layer, in_channels, widths[0], act, layer_kwargs)]
+        for width_in, width_out in pairwise(widths):
+            if conv == "mgic":
+                cycle = MGICGraphConv(
+                    width_in, width_out, layer, group_size, coarse_size, act=act, **layer_kwargs
+                )
+                blocks.append(cycle)
+            else:
+                blocks.append(_DenseBlock(layer, width_in, width_out, act, layer_kwargs))
+        self.blocks = nn.ModuleList(blocks)
+        self._takes_neighbors = layer is EdgeConv
+        self.embed = nn.Sequential(*_linear(sum(widths), embedding, act))
+        self.num_features = 2 * embedding
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise([self.num_features, *hidden]):
+            layers += [*_linear(width_in, width_out, act), nn.Dropout(dropout)]
+        self.hidden = nn.Sequential(*layers)
+        self.head_width = [self.num_features, *hidden][-1]
+        self.classifier: nn.Module
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last layer by a new one for ``num_classes``; 0 removes it."""
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
+        self.num_classes = num_classes
+        self.classifier = nn.Linear(self.head_width, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
+        """Pooled features (B, 2 · embedding) of each cloud: maximum, then mean, over its points."""
+        x, batch = _points(points, batch)
+        if x.size(-1) != self.in_channels:
+            raise ValueError(
+                f"points need in_channels={self.in_channels} values each, got shape {tuple(x.shape)}"
+            )
+        outputs = []
+        for block in self.blocks:
+            neighbors = dynamic_neighbors(x, self.k, batch, self.backend)
+            flat = x.reshape(-1, x.size(-1))
+            flat = block(flat, neighbors if self._takes_neighbors else neighbors.edge_index)
+            x = flat.view(*x.shape[:-1], -1)
+            outputs.append(flat)
+        embedded = self.embed(torch.cat(outputs, dim=-1)).view(*x.shape[:-1], -1)
+        if batch is None:
+            embedded = embedded if embedded.dim() == 3 else embedded.unsqueeze(0)
+            return torch.cat([embedded.amax(1), embedded.mean(1)], dim=-1)
+        return torch.cat([pyg.global_max_pool(embedded, batch), pyg.global_mean_pool(embedded, batch)], dim=-1)
+
+    def forward(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
+        """Logits (B, num_classes); inputs as in the class's docstring."""
+        return self.classifier(self.hidden(self.forward_features(points, batch)))
+
+
+class _DenseBlock(nn.Module):
+    """A message-passing layer of full coupling with normalisation and activation."""
+
+    def __init__(
+        self,
+        layer: Callable[..., nn.Module],
+        in_channels: int,
+        out_channels: int,
+        act: str | nn.Module,
+        kwargs: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        if layer is EdgeConv:  # normalises and activates its edges, as DGCNN does
+            self.conv, self.norm = EdgeConv(in_channels, out_channels, act=act, **kwargs), nn.Identity()
+            self.act: nn.Module = nn.Identity()
+        else:
+            from mgic_geo.graph.grouped import grouped
+
+            self.conv = grouped(layer, 1)(in_channels, out_channels, **kwargs)
+            self.norm, self.act = nn.BatchNorm1d(out_channels), activation_resolver(act)
+
+    def forward(self, x: Tensor, graph: Tensor | Neighbors) -> Tensor:
+        return self.act(self.norm(self.conv(x, graph)))
+
+
+def _linear(in_channels: int, out_channels: int, act: str | nn.Module) -> list[nn.Module]:
+    return [GroupedLinear(in_channels, out_channels), nn.BatchNorm1d(out_channels), activation_resolver(act)]
+
+
+def _points(points: Tensor | Data, batch: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if isinstance(points, Data):
+        if points.pos is None:
+            raise ValueError("the Data holds no pos; put the points there: Data(pos=points)")
+        return points.pos, points.batch if batch is None else batch
+    return points, batch
+
+
+def _resolve(conv: Conv) -> Callable[..., nn.Module]:
+    if not isinstance(conv, str):
+        return conv
+    if conv in ("edge", "EdgeConv"):
+        return EdgeConv
+    layer = getattr(pyg, conv, None)
+    if not (isinstance(layer, type) and issubclass(layer, pyg.MessagePassing)):
+        raise ValueError(
+            f"conv must be 'mgic', 'edge' or a layer of torch_geometric.nn such as 'SAGEConv', got {conv!r}"
+        )
+    return layer
