@@ -5,6 +5,7 @@ from .clouds import PointClouds as PointClouds
 from .clouds import read_clouds as read_clouds
 from .clouds import split_validation as split_validation
 from .clouds import write_clouds as write_clouds
+from .download import DownloadError as DownloadError
 from .loader import CloudLoader as CloudLoader
 from .meshes import CorruptMeshError as CorruptMeshError
 from .meshes import parse_mesh as parse_mesh

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
 from zlib import error as ZlibError
 
+import h5py
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .clouds import SPLITS, PointClouds, write_clouds
 from .journal import Journal
+from .lock import locked
 from .meshes import CorruptMeshError, mesh_rng, parse_mesh, sample_mesh
 from .sources import MeshFile, MeshSource, opened
 
 LAYOUT = 1  # part of every cache's name: raise it when the same meshes would give other clouds
 _CHUNK = 16  # meshes a worker takes at a time; a kill loses at most this many a worker
-_log = logging.getLogger(__name__)
+_TEXT = h5py.string_dtype()
 
 # A mesh's place in the source with its points and normals, or with what is wrong with it.
 _Sampled = tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]] | str]
@@ -35,7 +34,7 @@ _Sampled = tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]] | str]
 
 def build_cache(
     file: Path,
-    source: MeshSource,
+    get_source: Callable[[], MeshSource],
     *,
     pool: int,
     seed: int,
@@ -44,7 +43,7 @@ def build_cache(
     progress: bool = True,
 ) -> None:
     """
-    Sample every mesh of ``source`` into the HDF5 file ``file``; does nothing if the file exists.
+    Sample every mesh of a source into the HDF5 file ``file``; does nothing if the file exists.
 
     Samples go to ``file``'s name with the suffix ``.partial`` as they come; at the end they are put in order
     into the HDF5 file. A run that was killed is continued, and ends with the same bytes: the samples of a
@@ -53,12 +52,12 @@ def build_cache(
 
     Args:
         file: the file to make.
-        source: the meshes.
+        get_source: gives the meshes; called only where the file must be made.
         pool: points sampled from each mesh.
         seed: the seed of the samples.
         workers: processes that sample; 0 samples in this one. None takes one a core, but this process alone
             where the meshes are few: starting a process takes seconds.
-        skip_corrupt: leave corrupt meshes out; their names go to the root attribute ``skipped``.
+        skip_corrupt: leave corrupt meshes out; they are listed in the root attribute ``skipped``.
         progress: show a progress bar, if stderr is a terminal.
 
     Raises:
@@ -66,11 +65,14 @@ def build_cache(
             a split has no others.
         RuntimeError: a worker process died.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(file.with_name(file.name + ".lock")):
+    partial = file.with_suffix(".partial")
+    if file.exists():
+        partial.unlink(missing_ok=True)  # left by a kill between the last two steps
+        return
+    with locked(file):
         if file.exists():
             return
-        partial = file.with_suffix(".partial")
+        source = get_source()
         payload = [("points", "<f2", (pool, 3)), ("normals", "<f2", (pool, 3))]
         with Journal(partial, payload) as journal:
             todo = sorted(set(range(len(source.meshes))) - set(journal.keys))
@@ -89,13 +91,20 @@ def build_cache(
                     else:
                         journal.append(index, points=result[0], normals=result[1])
                     bar.update()
-            if corrupt and not skip_corrupt:
-                raise CorruptMeshError(_report(source, corrupt))
-            skipped = [source.meshes[index].key for index in sorted(corrupt)]
+            skipped = [f"{source.meshes[index].key}: {why}" for index, why in sorted(corrupt.items())]
+            if skipped and not skip_corrupt:
+                raise CorruptMeshError(
+                    _report(skipped, f"{source.path}") + " The others are sampled already."
+                )
             train, test = (_split_clouds(source, journal, split) for split in SPLITS)
-            attributes = {"source": source.path.name, "pool": pool, "seed": seed, "skipped": skipped}
+            attributes = {
+                "source": source.path.name,
+                "pool": pool,
+                "seed": seed,
+                "skipped": np.array(skipped, _TEXT),
+            }
             write_clouds(file, train, test, attributes)
-        partial.unlink()
+        partial.unlink(missing_ok=True)
 
 
 def _sample_all(
@@ -160,24 +169,15 @@ def _split_clouds(source: MeshSource, journal: Journal, split: str) -> PointClou
     )
 
 
-def _report(source: MeshSource, corrupt: dict[int, str]) -> str:
-    lines = [f"  {source.meshes[index].key}: {reason}" for index, reason in sorted(corrupt.items())]
-    return (
-        f"{len(lines)} of the {len(source.meshes)} meshes of {source.path} cannot be used:\n"
-        + "\n".join(lines)
-        + "\nReplace them, or leave them out with skip_corrupt=True. The others are sampled already."
+def check_complete(file: Path) -> None:
+    """Raise :class:`CorruptMeshError` if corrupt meshes were left out when the cache ``file`` was made."""
+    with h5py.File(file, "r") as opened_file:
+        skipped = [str(line) for line in np.asarray(opened_file.attrs["skipped"])]
+    if skipped:
+        raise CorruptMeshError(_report(skipped, f"the data set behind {file}"))
+
+
+def _report(skipped: list[str], where: str) -> str:
+    return "\n  ".join([f"{len(skipped)} mesh(es) of {where} cannot be used:", *skipped]) + (
+        "\nReplace them, or leave them out with skip_corrupt=True."
     )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path)  # the system lets go of it when its process dies, however it dies
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.info("waiting for another process to finish %s", path.with_suffix(""))
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

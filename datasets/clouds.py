@@ -139,22 +139,16 @@ def read_clouds(path: str | os.PathLike[str], split: str, *, normals: bool = Fal
     with file:
         if "classes" not in file.attrs:
             raise ValueError(f"{path} has no root attribute 'classes' with the class names, in label order")
-        classes = tuple(_text(name) for name in np.atleast_1d(file.attrs["classes"]))
-        if not isinstance(file.get(split), h5py.Group):
-            raise ValueError(f"{path} has no group {split!r}; it holds {sorted(file)}")
-        group = file[split]
+        classes = tuple(map(_text, np.ravel(np.asarray(file.attrs["classes"]))))
         wanted = ("points", "labels", "names", *(("normals",) if normals else ()))
-        missing = [name for name in wanted if name not in group]
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(f'{split}/{name}' for name in missing)}")
-        arrays = {name: group[name][()] for name in wanted}
+        arrays = _arrays(file, [f"{split}/{name}" for name in wanted], path)
     try:
         clouds = PointClouds(
-            points=torch.from_numpy(arrays["points"].astype(np.float32)),
-            labels=torch.from_numpy(arrays["labels"].astype(np.int64)),
-            names=tuple(_text(name) for name in arrays["names"]),
+            points=torch.from_numpy(arrays[0].astype(np.float32)),
+            labels=torch.from_numpy(arrays[1].astype(np.int64)),
+            names=tuple(map(_text, arrays[2])),
             classes=classes,
-            normals=torch.from_numpy(arrays["normals"].astype(np.float32)) if normals else None,
+            normals=torch.from_numpy(arrays[3].astype(np.float32)) if normals else None,
         )
     except ValueError as error:
         raise ValueError(f"{path}, group {split!r}: {error}") from error
@@ -204,6 +198,13 @@ def write_clouds(
     os.replace(temporary, path)
 
 
+def _arrays(file: h5py.File, names: list[str], path: Path) -> list[np.ndarray]:
+    found = {name: part for name in names if isinstance(part := file.get(name), h5py.Dataset)}
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(names)}")
+    return [np.asarray(part[()]) for part in found.values()]
+
+
 def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
@@ -215,6 +216,7 @@ def _check_normalised(clouds: PointClouds, where: str) -> None:
     worst = int(radius.nan_to_num(nan=torch.inf).argmax())
     if not radius[worst] <= 1.01:  # false for NaN too; float16 rounds a radius of 1 up to 1.001
         raise ValueError(
-            f"{where}: cloud {clouds.names[worst]!r} reaches radius {float(radius[worst]):g}, but clouds must lie "
-            "in the unit sphere; pass each through mgic_geo.datasets.unit_sphere before writing the file"
+            f"{where}: cloud {clouds.names[worst]!r} reaches radius {float(radius[worst]):g}, "
+            "but clouds must lie in the unit sphere; pass each through mgic_geo.datasets.unit_sphere "
+            "before writing the file"
         )

@@ -66,7 +66,7 @@ def sample_mesh(
         points (N, 3) and the unit normals (N, 3) of their faces, both float32. Normals point to the side the
         file's vertex order says, which in ModelNet is not always the outside.
     """
-    points, faces = trimesh.sample.sample_surface(mesh, count, seed=rng)
+    points, faces = trimesh.sample.sample_surface(mesh, count, seed=rng)[:2]
     normals = np.asarray(mesh.triangles_cross)[faces]
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(float).tiny)
     return unit_sphere(np.asarray(points)), normals.astype(np.float32)

@@ -53,7 +53,6 @@ def find_meshes(path: Path) -> MeshSource:
     and, in a zip, the members' checksums, in a folder, the files' modification times.
 
     Raises:
-        FileNotFoundError: there is nothing at ``path``.
         ValueError: ``path`` is neither folder nor zip, or what it holds is not in the layout.
     """
     if path.is_dir():
