@@ -1,0 +1,45 @@
+"""Checkpoints that survive a kill at any moment, and a run that continues from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from mgic_geo.training.files import replacing
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """
+    Writes a checkpoint beside its target and renames it.
+
+    Lightning's own writes to the system's temporary folder and moves the file from there; where that folder
+    is on another disk the move is a copy, and a kill during the copy leaves half a checkpoint.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Saves ``checkpoint`` to ``path``."""
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class SaveLast(Checkpoint):
+    """
+    Saves the training state to ``path`` at the end of every epoch.
+
+    A subclass of Lightning's ``Checkpoint`` because those run after all other callbacks, whose state for the
+    finished epoch the checkpoint must hold.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves; all ranks take part, rank 0 writes."""
+        trainer.save_checkpoint(self.path)

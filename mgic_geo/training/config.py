@@ -1,0 +1,182 @@
+"""What every experiment is asked for, the checks on it, and its record on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from mgic_geo.training.files import replacing
+
+# Where a run lies and whether it continues say nothing about its result, so a resumed run may change them.
+FREE_ON_RESUME = frozenset({"output", "resume"})
+
+
+class UsageError(Exception):
+    """Something the person at the command line can mend: shown as one message, without a traceback."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Ends the process with status 2 and the bare message when a :class:`UsageError` is raised inside."""
+    try:
+        yield
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from error
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn errors of bad values and bad files inside into a :class:`UsageError` that begins with ``what``."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{what}: {error}") from error
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Flags that all experiments share."""
+
+    data: str
+    """Data to train on."""
+    epochs: int = 30
+    """Passes over the training set."""
+    batch_size: int = 16
+    """Samples per step, on each device."""
+    seed: int = 0
+    """Decides initial weights, order, augmentation and dropout. Same seed, same machine: same result."""
+    output: Path
+    """Folder for everything the run writes."""
+    resume: bool = False
+    """Continue the run in --output from its last finished epoch, or start it if there is none yet. On CPU the
+    weights come out as if it had never been interrupted, bit for bit."""
+    devices: int = 1
+    """Processes to train with: GPUs, or CPU processes. Under torchrun its own numbers count instead."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic while training. Evaluation is always float32."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto takes a GPU if there is one."""
+    compile: bool = False
+    """Compile the model with torch.compile: a slow first step, faster ones after."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy; an empty list if nothing is."""
+        gpus = torch.cuda.device_count()
+        found = [
+            f"--{name.replace('_', '-')} is {value}; give {low} or more"
+            for name, low in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("devices", 1))
+            if (value := getattr(self, name)) < low
+        ]
+        if self.accelerator == "gpu" and not gpus:
+            found.append("--accelerator gpu, but PyTorch sees no GPU here; use --accelerator cpu")
+        if self.precision == "16-mixed" and (self.accelerator == "cpu" or not gpus):
+            found.append("--precision 16-mixed needs a GPU; on CPU use bf16-mixed or 32-true")
+        if self.accelerator != "cpu" and 0 < gpus < self.devices:
+            found.append(f"--devices is {self.devices}, but PyTorch sees {gpus} GPU(s); give at most that")
+        return found
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """Flags of the loss and the optimiser."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw: AdamW with a one-cycle schedule, best for few epochs. sgd: DGCNN's recipe, momentum 0.9 and a
+    cosine schedule down to a hundredth of --lr, for 200 epochs or more."""
+    lr: float | None = None
+    """Highest learning rate. By default 0.006 for adamw, 0.1 for sgd."""
+    weight_decay: float | None = None
+    """By default 0.05 for adamw (norms and biases are spared), 0.0001 for sgd."""
+    label_smoothing: float = 0.1
+    """Share of the target spread evenly over all classes."""
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate, default resolved."""
+        return self.lr if self.lr is not None else {"adamw": 6e-3, "sgd": 0.1}[self.optimizer]
+
+    @property
+    def decay(self) -> float:
+        """The weight decay, default resolved."""
+        return (
+            self.weight_decay
+            if self.weight_decay is not None
+            else {"adamw": 0.05, "sgd": 1e-4}[self.optimizer]
+        )
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = []
+        if not self.peak_lr > 0:
+            found.append(f"--lr is {self.lr}; give a positive number, or leave it out for the default")
+        if not self.decay >= 0:
+            found.append(f"--weight-decay is {self.weight_decay}; give 0 or more")
+        if not 0 <= self.label_smoothing < 1:
+            found.append(f"--label-smoothing is {self.label_smoothing}; give 0 or more, under 1")
+        return found
+
+
+def global_rank() -> int:
+    """Return the rank of this process, as torchrun or Lightning's launcher says; 0 without one."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a dataclass as a dictionary of YAML's own types."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        return [convert(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return {field.name: convert(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def claim_output(config: RunConfig, checkpoint: Path) -> None:
+    """
+    Records ``config`` as ``config.yaml`` in its output folder, unless that would mix two runs.
+
+    Args:
+        config: the run's settings.
+        checkpoint: where the run keeps its last checkpoint.
+
+    Raises:
+        UsageError: the folder holds a run and ``--resume`` was not given, or the run had other settings.
+    """
+    record = Path(config.output) / "config.yaml"
+    if not config.resume and checkpoint.exists():
+        raise UsageError(
+            f"{config.output} already holds a run. Add --resume to continue it, choose another folder with "
+            "--output, or delete this one."
+        )
+    if checkpoint.exists():
+        _refuse_changes(config, record)
+    with replacing(record) as temporary:
+        temporary.write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+
+
+def _refuse_changes(config: RunConfig, record: Path) -> None:
+    if not record.exists():
+        raise UsageError(f"{record} is missing, so this run's settings are unknown; choose another --output")
+    before, now = yaml.safe_load(record.read_text(encoding="utf-8")), plain(config)
+    changed = [
+        f"--{name.replace('_', '-')}: the run has {before.get(name)!r}, you gave {now.get(name)!r}"
+        for name in sorted((before.keys() | now.keys()) - FREE_ON_RESUME)
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise UsageError(
+            f"cannot resume {config.output} with other settings:\n  "
+            + "\n  ".join(changed)
+            + "\nRepeat the run's own values, or start a new run in another --output."
+        )

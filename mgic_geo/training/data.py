@@ -1,0 +1,60 @@
+"""Point clouds for Lightning: each rank's loaders, on its device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+
+from mgic_geo.datasets import Augment, CloudLoader, PointClouds
+from mgic_geo.training.config import blaming
+
+
+class CloudData(L.LightningDataModule):
+    """
+    Gives the trainer loaders for this rank's share of the clouds.
+
+    Args:
+        train: training clouds.
+        val: validation clouds, or None if the trainer does not validate.
+        batch_size: clouds per step, on each device.
+        points: points per cloud.
+        augment: random changes to training clouds.
+        seed: decides order, drawn points and augmentation, with the epoch and the rank.
+    """
+
+    def __init__(
+        self,
+        train: PointClouds,
+        val: PointClouds | None,
+        batch_size: int,
+        points: int = 1024,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.train, self.val, self.augment = train, val, augment
+        self.batch_size, self.points, self.seed = batch_size, points, seed
+
+    def train_dataloader(self) -> CloudLoader:
+        """Return the shuffled, augmented batches; an incomplete last one is dropped."""
+        return self._loader(self.train, train=True, augment=self.augment, seed=self.seed)
+
+    def val_dataloader(self) -> CloudLoader:
+        """Return the validation batches. The trainer asks for them only if there are any."""
+        assert self.val is not None
+        return self._loader(self.val)
+
+    def _loader(self, clouds: PointClouds, **kwargs: Any) -> CloudLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        with blaming("cannot cut batches"):
+            return CloudLoader(
+                clouds,
+                self.batch_size,
+                points=self.points,
+                device=trainer.strategy.root_device,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+                **kwargs,
+            )

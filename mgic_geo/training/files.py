@@ -1,0 +1,26 @@
+"""Writing files so that a kill at any moment leaves the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """
+    Gives a temporary path beside ``path`` to write to, and renames it to ``path`` when the block succeeds.
+
+    The temporary file lies in the same folder because a rename is atomic only within one file system. What a
+    kill leaves of it the next write to ``path`` replaces.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,120 @@
+"""
+Pictures of a run: learning curves, confusion matrix, gallery of clouds.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers; right and wrong also differ by a sign.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mgic_geo.training.evaluate import Evaluation
+from mgic_geo.training.files import replacing
+
+BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
+
+
+def plot_curves(path: Path, rows: Sequence[dict[str, float]], test_accuracy: float) -> None:
+    """Draw loss and accuracy over epochs from the rows of ``History``, and the test accuracy at the end."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, name, title, unit in (
+        (loss, "loss", "Loss", "cross-entropy"),
+        (accuracy, "accuracy", "Accuracy", "share classified rightly"),
+    ):
+        for split, color, label in (("train", BLUE, "training"), ("val", ORANGE, "validation")):
+            if f"{split}_{name}" in rows[0]:
+                values = [row[f"{split}_{name}"] for row in rows]
+                axes.plot(epochs, values, color=color, label=label, marker="." if len(rows) < 40 else None)
+        axes.set(title=title, xlabel="epoch", ylabel=unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    accuracy.plot(
+        epochs[-1:], [test_accuracy], "*", color=BLACK, markersize=12, clip_on=False,
+        label=f"test, after the last epoch: {test_accuracy:.1%}",
+    )  # fmt: skip
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    accuracy.legend(loc="lower right")
+    loss.legend(loc="upper right")
+    _save(figure, path)
+
+
+def plot_confusion(path: Path, result: Evaluation) -> None:
+    """Draw how often each true class (rows) was taken for each class (columns)."""
+    counts = result.confusion.numpy()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = len(result.classes)
+    side = max(5.0, 0.36 * size)
+    figure = Figure(figsize=(side + 2, side + 1.2), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="share of the true class", shrink=0.8)
+    for row, column in zip(*counts.nonzero(), strict=True):
+        color = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(range(size), result.classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), result.classes)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title(f"{len(result.labels):,} test samples, {result.accuracy:.1%} classified rightly")
+    _save(figure, path)
+
+
+def plot_gallery(path: Path, points: Tensor, result: Evaluation, columns: int = 6, rows: int = 3) -> None:
+    """
+    Draws the clouds whose true class seemed least probable, worst first.
+
+    Args:
+        path: the PNG to write.
+        points: (S, P, 3) the clouds, z up; all P points are drawn, even where the model sees fewer.
+        result: the model's answers to them.
+        columns: clouds in a row.
+        rows: rows at most.
+    """
+    chosen = result.worst_first()[: columns * rows].tolist()
+    rows = math.ceil(len(chosen) / columns)
+    figure = Figure(figsize=(2.1 * columns, 2.3 * rows + 0.6), layout="constrained")
+    wrong = int((result.predictions != result.labels).sum())
+    figure.suptitle(
+        f"Test clouds that the model found hardest, worst first ({wrong} of {len(result.labels):,} are wrong)"
+    )
+    for axes, index in zip(figure.subplots(rows, columns, squeeze=False).flat, chosen, strict=False):
+        label, prediction = int(result.labels[index]), int(result.predictions[index])
+        share = float(result.probabilities[index, prediction])
+        right = label == prediction
+        _draw_cloud(axes, points[index].numpy())
+        axes.set_title(
+            f"true: {result.classes[label]}\n{'✓✗'[not right]} {result.classes[prediction]} {share:.0%}",
+            color=BLUE if right else ORANGE, fontsize=9,
+        )  # fmt: skip
+    for axes in figure.axes:
+        axes.set_axis_off()
+    _save(figure, path)
+
+
+def _draw_cloud(
+    axes: Axes, points: NDArray[np.floating], azimuth: float = 35.0, elevation: float = 25.0
+) -> None:
+    """Draw (N, 3) points from above and aside: parallel projection, equal axes, near points darker."""
+    turn, tilt = np.radians([azimuth, elevation])
+    x, y, z = points.T
+    right, away = x * np.cos(turn) + y * np.sin(turn), -x * np.sin(turn) + y * np.cos(turn)
+    up, depth = z * np.cos(tilt) + away * np.sin(tilt), away * np.cos(tilt) - z * np.sin(tilt)
+    order = np.argsort(-depth)  # far points first, so that near ones cover them
+    size = min(9.0, 9000 / len(points))
+    axes.scatter(right[order], up[order], c=depth[order], s=size, cmap="viridis", linewidths=0)
+    axes.set(aspect="equal")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)

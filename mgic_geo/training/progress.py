@@ -1,0 +1,93 @@
+"""What a person sees while a model trains: one bar for the whole run, or one line per epoch in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from tqdm import tqdm
+
+BAR = "{desc} |{bar:24}| {percentage:3.0f} %{postfix}  {remaining} left"
+
+
+class Progress(Checkpoint):
+    """
+    Shows loss, accuracy and the time left for the whole run.
+
+    A bar where standard error is a terminal, else one line per epoch; nothing on ranks above 0. A subclass of
+    Lightning's ``Checkpoint`` because those run after the module has logged its epoch.
+    """
+
+    def __init__(self, seconds_between: float = 0.5):
+        self.seconds_between = seconds_between  # reading a figure makes a GPU wait, so not at every step
+        self.bar: tqdm[Any] | None = None
+        self.started = self.shown = 0.0
+        self.first_epoch = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens the bar, where the run stands."""
+        self.started, self.first_epoch = time.perf_counter(), trainer.current_epoch
+        if trainer.is_global_zero and sys.stderr.isatty():
+            total = int(trainer.estimated_stepping_batches)
+            self.bar = tqdm(total=total, initial=trainer.global_step, bar_format=BAR, dynamic_ncols=True)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the epoch's running means."""
+        self.sums, self.samples = torch.zeros(2, device=pl_module.device), 0
+        self.batches = 0
+        if self.bar is not None:
+            self.bar.set_description_str(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False
+            )
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar on."""
+        if self.bar is None:
+            return
+        self.sums += torch.stack([outputs["loss"].detach().float(), outputs["correct"].float()])
+        self.batches, self.samples = self.batches + 1, self.samples + len(batch[1])
+        if (now := time.perf_counter()) - self.shown > self.seconds_between:
+            loss, correct = self.sums.tolist()
+            self.bar.set_postfix_str(
+                f"loss {loss / self.batches:.3f}  accuracy {correct / self.samples:.1%}", refresh=False
+            )
+            self.shown = now
+        self.bar.update()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prints the epoch's line where there is no terminal."""
+        if self.bar is not None or not trainer.is_global_zero:
+            return
+        logged, epoch, epochs = trainer.callback_metrics, trainer.current_epoch + 1, trainer.max_epochs or 0
+        line = f"epoch {epoch}/{epochs}  loss {logged['train_loss']:.3f}"
+        line += f"  accuracy {logged['train_accuracy']:.1%}"
+        if "val_accuracy" in logged:
+            line += f"  validation {logged['val_accuracy']:.1%}"
+        left = (time.perf_counter() - self.started) / (epoch - self.first_epoch) * (epochs - epoch)
+        print(f"{line}  {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)  # noqa: T201
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Leaves the terminal tidy; after Ctrl-C, says how to go on."""
+        self._close()
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            text = (
+                f"stopped in epoch {trainer.current_epoch + 1}; add --resume to the same command to continue"
+            )
+            print(f"\n{text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Closes the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

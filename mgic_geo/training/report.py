@@ -1,0 +1,91 @@
+"""The figures at the end of a run: a table to read, a file to compute with."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from mgic_geo.training.evaluate import Evaluation
+from mgic_geo.training.files import replacing
+
+PACKAGES = ("mgic-geo", "torch", "torch-geometric", "lightning")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is said of a run: accuracies are fractions, ``epochs`` is None where nothing was trained."""
+
+    model: str
+    data: str
+    test_accuracy: float
+    standard_error: float
+    class_accuracy: float
+    test_samples: int
+    parameters: int
+    multiply_adds: int
+    epochs: int | None
+    seconds_per_epoch: float | None
+    device: str
+    versions: dict[str, str]
+
+    def table(self) -> str:
+        """Return the figures as aligned lines."""
+        error = f"± {100 * self.standard_error:.1f} (one standard error, {self.test_samples:,} samples)"
+        rows = {
+            "model": self.model,
+            "data": self.data,
+            "test accuracy": f"{100 * self.test_accuracy:.1f} % {error}",
+            "mean class accuracy": f"{100 * self.class_accuracy:.1f} %",
+            "parameters": f"{self.parameters:,}",
+            "multiply-adds": f"{self.multiply_adds / 1e6:,.1f} M per sample",
+        }
+        if self.epochs is not None and self.seconds_per_epoch is not None:
+            rows["epochs"] = f"{self.epochs}, {self.seconds_per_epoch:.3g} s each; the last one is reported"
+        rows["device"] = self.device
+        rows["versions"] = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+    def save(self, path: Path) -> None:
+        """Write the figures as JSON."""
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def summarize(
+    model: str,
+    data: str,
+    result: Evaluation,
+    *,
+    parameters: int,
+    multiply_adds: int,
+    device: torch.device,
+    seconds: list[float] | None = None,
+) -> Summary:
+    """Gathers a :class:`Summary`; ``seconds`` are those of each epoch, of which the median is reported."""
+    return Summary(
+        model=model,
+        data=data,
+        test_accuracy=result.accuracy,
+        standard_error=result.standard_error,
+        class_accuracy=result.class_accuracy,
+        test_samples=len(result.labels),
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        epochs=len(seconds) if seconds else None,
+        seconds_per_epoch=sorted(seconds)[len(seconds) // 2] if seconds else None,
+        device=device_name(device),
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,136 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mgic_geo.training import (
+    OptimizerConfig,
+    RunConfig,
+    UsageError,
+    blaming,
+    claim_output,
+    global_rank,
+    plain_errors,
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return RunConfig(data="shapes", output=tmp_path / "run")
+
+
+@pytest.fixture
+def checkpoint(config: RunConfig) -> Path:
+    return config.output / "last.ckpt"
+
+
+def test_good_values_have_no_problems(config: RunConfig) -> None:
+    assert config.problems() == []
+    assert OptimizerConfig().problems() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "--epochs is 0; give 1 or more"),
+        ({"batch_size": 1}, "--batch-size is 1; give 2 or more"),
+        ({"seed": -1}, "--seed is -1; give 0 or more"),
+        ({"devices": 0}, "--devices is 0"),
+        ({"accelerator": "cpu", "precision": "16-mixed"}, "on CPU use bf16-mixed"),
+    ],
+)
+def test_bad_values_are_named_with_the_remedy(
+    config: RunConfig, change: dict[str, Any], message: str
+) -> None:
+    (problem,) = replace(config, **change).problems()
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("gpus", "change", "message"),
+    [
+        (0, {"accelerator": "gpu"}, "no GPU here"),
+        (0, {"precision": "16-mixed"}, "needs a GPU"),
+        (2, {"devices": 3}, "sees 2 GPU"),
+    ],
+)
+def test_gpus_are_counted(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, gpus: int, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    (problem,) = replace(config, **change).problems()
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": 0.0}, {"lr": float("nan")}, {"weight_decay": -1.0}, {"label_smoothing": 1.0}]
+)
+def test_bad_optimiser_values_are_named(change: dict[str, Any]) -> None:
+    (problem,) = OptimizerConfig(**change).problems()
+    assert problem.startswith("--" + next(iter(change)).replace("_", "-"))
+
+
+def test_defaults_follow_the_optimiser() -> None:
+    adamw, sgd = OptimizerConfig(optimizer="adamw"), OptimizerConfig(optimizer="sgd")
+    assert (adamw.peak_lr, adamw.decay) == (6e-3, 0.05)
+    assert (sgd.peak_lr, sgd.decay) == (0.1, 1e-4)
+    assert OptimizerConfig(lr=0.5, weight_decay=0.0).decay == 0.0
+
+
+def test_the_output_folder_gets_a_record_that_yaml_reads(config: RunConfig, checkpoint: Path) -> None:
+    claim_output(config, checkpoint)
+    record = yaml.safe_load((config.output / "config.yaml").read_text())
+    assert record["output"] == str(config.output)
+    assert record["resume"] is False
+
+
+def test_a_finished_epoch_is_never_overwritten(config: RunConfig, checkpoint: Path) -> None:
+    claim_output(config, checkpoint)
+    claim_output(config, checkpoint)  # nothing was trained yet, so nothing can be lost
+    checkpoint.touch()
+    with pytest.raises(UsageError, match="already holds a run"):
+        claim_output(config, checkpoint)
+
+
+def test_resuming_needs_the_same_settings(config: RunConfig, checkpoint: Path) -> None:
+    claim_output(config, checkpoint)
+    checkpoint.touch()
+    claim_output(replace(config, resume=True), checkpoint)
+    claim_output(replace(config, resume=True), checkpoint)
+    with pytest.raises(UsageError, match=r"--epochs: the run has 30, you gave 7(.|\n)*another --output"):
+        claim_output(replace(config, resume=True, epochs=7), checkpoint)
+    (config.output / "config.yaml").unlink()
+    with pytest.raises(UsageError, match=r"config\.yaml is missing"):
+        claim_output(replace(config, resume=True), checkpoint)
+
+
+def test_a_moved_run_may_go_on(config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
+    claim_output(config, checkpoint)
+    checkpoint.touch()
+    config.output.rename(tmp_path / "moved")
+    claim_output(replace(config, resume=True, output=tmp_path / "moved"), tmp_path / "moved" / "last.ckpt")
+
+
+def test_plain_errors_show_the_message_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught, plain_errors(), blaming("--data x"):
+        raise ValueError("no such thing")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: --data x: no such thing\n"
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    with pytest.raises(RuntimeError), plain_errors(), blaming("--data x"):
+        raise RuntimeError("a bug")
+
+
+def test_the_rank_is_read_from_the_launchers_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert global_rank() == 0
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert global_rank() == 1
+    monkeypatch.setenv("RANK", "3")
+    assert global_rank() == 3

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mgic_geo.training import ModelCard, load_model, save_model
+
+CARD = ModelCard("mgic_dgcnn", {"k": 4, "dropout": 0.0, "coarse_size": 16}, ("chair", "sofa", "bed"), 32)
+
+
+def test_the_file_alone_rebuilds_the_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = CARD.build().eval()
+    save_model(tmp_path / "model.safetensors", model, CARD)
+    points = torch.randn(2, 32, 3)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        loaded, card = load_model(path)
+        assert card == CARD
+        assert not loaded.training
+        torch.testing.assert_close(loaded(points), model(points), rtol=0, atol=0)
+
+
+def test_equal_models_give_equal_files(tmp_path: Path) -> None:
+    model = CARD.build()
+    model.compile()
+    for name in ("a", "b"):
+        save_model(tmp_path / name, model, CARD)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert not any("_orig_mod" in name for name in load_file(tmp_path / "a"))
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no model at"):
+        load_model(tmp_path)
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        load_model(tmp_path / "junk")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other")
+    with pytest.raises(ValueError, match="does not say which model"):
+        load_model(tmp_path / "other")

@@ -1,0 +1,45 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from mgic_geo.datasets import PointClouds
+from mgic_geo.training import Evaluation, plot_confusion, plot_curves, plot_gallery
+
+
+def ink(path: Path) -> float:
+    """Share of the picture that is not white."""
+    return float((imread(path)[..., :3].min(-1) < 0.98).mean())
+
+
+@pytest.fixture
+def result() -> Evaluation:
+    generator = torch.Generator().manual_seed(0)
+    return Evaluation(
+        torch.rand(9, 3, generator=generator).softmax(1), torch.arange(9) % 3, ("chair", "sofa", "bed")
+    )
+
+
+def test_curves_with_and_without_validation(tmp_path: Path) -> None:
+    rows = [{"epoch": e, "train_loss": 1 / e, "train_accuracy": 1 - 1 / e} for e in (1.0, 2.0)]
+    plot_curves(tmp_path / "a.png", rows, 0.9)
+    plot_curves(tmp_path / "b.png", [r | {"val_loss": 1.0, "val_accuracy": 0.0} for r in rows], 0.9)
+    assert 0.01 < ink(tmp_path / "a.png") < ink(tmp_path / "b.png")
+
+
+def test_confusion(tmp_path: Path, result: Evaluation) -> None:
+    plot_confusion(tmp_path / "a.png", result)
+    assert ink(tmp_path / "a.png") > 0.1
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_gallery_of_any_size(
+    tmp_path: Path, result: Evaluation, make_clouds: Callable[..., PointClouds], size: int
+) -> None:
+    part = Evaluation(result.probabilities[:size], result.labels[:size], result.classes)
+    plot_gallery(tmp_path / "a.png", make_clouds(size).points, part, columns=4, rows=2)
+    assert ink(tmp_path / "a.png") > 0.005
+    assert np.isfinite(imread(tmp_path / "a.png")).all()

@@ -1,0 +1,19 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.strategies import DDPStrategy
+
+from mgic_geo.training import RunConfig, make_trainer
+
+
+def test_the_launchers_numbers_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig(data="", output=tmp_path, accelerator="cpu", devices=2)
+    trainer = make_trainer(config, tmp_path / "last.ckpt", [], validate=False)
+    assert (trainer.num_devices, trainer.num_nodes) == (2, 1)
+    assert isinstance(trainer.strategy, DDPStrategy)
+    variables = {"RANK": 3, "LOCAL_RANK": 1, "GROUP_RANK": 1, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2}
+    for name, value in (variables | {"TORCHELASTIC_RUN_ID": "x"}).items():
+        monkeypatch.setenv(name, str(value))
+    trainer = make_trainer(replace(config, devices=1), tmp_path / "last.ckpt", [], validate=False)
+    assert (trainer.world_size, trainer.num_nodes, trainer.global_rank) == (4, 2, 3)
