@@ -28,9 +28,10 @@ def test_both_logs_hold_each_epoch_once_after_a_kill(
             raise RuntimeError("killed between the logs and the checkpoint")
         save(self, trainer, module)
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(SaveLast, "on_train_epoch_end", killed)
+    monkeypatch.setattr(SaveLast, "on_train_epoch_end", killed)
+    with pytest.raises(RuntimeError, match="killed"):
         fit()
+    monkeypatch.undo()
     assert len(figures(tmp_path)[0]) == 3
     fit(resume=True)
     rows, steps = figures(tmp_path)

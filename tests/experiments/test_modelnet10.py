@@ -1,0 +1,156 @@
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "modelnet10.py"
+TINY = ["--points", "16", "--batch-size", "8", "--k", "4"]
+Main = Callable[[list[str]], None]
+
+
+@pytest.fixture
+def main(script: Callable[[str], Main], tiny_data: Path) -> Main:
+    """The experiment on the tiny clouds: an epoch has two steps."""
+    run = script("modelnet10")
+    return lambda arguments: run(["--data", str(tiny_data), *TINY, *arguments])
+
+
+def refused(main: Main, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_two_steps_end_with_everything_written(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    main(["--epochs", "1", "--output", str(tmp_path)])
+    out = capsys.readouterr().out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert f"{summary['parameters']:,}" in out
+    assert (summary["model"], summary["epochs"], summary["test_samples"]) == ("mgic_dgcnn", 1, 6)
+    assert summary["multiply_adds"] > summary["parameters"]
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["k"] == 4
+    weights = load_file(tmp_path / "model.safetensors")
+    assert sum(w.numel() for name, w in weights.items() if "running" not in name) >= summary["parameters"]
+    for picture in ("curves.png", "confusion.png", "gallery.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        assert picture in out
+    assert not recwarn.list
+    assert not list(tmp_path.glob(".*"))
+
+    main(["--eval", str(tmp_path), "--output", str(tmp_path / "unused")])
+    again = capsys.readouterr().out
+    assert next(line for line in again.splitlines() if line.startswith("test accuracy")) in out
+    assert not (tmp_path / "unused").exists()
+
+
+def test_the_other_recipe(main: Main, tmp_path: Path) -> None:
+    model = "--model dgcnn --optimizer sgd --val-fraction 0.2 --precision bf16-mixed --epochs 1"
+    augmentation = "--no-scale --no-shift --no-jitter --rotate --point-dropout 0.3"
+    main([*model.split(), *augmentation.split(), "--output", str(tmp_path)])
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["lr"]) > 0.04
+    assert 0 <= float(row["val_accuracy"]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--k", "17"], "--k is 17, but a cloud has --points 16"),
+        (["--dropout", "1"], "--dropout is 1.0; give 0 or more, under 1"),
+        (["--group-size", "0"], "--group-size is 0; give 1 or more"),
+        (["--model", "dgcnn", "--coarse-size", "8"], "belong to mgic_dgcnn"),
+        (["--eval", "x", "--resume"], "nothing to --resume"),
+        (["--lr", "-1", "--epochs", "0"], "--lr is -1.0"),
+        (["--data", "missing.h5"], "there is no file missing.h5"),
+        (["--points", "100"], "points must lie in 1 … 24"),
+        (["--batch-size", "99"], "smaller batch_size"),
+        (["--val-fraction", "0.999"], "smaller batch_size"),
+    ],
+)
+def test_bad_values_are_refused(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refused(main, ["--output", str(tmp_path / "out"), *arguments], capsys)
+    assert not (tmp_path / "out" / "last.ckpt").exists()
+
+
+def test_a_run_is_neither_overwritten_nor_changed(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--epochs", "1", "--output", str(tmp_path)]
+    main(run)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    assert "--resume" in refused(main, run, capsys)
+    assert "--seed: the run has 0, you gave 1" in refused(main, [*run, "--resume", "--seed", "1"], capsys)
+    main([*run, "--resume"])  # nothing is left to train: the results are written again
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_evaluation_needs_the_classes_of_the_model(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "there is no model at" in refused(main, ["--eval", str(tmp_path)], capsys)
+
+
+def command(tiny_data: Path, output: Path) -> list[str]:
+    return [str(SCRIPT), "--data", str(tiny_data), *TINY, "--epochs", "5", "--output", str(output)]
+
+
+def rows(output: Path) -> int:
+    file = output / "metrics.csv"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_killed_three_times_it_ends_with_the_same_bytes(main: Main, tiny_data: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    main(["--epochs", "5", "--output", str(whole)])
+    # The same number of threads as here, since sums in another order end in other bits.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    moments = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, *command(tiny_data, killed), "--resume"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        seen, deadline = rows(killed), time.monotonic() + 60
+        while rows(killed) <= seen and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    main(["--epochs", "5", "--output", str(killed), "--resume"])
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert rows(killed) == rows(whole) == 1 + 5
+
+
+def test_torchrun_trains_with_two_processes(tiny_data: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["--accelerator", "cpu", "--batch-size", "4", "--val-fraction", "0.2"]
+    result = subprocess.run(
+        [*torchrun, *command(tiny_data, tmp_path), *arguments, "--epochs", "1"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("test accuracy") == 1
+    assert result.stderr.count("epoch 1/1") == 1
+    assert rows(tmp_path) == 2
