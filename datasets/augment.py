@@ -11,8 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augment:
-    """
-    Augmentation of a batch of clouds; each part has a value that switches it off.
+    """Augmentation of a batch of clouds; each part has a value that switches it off.
 
     DGCNN's recipe is ``Augment(jitter=0.0)``: scale and shift only. The up axis of ModelNet's files is z
     (its chairs, toilets and night stands are tallest along z), so rotation is about z.

@@ -42,8 +42,7 @@ def build_cache(
     skip_corrupt: bool = False,
     progress: bool = True,
 ) -> None:
-    """
-    Sample every mesh of a source into the HDF5 file ``file``; does nothing if the file exists.
+    """Sample every mesh of a source into the HDF5 file ``file``; does nothing if the file exists.
 
     Samples go to ``file``'s name with the suffix ``.partial`` as they come; at the end they are put in order
     into the HDF5 file. A run that was killed is continued, and ends with the same bytes: the samples of a

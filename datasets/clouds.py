@@ -17,8 +17,7 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class PointClouds:
-    """
-    One split of a data set, in memory: S clouds of P points each.
+    """One split of a data set, in memory: S clouds of P points each.
 
     P is the *pool*: a loader draws the points of a batch from it. Clouds are centred and lie in the
     unit sphere.
@@ -75,8 +74,7 @@ class PointClouds:
 def split_validation(
     train: PointClouds, fraction: float = 0.1, seed: int = 0
 ) -> tuple[PointClouds, PointClouds]:
-    """
-    Draw a validation split from the training split, class by class.
+    """Draw a validation split from the training split, class by class.
 
     Each class gives ``fraction`` of its clouds, rounded, but at least one where it has two or more.
 
@@ -89,7 +87,7 @@ def split_validation(
         (training clouds, validation clouds), each in the order of ``train``.
 
     Raises:
-        ValueError: ``fraction`` is not strictly between 0 and 1, or a split would be empty.
+        ValueError: ``fraction`` is not strictly between 0 and 1, or no class has two clouds.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie strictly between 0 and 1, such as 0.1; got {fraction}")
@@ -100,17 +98,14 @@ def split_validation(
         members = rng.permutation(np.flatnonzero(labels == label))
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held_out[members[: max(0, count)]] = True
-    if held_out.all() or not held_out.any():
-        raise ValueError(
-            f"{len(train)} clouds are too few to draw a validation split from: every class has one"
-        )
+    if not held_out.any():
+        raise ValueError(f"{len(train)} cloud(s) are too few to draw from: no class has two")
     kept, drawn = torch.from_numpy(~held_out).nonzero()[:, 0], torch.from_numpy(held_out).nonzero()[:, 0]
     return train.subset(kept), train.subset(drawn)
 
 
 def read_clouds(path: str | os.PathLike[str], split: str, *, normals: bool = False) -> PointClouds:
-    """
-    Read one split of an HDF5 point-cloud file.
+    """Read one split of an HDF5 point-cloud file.
 
     Layout: groups ``train`` and ``test``, each with ``points`` (S, P, 3) float, ``labels`` (S,) integer,
     ``names`` (S,) bytes and, optionally, ``normals`` (S, P, 3); the root attribute ``classes`` names the
@@ -159,8 +154,7 @@ def read_clouds(path: str | os.PathLike[str], split: str, *, normals: bool = Fal
 def write_clouds(
     path: Path, train: PointClouds, test: PointClouds, attributes: Mapping[str, object] | None = None
 ) -> None:
-    """
-    Write both splits to an HDF5 file that :func:`read_clouds` reads, in float16.
+    """Write both splits to an HDF5 file that :func:`read_clouds` reads, in float16.
 
     Float16 keeps 3 to 4 digits: within the unit sphere at most 0.00025 is lost per coordinate. The file is
     written beside ``path``, then renamed, so that ``path`` is always whole; equal clouds give equal bytes.

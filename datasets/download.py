@@ -21,8 +21,7 @@ class DownloadError(RuntimeError):
 
 
 def download(url: str, path: Path, *, md5: str, progress: bool = True, timeout: float = 30.0) -> None:
-    """
-    Fetch ``url`` to ``path``, unless a file is there already; verify its MD5 either way.
+    """Fetch ``url`` to ``path``, unless a file is there already; verify its MD5 either way.
 
     What has arrived is kept in ``path`` with ``.part`` appended, and a later call asks for the rest only.
     The file takes its name once it is whole and verified.

@@ -11,8 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 
 class Journal:
-    """
-    Records of one numpy dtype, each with an integer key and a checksum, appended in any order.
+    """Records of one numpy dtype, each with an integer key and a checksum, appended in any order.
 
     What a kill leaves of a half-written record is cut off when the file is opened again. One process at a
     time may have it open.

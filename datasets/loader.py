@@ -14,8 +14,7 @@ from .clouds import PointClouds
 
 
 class CloudLoader:
-    """
-    Iterates over batches ``(points (B, N, 3) float32, labels (B,) int64)`` on a device.
+    """Iterates over batches ``(points (B, N, 3) float32, labels (B,) int64)`` on a device.
 
     Everything random in an epoch (the order, the points drawn, the augmentation) depends on the seed, the
     epoch and the rank only, so a resumed run repeats the uninterrupted one. As with PyTorch's
@@ -23,9 +22,10 @@ class CloudLoader:
 
     **Drawing points.** A training cloud takes the points ``offset + i * stride`` (modulo the pool's size P)
     for i = 0 … N − 1, with a random offset and a random stride that has no factor in common with P; both are
-    drawn anew for each cloud and epoch. No point is taken twice, every point of the pool is taken with
-    probability exactly N / P, and, the pool being independent samples of the surface, so is what is drawn.
-    This needs two random numbers a cloud where a random permutation needs P and a sort.
+    drawn anew for each cloud and epoch. No point is taken twice, and every point of the pool is taken with
+    probability exactly N / P. A random permutation would also make all *pairs* equally likely, but needs a
+    sort; the points of a pool sampled from a mesh are independent of one another, so that any choice made
+    without looking at them is again a uniform sample of the surface.
 
     **Ranks.** In training, all ranks shuffle alike and take disjoint shards of equal length; what does not
     fill a last batch waits for another epoch. In evaluation, rank r takes clouds r, r + world_size, …: each

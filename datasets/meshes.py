@@ -21,8 +21,7 @@ _PARSER_ERRORS = (ValueError, TypeError, LookupError, NameError, AttributeError,
 
 
 def parse_mesh(data: bytes, name: str) -> trimesh.Trimesh:
-    """
-    Parse the bytes of a mesh file exactly as written: no merging, no clean-up.
+    """Parse the bytes of a mesh file exactly as written: no merging, no clean-up.
 
     Args:
         data: the file's content. OFF headers that run into the counts (``OFF490 518 0``), which ModelNet-40
@@ -54,8 +53,7 @@ def parse_mesh(data: bytes, name: str) -> trimesh.Trimesh:
 def sample_mesh(
     mesh: trimesh.Trimesh, count: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """
-    Sample points uniformly by area, centred and scaled into the unit sphere.
+    """Sample points uniformly by area, centred and scaled into the unit sphere.
 
     Args:
         mesh: a mesh with a surface.
@@ -73,8 +71,7 @@ def sample_mesh(
 
 
 def unit_sphere(points: NDArray[np.floating]) -> NDArray[np.float32]:
-    """
-    Centre points (N, 3) on their mean and scale them so that the farthest is at distance 1.
+    """Centre points (N, 3) on their mean and scale them so that the farthest is at distance 1.
 
     Raises:
         ValueError: the points are not (N, 3) with N ≥ 1, not finite, or all at one place.

@@ -47,8 +47,7 @@ def load_clouds(
     progress: bool = True,
     normals: bool = False,
 ) -> tuple[PointClouds, PointClouds]:
-    """
-    Load the training and test clouds of a data set, sampling its meshes the first time.
+    """Load the training and test clouds of a data set, sampling its meshes the first time.
 
     Samples are kept in an HDF5 file of the cache folder, which :func:`read_clouds` reads too. Its name tells
     the meshes, ``pool`` and ``seed`` it was made from, so changed data is sampled anew. A run that was killed

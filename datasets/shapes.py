@@ -1,8 +1,8 @@
-"""
-An embedded data set: ten classes of procedural solids, written as meshes in ModelNet's layout.
+"""An embedded data set: ten classes of procedural solids, written as meshes in ModelNet's layout.
 
 Proportions and poses vary so widely that moments and extents say little about the class. What tells a
-cylinder from a box is the surface, so a linear model on point statistics fails where a point network does not.
+cylinder from a box is the surface, so a linear model on point statistics fails where a point network does
+not.
 """
 
 from __future__ import annotations
@@ -133,8 +133,7 @@ def make_shape(name: str, rng: np.random.Generator) -> Trimesh:
 
 
 def write_shapes(folder: Path) -> None:
-    """
-    Write the data set's meshes as ``folder/<class>/{train,test}/*.off``; does nothing if it is there.
+    """Write the data set's meshes as ``folder/<class>/{train,test}/*.off``; does nothing if it is there.
 
     They are written to another folder, which is renamed once it is whole.
     """

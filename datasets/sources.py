@@ -46,8 +46,7 @@ class MeshSource:
 
 
 def find_meshes(path: Path) -> MeshSource:
-    """
-    List the meshes ``NAME/<class>/{train,test}/*.off`` of a folder or zip.
+    """List the meshes ``NAME/<class>/{train,test}/*.off`` of a folder or zip.
 
     ``path`` may be the folder NAME itself, or one that holds it. The fingerprint is made from names, sizes
     and, in a zip, the members' checksums, in a folder, the files' modification times.
