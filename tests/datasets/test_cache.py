@@ -148,7 +148,7 @@ def test_a_damaged_zip_member_is_a_corrupt_mesh(meshes, tmp_path):
 def test_nothing_left(meshes, tmp_path):
     for mesh in meshes.glob("*/test/*.off"):
         mesh.write_text("")
-    with pytest.raises(CorruptMeshError, match="all test meshes of .* are corrupt"):
+    with pytest.raises(CorruptMeshError, match=r"all test meshes of .* are corrupt"):
         build(tmp_path / "c.h5", meshes, skip_corrupt=True)
 
 

@@ -92,7 +92,7 @@ def official(meshes, tmp_path, monkeypatch):
 
 def test_official_archive(official, tmp_path):
     cache = tmp_path / "cache"
-    with pytest.raises(DownloadError, match="put it at .*cache.*ModelNet10.zip"):
+    with pytest.raises(DownloadError, match=r"put it at .*cache.*ModelNet10\.zip"):
         load_clouds("modelnet10", cache=cache, pool=4)
     (cache / "ModelNet10.zip").write_bytes(official)
     first, _ = load_clouds("modelnet10", cache=cache, pool=4)
