@@ -187,7 +187,7 @@ def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
                 distance.diagonal(start, 1, 2).fill_(-torch.inf if loop else torch.inf)
                 value, index = distance.topk(keep, largest=False)
                 if not direct and keep > k:
-                    unclear = _unclear(value, norm, channels)
+                    unclear = _unclear(value, norm[:, start : start + rows], k, channels)
                     _redo(x[first : first + together], start, unclear, index, loop)
                 table[first : first + together, start : start + rows] = index[..., :k]
     return table
@@ -221,10 +221,15 @@ def _squared_differences(query: Tensor, cloud: Tensor, out: Tensor) -> None:
         out.addcmul_(difference, difference)
 
 
-def _unclear(value: Tensor, norm: Tensor, channels: int) -> Tensor:
-    """(U, 2) cloud and row of those whose cut, before the last ``value``, rounding may have moved."""
-    noise = 4 * torch.finfo(value.dtype).eps * channels**0.5 * norm.amax(1, keepdim=True)
-    return (value[..., -1] - value[..., -2] <= 2 * noise).nonzero()
+def _unclear(value: Tensor, norm: Tensor, k: int, channels: int) -> Tensor:
+    """(U, 2) cloud and row of those whose cut after k of the sorted ``value`` rounding may have moved.
+
+    ``value`` is |x_j|² - 2 x_i·x_j, so a point within reach d of x_i has |x_j| <= |x_i| + d, and rounding
+    moves its value by less than 1.5 · eps · sqrt(C) · (|x_i| + d)² (the largest seen was 1.2).
+    """
+    reach = (value[..., k - 1] + norm).clamp(min=0).sqrt()
+    noise = 1.5 * torch.finfo(value.dtype).eps * channels**0.5 * (norm.sqrt() + reach).square()
+    return (value[..., k] - value[..., k - 1] <= 2 * noise).nonzero()
 
 
 def _redo(clouds: Tensor, start: int, unclear: Tensor, index: Tensor, loop: bool) -> None:

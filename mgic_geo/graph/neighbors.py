@@ -21,11 +21,14 @@ class Neighbors:
         rowptr: (N + 1,) integers, non-decreasing from 0 to E.
         col: (E,) source node of each edge, in [0, ``num_sources``).
         num_sources: Number of source nodes; that of the targets is N.
+        clouds: Number of equal clouds the nodes fall into, one after another, with equally many edges and
+            none between clouds; work on one cloud at a time stays in the cache.
     """
 
     rowptr: Tensor
     col: Tensor
     num_sources: int
+    clouds: int = 1
 
     @classmethod
     def from_table(cls, table: Tensor) -> Neighbors:
@@ -46,7 +49,7 @@ class Neighbors:
         clouds, nodes, k = table.shape
         first = torch.arange(clouds, device=table.device) * nodes
         rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
-        neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes)
+        neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes, clouds)
         neighbors.__dict__["has_isolated"] = k == 0 and nodes > 0  # known without looking
         return neighbors
 
