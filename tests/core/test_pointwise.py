@@ -1,0 +1,89 @@
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mgic_geo import GroupedLinear
+from mgic_geo.core.pointwise import grouped_linear
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(0, 40), st.booleans(),
+    st.sampled_from([torch.float32, torch.float64]),
+)  # fmt: skip
+def test_equals_the_block_diagonal_product(size_in, size_out, groups, rows, bias, dtype):
+    torch.manual_seed(0)
+    layer = GroupedLinear(size_in * groups, size_out * groups, groups, bias).to(dtype)
+    x = torch.randn(rows, size_in * groups, dtype=dtype, requires_grad=True)
+    twin = oracles.grouped_map(x, layer.weight, layer.bias, groups)
+    out = layer(x)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    assert out.dtype == dtype
+    assert oracles.relative_difference(out, twin) < tolerance
+    upstream = torch.randn_like(twin)
+    inputs = [x, *layer.parameters()]
+    for ours, theirs in zip(
+        torch.autograd.grad(out, inputs, upstream), torch.autograd.grad(twin, inputs, upstream), strict=True
+    ):
+        assert oracles.relative_difference(ours, theirs) < 10 * tolerance
+
+
+def test_gradients_by_differences():
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((5, 6), (4, 3), (4,)))
+    assert torch.autograd.gradcheck(lambda *inputs: grouped_linear(*inputs, 2), (x, weight, bias))
+
+
+@pytest.mark.parametrize("lead", [(), (7,), (2, 3), (2, 3, 4)])
+def test_leading_axes(lead):
+    layer = GroupedLinear(6, 4, groups=2)
+    x = torch.randn(*lead, 6)
+    assert layer(x).shape == (*lead, 4)
+    torch.testing.assert_close(layer(x), oracles.grouped_map(x, layer.weight, None, 2))
+
+
+@pytest.mark.parametrize("space", [(5,), (3, 4), (2, 3, 4)])
+def test_image_axis_equals_the_last_axis(space):
+    torch.manual_seed(0)
+    last = GroupedLinear(6, 4, groups=2, bias=True)
+    image = GroupedLinear(6, 4, groups=2, bias=True, channel_dim=1)
+    image.load_state_dict(last.state_dict())
+    x = torch.randn(2, 6, *space)
+    torch.testing.assert_close(image(x), last(x.movedim(1, -1)).movedim(-1, 1))
+
+
+def test_half_precision_is_near():
+    torch.manual_seed(0)
+    layer = GroupedLinear(16, 32, groups=4, bias=True)
+    x = torch.randn(64, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    assert oracles.relative_difference(out.float(), layer(x)) < 1e-2
+
+
+def test_one_group_starts_like_linear():
+    torch.manual_seed(0)
+    ours = GroupedLinear(256, 512)
+    torch.manual_seed(0)
+    assert torch.equal(ours.weight, nn.Linear(256, 512, bias=False).weight)
+
+
+def test_an_init_loop_over_linears_and_convolutions_passes_by():
+    assert not isinstance(GroupedLinear(4, 4), nn.Linear | nn.Conv1d | nn.Conv2d)
+
+
+def test_errors_name_value_and_remedy():
+    with pytest.raises(ValueError, match=r"groups=4.*in_channels=6.*2 and its divisors do"):
+        GroupedLinear(6, 8, groups=4)
+    with pytest.raises(ValueError, match="channel_dim must be -1"):
+        GroupedLinear(6, 8, channel_dim=2)
+    with pytest.raises(ValueError, match=r"expected 6 channels in dimension -1, got shape \(3, 5\)"):
+        GroupedLinear(6, 8)(torch.zeros(3, 5))
+
+
+def test_repr():
+    assert repr(GroupedLinear(6, 8, 2)) == "GroupedLinear(6, 8, groups=2)"

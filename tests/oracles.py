@@ -1,0 +1,65 @@
+"""Slow, obvious twins of what the package computes fast, and what tests share to compare them."""
+
+import torch
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
+
+
+def relative_difference(ours: Tensor, twin: Tensor) -> float:
+    """Norm of the difference over the norm of the twin; the plain norm where the twin is zero."""
+    ours, twin = ours.detach().double(), twin.detach().double()
+    assert ours.shape == twin.shape, f"{tuple(ours.shape)} against {tuple(twin.shape)}"
+    scale = twin.norm()
+    return float((ours - twin).norm() / (scale if scale > 0 else 1))
+
+
+def grouped_map(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """A grouped pointwise map as one dense product with a block-diagonal matrix."""
+    dense = torch.block_diag(*weight.chunk(groups))
+    return x @ dense.T + (0 if bias is None else bias)
+
+
+def nearest(x: Tensor, k: int) -> Tensor:
+    """(N, C) to (N, k): all distances in float64, then a full sort; a point is its own first."""
+    distance = (x.double().unsqueeze(1) - x.double().unsqueeze(0)).square().sum(-1)
+    distance.fill_diagonal_(-1)
+    return distance.argsort(dim=1)[:, :k]
+
+
+def neighbor_reduce(y: Tensor, source: Tensor, target: Tensor, nodes: int, how: str) -> Tensor:
+    """Maximum or sum over neighbours, one node after another."""
+    rows = []
+    for node in range(nodes):
+        values = y[source[target == node]]
+        if len(values) == 0:
+            rows.append(y.new_zeros(y.size(1)))
+        else:
+            rows.append(values.amax(0) if how == "max" else values.sum(0))
+    return torch.stack(rows)
+
+
+def pyg_edge_conv(conv: nn.Module) -> pyg.EdgeConv:
+    """PyG's EdgeConv with an MLP of the same weights, one product per edge."""
+    layers: list[nn.Module] = [
+        nn.Linear(2 * conv.in_channels, conv.out_channels, bias=conv.lin.bias is not None)
+    ]
+    if conv.norm is not None:
+        layers.append(nn.BatchNorm1d(conv.out_channels))
+    twin = pyg.EdgeConv(nn.Sequential(*layers, conv.act), flow=conv.flow).to(conv.lin.weight.dtype)
+    twin.nn[0].load_state_dict(conv.lin.state_dict())
+    if conv.norm is not None:
+        twin.nn[1].load_state_dict(conv.norm.state_dict())
+    return twin.train(conv.training)
+
+
+def v_cycle(block: nn.Module, x: Tensor) -> Tensor:
+    """Algorithm 1 for a MGICBlock, by recursion instead of loops."""
+
+    def level(j: int, x: Tensor) -> Tensor:
+        if j == block.hierarchy.coarsenings:
+            return block.blocks[j](x)
+        coarse = block.restrictions[j](x)
+        correction = block.prolongations[j](level(j + 1, coarse) - coarse)
+        return block.blocks[j](x + block.norms[j](correction))
+
+    return level(0, x)
