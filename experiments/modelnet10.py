@@ -208,7 +208,9 @@ def judge(
             f"{', '.join(clouds.classes)}; give the --data it was trained on"
         )
     cost = complexity(model, torch.zeros(1, card.points, 3))
-    result = evaluate(model, CloudLoader(clouds, 32, points=card.points, device=device), card.classes, device)
+    with blaming("evaluation"):
+        batches = CloudLoader(clouds, 32, points=card.points, device=device)
+        result = evaluate(model, batches, card.classes, device)
     folder = path if path.is_dir() else path.parent
     plot_confusion(folder / "confusion.png", result)
     plot_gallery(folder / "gallery.png", clouds.points, result)

@@ -76,8 +76,9 @@ def classify(model: torch.nn.Module, points: Tensor) -> Tensor:
 
 def best_two(probabilities: Tensor, classes: Sequence[str]) -> tuple[str, str, str]:
     """Return the most probable class, its probability, and the second choice, as text."""
-    (first, second), (best, next_best) = (part.tolist() for part in probabilities.topk(2))
-    return classes[best], f"{first:.1%}", f"{classes[next_best]} {second:.1%}"
+    shares, order = probabilities.topk(2)
+    first, second = classes[int(order[0])], classes[int(order[1])]
+    return first, f"{float(shares[0]):.1%}", f"{second} {float(shares[1]):.1%}"
 
 
 def read_points(path: Path, count: int, least: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -121,7 +122,7 @@ def _read_cloud(data: bytes, suffix: str) -> NDArray[np.floating]:
     file = io.BytesIO(data)
     try:
         if suffix == ".ply":
-            points = np.asarray(trimesh.load(file, file_type="ply", process=False).vertices)
+            points = np.asarray(trimesh.load(file, file_type="ply", process=False).vertices)  # type: ignore
         elif suffix == ".npy":
             points = np.load(file, allow_pickle=False)
         else:

@@ -24,7 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Saves ``checkpoint`` to ``path``."""
+        """Save ``checkpoint`` to ``path``."""
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 

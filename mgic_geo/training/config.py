@@ -26,7 +26,7 @@ class UsageError(Exception):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Ends the process with status 2 and the bare message when a :class:`UsageError` is raised inside."""
+    """End the process with status 2 and the bare message when a :class:`UsageError` is raised inside."""
     try:
         yield
     except UsageError as error:
@@ -144,7 +144,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 def claim_output(config: RunConfig, checkpoint: Path) -> None:
     """
-    Records ``config`` as ``config.yaml`` in its output folder, unless that would mix two runs.
+    Record ``config`` as ``config.yaml`` in its output folder, unless that would mix two runs.
 
     Args:
         config: the run's settings.

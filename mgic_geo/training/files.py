@@ -11,7 +11,7 @@ from pathlib import Path
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """
-    Gives a temporary path beside ``path`` to write to, and renames it to ``path`` when the block succeeds.
+    Give a temporary path beside ``path`` to write to, and rename it to ``path`` when the block succeeds.
 
     The temporary file lies in the same folder because a rename is atomic only within one file system. What a
     kill leaves of it the next write to ``path`` replaces.

@@ -37,7 +37,7 @@ class History(Checkpoint):
             self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=len(self.rows) + 1)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def on_train_batch_start(
@@ -49,11 +49,11 @@ class History(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Reads the clock, so that validation after the last batch is not counted."""
+        """Read the clock, so that validation after the last batch is not counted."""
         self._seconds = time.perf_counter() - self._started
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Adds the epoch's row and writes it."""
+        """Add the epoch's row and write it."""
         logged = trainer.callback_metrics
         row = {"epoch": float(trainer.current_epoch + 1)}
         row |= {name: float(logged[name]) for name in METRICS if name in logged}
@@ -69,7 +69,7 @@ class History(Checkpoint):
             self._writer.flush()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Closes TensorBoard's file."""
+        """Close TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -79,5 +79,5 @@ class History(Checkpoint):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the rows back from a checkpoint."""
+        """Take the rows back from a checkpoint."""
         self.rows = list(state_dict["rows"])

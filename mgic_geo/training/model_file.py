@@ -49,7 +49,7 @@ def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
 
 def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
     """
-    Rebuilds a saved model.
+    Rebuild a saved model.
 
     Args:
         path: the file, or a folder with ``model.safetensors`` in it.

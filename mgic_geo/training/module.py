@@ -46,7 +46,7 @@ class Classifier(L.LightningModule):
         return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
     def on_train_epoch_start(self) -> None:
-        """Seeds the epoch by its number, so that a resumed run draws what the uninterrupted one drew."""
+        """Seed the epoch by its number, so that a resumed run draws what the uninterrupted one drew."""
         self.trainer.train_dataloader.set_epoch(self.current_epoch)  # type: ignore[union-attr]
         entropy = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
@@ -61,18 +61,18 @@ class Classifier(L.LightningModule):
         return {"loss": loss, "correct": (logits.detach().argmax(1) == labels).sum()}
 
     def on_train_epoch_end(self) -> None:
-        """Logs the epoch's means."""
+        """Log the epoch's means."""
         self.log_dict({"train_loss": self.train_loss, "train_accuracy": self.train_accuracy})
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Adds one batch to the validation metrics."""
+        """Add one batch to the validation metrics."""
         inputs, labels = batch
         logits = self.model(inputs).float()
         self.val_loss.update(self.loss(logits, labels), len(labels))
         self.val_accuracy.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means over the validation set."""
+        """Log the means over the validation set."""
         self.log_dict({"val_loss": self.val_loss, "val_accuracy": self.val_accuracy})
 
     def configure_optimizers(self) -> Any:
@@ -92,7 +92,7 @@ class Classifier(L.LightningModule):
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Splits the parameters: matrices decay by ``decay``, vectors (norms and biases) do not."""
+    """Split the parameters: matrices decay by ``decay``, vectors (norms and biases) do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},

@@ -71,7 +71,7 @@ def plot_confusion(path: Path, result: Evaluation) -> None:
 
 def plot_gallery(path: Path, points: Tensor, result: Evaluation, columns: int = 6, rows: int = 3) -> None:
     """
-    Draws the clouds whose true class seemed least probable, worst first.
+    Draw the clouds whose true class seemed least probable, worst first.
 
     Args:
         path: the PNG to write.
@@ -84,9 +84,8 @@ def plot_gallery(path: Path, points: Tensor, result: Evaluation, columns: int = 
     rows = math.ceil(len(chosen) / columns)
     figure = Figure(figsize=(2.1 * columns, 2.3 * rows + 0.6), layout="constrained")
     wrong = int((result.predictions != result.labels).sum())
-    figure.suptitle(
-        f"Test clouds that the model found hardest, worst first ({wrong} of {len(result.labels):,} are wrong)"
-    )
+    count = f"{wrong:,} of {len(result.labels):,} are wrong"
+    figure.suptitle(f"Hardest test clouds, worst first ({count}); near points are dark")
     for axes, index in zip(figure.subplots(rows, columns, squeeze=False).flat, chosen, strict=False):
         label, prediction = int(result.labels[index]), int(result.predictions[index])
         share = float(result.probabilities[index, prediction])
@@ -112,7 +111,7 @@ def _draw_cloud(
     order = np.argsort(-depth)  # far points first, so that near ones cover them
     size = min(9.0, 9000 / len(points))
     axes.scatter(right[order], up[order], c=depth[order], s=size, cmap="viridis", linewidths=0)
-    axes.set(aspect="equal")
+    axes.set_aspect("equal", adjustable="datalim")  # all panels stay of one size
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from tqdm import tqdm
 
-BAR = "{desc} |{bar:24}| {percentage:3.0f} %{postfix}  {remaining} left"
+BAR = "{desc} |{bar:24}| {percentage:3.0f} %  {remaining} left"
 
 
 class Progress(Checkpoint):
@@ -29,39 +29,36 @@ class Progress(Checkpoint):
         self.first_epoch = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Opens the bar, where the run stands."""
+        """Open the bar, where the run stands."""
         self.started, self.first_epoch = time.perf_counter(), trainer.current_epoch
         if trainer.is_global_zero and sys.stderr.isatty():
             total = int(trainer.estimated_stepping_batches)
             self.bar = tqdm(total=total, initial=trainer.global_step, bar_format=BAR, dynamic_ncols=True)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the epoch's running means."""
+        """Start the epoch's running means."""
         self.sums, self.samples = torch.zeros(2, device=pl_module.device), 0
-        self.batches = 0
-        if self.bar is not None:
-            self.bar.set_description_str(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False
-            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar on."""
+        """Move the bar on."""
         if self.bar is None:
             return
-        self.sums += torch.stack([outputs["loss"].detach().float(), outputs["correct"].float()])
-        self.batches, self.samples = self.batches + 1, self.samples + len(batch[1])
+        size = len(batch[1])
+        self.sums += torch.stack([outputs["loss"].detach() * size, outputs["correct"]])
+        self.samples += size
         if (now := time.perf_counter()) - self.shown > self.seconds_between:
-            loss, correct = self.sums.tolist()
-            self.bar.set_postfix_str(
-                f"loss {loss / self.batches:.3f}  accuracy {correct / self.samples:.1%}", refresh=False
+            loss, accuracy = (self.sums / self.samples).tolist()
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.bar.set_description_str(
+                f"{epoch}  loss {loss:.3f}  accuracy {accuracy:>6.1%}", refresh=False
             )
             self.shown = now
         self.bar.update()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Prints the epoch's line where there is no terminal."""
+        """Print the epoch's line where there is no terminal."""
         if self.bar is not None or not trainer.is_global_zero:
             return
         logged, epoch, epochs = trainer.callback_metrics, trainer.current_epoch + 1, trainer.max_epochs or 0
@@ -75,7 +72,7 @@ class Progress(Checkpoint):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Leaves the terminal tidy; after Ctrl-C, says how to go on."""
+        """Leave the terminal tidy; after Ctrl-C, says how to go on."""
         self._close()
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             text = (
@@ -84,7 +81,7 @@ class Progress(Checkpoint):
             print(f"\n{text}", file=sys.stderr, flush=True)  # noqa: T201
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Closes the bar."""
+        """Close the bar."""
         self._close()
 
     def _close(self) -> None:

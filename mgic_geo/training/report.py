@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import statistics
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -67,7 +68,7 @@ def summarize(
     device: torch.device,
     seconds: list[float] | None = None,
 ) -> Summary:
-    """Gathers a :class:`Summary`; ``seconds`` are those of each epoch, of which the median is reported."""
+    """Gather a :class:`Summary`; ``seconds`` are those of each epoch, of which the median is reported."""
     return Summary(
         model=model,
         data=data,
@@ -78,7 +79,7 @@ def summarize(
         parameters=parameters,
         multiply_adds=multiply_adds,
         epochs=len(seconds) if seconds else None,
-        seconds_per_epoch=sorted(seconds)[len(seconds) // 2] if seconds else None,
+        seconds_per_epoch=statistics.median(seconds) if seconds else None,
         device=device_name(device),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     )

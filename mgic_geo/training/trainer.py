@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -53,4 +54,5 @@ def _ddp() -> DDPStrategy:
     # whose shards may differ by a batch, would wait for ever in one. torch renamed the switch.
     known = inspect.signature(DistributedDataParallel).parameters
     switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DDPStrategy(**{switch: False})
+    options: dict[str, Any] = {switch: False}
+    return DDPStrategy(**options)
