@@ -28,6 +28,11 @@ LAYOUT = 1  # part of every cache's name: raise it when the same meshes would gi
 _CHUNK = 16  # meshes a worker takes at a time; a kill loses at most this many a worker
 _TEXT = h5py.string_dtype()
 
+_GUARD = (
+    "Worker processes import the running script: call load_clouds under `if __name__ == '__main__':`, "
+    "or pass workers=0"
+)
+
 # A mesh's place in the source with its points and normals, or with what is wrong with it.
 _Sampled = tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]] | str]
 
@@ -68,6 +73,9 @@ def build_cache(
     if file.exists():
         partial.unlink(missing_ok=True)  # left by a kill between the last two steps
         return
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # We are a worker importing the script of the process that holds the lock: waiting would never end.
+        raise RuntimeError(f"load_clouds was called while a worker process started. {_GUARD}")
     with locked(file):
         if file.exists():
             return
@@ -125,8 +133,7 @@ def _sample_all(
                 yield from future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "a worker process died. If there is no message of its own above: call load_clouds under "
-                "`if __name__ == '__main__':`, as multiprocessing asks of every script, or pass workers=0"
+                f"a worker process died; its own message, if it left one, is above. {_GUARD}"
             ) from error
         finally:
             executor.shutdown(cancel_futures=True)
@@ -178,5 +185,5 @@ def check_complete(file: Path) -> None:
 
 def _report(skipped: list[str], where: str) -> str:
     return "\n  ".join([f"{len(skipped)} mesh(es) of {where} cannot be used:", *skipped]) + (
-        "\nReplace them, or leave them out with skip_corrupt=True."
+        "\nReplace them, or leave them out with skip_corrupt=True (--skip-corrupt on the command line)."
     )

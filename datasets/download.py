@@ -16,7 +16,7 @@ from tqdm import tqdm
 _BLOCK = 1 << 20
 
 
-class DownloadError(RuntimeError):
+class DownloadError(OSError):
     """A file that could not be fetched; the message says what to put where instead."""
 
 

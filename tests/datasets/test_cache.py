@@ -1,5 +1,6 @@
 """The cache: the same bytes whatever happens on the way, and errors that name every corrupt mesh."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -155,3 +156,10 @@ def test_nothing_left(meshes, tmp_path):
 def test_progress_bar_is_for_terminals(meshes, tmp_path, capfd):
     build(tmp_path / "c.h5", meshes)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_script_without_a_main_guard_does_not_hang(meshes, tmp_path, monkeypatch):
+    """Its workers import it, and so come here while their parent holds the lock."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RuntimeError, match="if __name__ == '__main__':"):
+        build(tmp_path / "c.h5", meshes)
