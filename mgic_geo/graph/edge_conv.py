@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
+from mgic_geo.graph.edge_norm import edge_batch_norm
 from mgic_geo.graph.neighbors import Neighbors, flatten_clouds
-from mgic_geo.graph.reduce import neighbor_max, neighbor_sum
+from mgic_geo.graph.reduce import neighbor_max
 
 __all__ = ["EdgeConv"]
 
@@ -99,41 +100,21 @@ class EdgeConv(nn.Module):
         sign = _sign(self.norm.weight) if self.norm is not None else torch.ones_like(self.lin.weight[:, 0])
         on_center, on_neighbor = (sign.unsqueeze(1) * self.lin.weight).chunk(2, dim=1)
         bias = None if self.lin.bias is None else sign * self.lin.bias
+        if self.norm is not None:
+            # u and v nearly cancel where points are far from the origin, so that the common part goes first:
+            # the layer sees it through x_i alone, as one more bias.
+            middle = source.detach().mean(0, keepdim=True)
+            source, target = source - middle, target - middle
+            bias = grouped_linear(middle, on_center, bias, self.groups).squeeze(0)
         u = grouped_linear(target, on_center - on_neighbor, bias, self.groups)
         v = grouped_linear(source, on_neighbor, None, self.groups)
         out = u + neighbor_max(v, neighbors)
         if self.norm is not None:
-            out = self._normalise(out, u, v, sign, neighbors)
+            out = edge_batch_norm(self.norm, out, u, v, sign, neighbors)
         out = self.act(out)
         if neighbors.has_isolated:
             out = out * (neighbors.in_degree > 0).unsqueeze(1)
         return out.view(*shape, self.out_channels)
-
-    def _normalise(self, out: Tensor, u: Tensor, v: Tensor, sign: Tensor, neighbors: Neighbors) -> Tensor:
-        """Batch normalisation over edges of ``out``, the maxima of u_i + v_j, all with signs turned."""
-        norm = self.norm
-        dtype, out, u, v = out.dtype, _full(out), _full(u), _full(v)
-        use_batch = self.training or norm.running_mean is None
-        if use_batch:
-            mean, var = _edge_moments(u, v, neighbors)
-            if self.training and norm.track_running_stats:
-                self._update_running(sign * mean.detach(), var.detach(), neighbors.col.numel())
-        else:
-            mean, var = sign * norm.running_mean, norm.running_var
-        if torch.is_grad_enabled() and bool((norm.weight == 0).any()):
-            # All neighbours tie where the scale is zero; its gradient is that of their mean, as PyG's.
-            tie = u + neighbor_sum(v, neighbors) / neighbors.in_degree.clamp(min=1).unsqueeze(1)
-            out = torch.where(norm.weight == 0, tie, out)
-        scale = sign * norm.weight * torch.rsqrt(var + norm.eps)
-        return ((out - mean) * scale + norm.bias).to(dtype)
-
-    @torch.no_grad()
-    def _update_running(self, mean: Tensor, var: Tensor, edges: int) -> None:
-        norm = self.norm
-        norm.num_batches_tracked += 1
-        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-        norm.running_var.lerp_((var * edges / (edges - 1)).to(norm.running_var.dtype), momentum)
 
     def __repr__(self) -> str:
         groups = f", groups={self.groups}" if self.groups > 1 else ""
@@ -142,23 +123,3 @@ class EdgeConv(nn.Module):
 
 def _sign(scale: Tensor) -> Tensor:
     return torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-
-
-def _full(x: Tensor) -> Tensor:
-    """Statistics need float32 where autocast hands over half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _edge_moments(u: Tensor, v: Tensor, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance per channel of u_i + v_j over all edges, from centred node values."""
-    edges = neighbors.col.numel()
-    if edges < 2:
-        raise ValueError(f"batch normalisation over edges needs at least 2 edges in training, got {edges}")
-    in_degree = neighbors.in_degree.unsqueeze(1).to(u.dtype)
-    out_degree = neighbors.out_degree.unsqueeze(1).to(v.dtype)
-    mean_u = (in_degree * u).sum(0) / edges
-    mean_v = (out_degree * v).sum(0) / edges
-    u, v = u - mean_u, v - mean_v
-    cross = (u * neighbor_sum(v, neighbors)).sum(0)
-    var = ((in_degree * u * u).sum(0) + 2 * cross + (out_degree * v * v).sum(0)) / edges
-    return mean_u + mean_v, var.clamp(min=0)

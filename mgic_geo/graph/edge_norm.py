@@ -1,0 +1,78 @@
+"""Batch normalisation over edges, computed from node values only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mgic_geo.graph.neighbors import Neighbors
+from mgic_geo.graph.reduce import neighbor_sum
+
+__all__ = ["edge_batch_norm"]
+
+
+def edge_batch_norm(
+    norm: nn.BatchNorm1d, out: Tensor, u: Tensor, v: Tensor, sign: Tensor, neighbors: Neighbors
+) -> Tensor:
+    """What ``norm`` makes of the edge values u_i + v_j, where node i keeps its largest.
+
+    Mean and variance are those of all edges, and the running statistics advance as ``norm``'s own.
+
+    Args:
+        norm: Holds scale, shift and running statistics; its own forward is not called.
+        out: (N, C) maxima of u_i + v_j over each node's neighbours.
+        u: (N, C) part of the edge values that belongs to the target.
+        v: (num_sources, C) part that belongs to the source.
+        sign: (C,) 1 or -1: the channels whose values come with their sign turned.
+        neighbors: The graph.
+
+    Returns:
+        (N, C) normalised maxima.
+
+    Raises:
+        ValueError: In training on fewer than 2 edges.
+    """
+    dtype, out, u, v = out.dtype, _full(out), _full(u), _full(v)
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        mean, var = _edge_moments(u, v, neighbors)
+        if norm.training and norm.track_running_stats:
+            _update_running(norm, sign * mean.detach(), var.detach(), neighbors.col.numel())
+    else:
+        mean, var = sign * norm.running_mean, norm.running_var
+    if torch.is_grad_enabled() and bool((norm.weight == 0).any()):
+        # All neighbours tie where the scale is zero; its gradient is that of their mean, as PyG's.
+        tie = u + neighbor_sum(v, neighbors) / neighbors.in_degree.clamp(min=1).unsqueeze(1)
+        out = torch.where(norm.weight == 0, tie, out)
+    scale = sign * norm.weight * torch.rsqrt(var + norm.eps)
+    return ((out - mean) * scale + norm.bias).to(dtype)
+
+
+def _full(x: Tensor) -> Tensor:
+    """Statistics need float32 where autocast hands over half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _edge_moments(u: Tensor, v: Tensor, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance per channel of u_i + v_j over all edges, from centred node values."""
+    edges = neighbors.col.numel()
+    if edges < 2:
+        raise ValueError(f"batch normalisation over edges needs at least 2 edges in training, got {edges}")
+    in_degree = neighbors.in_degree.unsqueeze(1).to(u.dtype)
+    out_degree = neighbors.out_degree.unsqueeze(1).to(v.dtype)
+    mean_u = (in_degree * u).sum(0) / edges
+    mean_v = (out_degree * v).sum(0) / edges
+    u, v = u - mean_u, v - mean_v
+    cross = (u * neighbor_sum(v, neighbors)).sum(0)
+    var = ((in_degree * u * u).sum(0) + 2 * cross + (out_degree * v * v).sum(0)) / edges
+    return mean_u + mean_v, var.clamp(min=0)
+
+
+@torch.no_grad()
+def _update_running(norm: nn.BatchNorm1d, mean: Tensor, var: Tensor, edges: int) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_((var * edges / (edges - 1)).to(norm.running_var.dtype), momentum)
