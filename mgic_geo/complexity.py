@@ -32,7 +32,9 @@ class Complexity:
 
     def table(self, depth: int = 2) -> str:
         """The modules down to ``depth`` as aligned text."""
-        rows = [(name or "(whole)", *counts) for name, counts in self.modules.items() if name.count(".") < depth]
+        rows = [
+            (name or "(whole)", *counts) for name, counts in self.modules.items() if name.count(".") < depth
+        ]
         width = max(len(name) for name, *_ in rows)
         lines = [f"{'module':<{width}}  {'parameters':>12}  {'multiply-adds':>15}"]
         lines += [f"{name:<{width}}  {parameters:>12,}  {count:>15,}" for name, parameters, count in rows]
@@ -57,7 +59,7 @@ def complexity(model: nn.Module, *inputs: Any) -> Complexity:
         Totals and a table per module.
     """
     training = model.training
-    counter = FlopCounterMode(display=False, depth=None, custom_mapping=_FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     try:
         with torch.no_grad(), counter:
             model.eval()(*inputs)
@@ -80,7 +82,9 @@ def _knn_flops(x_shape: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * clouds * points**2 * (channels + 1)
 
 
-def _gather_flops(y_shape: tuple[int, ...], rowptr: Any, col_shape: tuple[int, ...], *_: Any, **__: Any) -> int:
+def _gather_flops(
+    y_shape: tuple[int, ...], rowptr: Any, col_shape: tuple[int, ...], *_: Any, **__: Any
+) -> int:
     return 2 * math.prod(col_shape) * y_shape[1]
 
 

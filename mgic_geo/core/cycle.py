@@ -44,7 +44,9 @@ class MGICBlock(nn.Module):
         widths, groups = hierarchy.widths, hierarchy.groups
         steps = list(zip(widths[:-1], widths[1:], groups[:-1], strict=True))
         self.restrictions = nn.ModuleList(Restriction(f, c, g, pointwise, transfer_init) for f, c, g in steps)
-        self.prolongations = nn.ModuleList(Prolongation(c, f, g, pointwise, transfer_init) for f, c, g in steps)
+        self.prolongations = nn.ModuleList(
+            Prolongation(c, f, g, pointwise, transfer_init) for f, c, g in steps
+        )
         self.norms = nn.ModuleList(norm(width) for width in widths[:-1])
         self.blocks = nn.ModuleList(block(width, g) for width, g in zip(widths, groups, strict=True))
 

@@ -63,7 +63,8 @@ class GroupedLinear(nn.Module):
         """Map (..., in_channels) to (..., out_channels), or dimension 1 with ``channel_dim=1``."""
         if x.size(self.channel_dim) != self.in_channels:
             raise ValueError(
-                f"expected {self.in_channels} channels in dimension {self.channel_dim}, got shape {tuple(x.shape)}"
+                f"expected {self.in_channels} channels in dimension {self.channel_dim}, "
+                f"got shape {tuple(x.shape)}"
             )
         if self.channel_dim == -1:
             return grouped_linear(x, self.weight, self.bias, self.groups)

@@ -9,7 +9,8 @@ there faster: one layer of full width whose linear maps are grouped, so one prop
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,9 @@ class GroupedConv(nn.Module):
         **kwargs: Go to every small layer.
     """
 
-    def __init__(self, conv: Builder, groups: int, in_channels: int, out_channels: int, **kwargs: Any) -> None:
+    def __init__(
+        self, conv: Builder, groups: int, in_channels: int, out_channels: int, **kwargs: Any
+    ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         small = in_channels // groups, out_channels // groups
@@ -84,7 +87,9 @@ class GroupedConv(nn.Module):
             parts = x.chunk(groups, dim=-1)
         else:
             parts = zip(*(side.chunk(groups, dim=-1) for side in x), strict=True)
-        return torch.cat([conv(part, *args, **kwargs) for conv, part in zip(self.convs, parts, strict=True)], -1)
+        return torch.cat(
+            [conv(part, *args, **kwargs) for conv, part in zip(self.convs, parts, strict=True)], -1
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.convs)} x {self.convs[0]})"
@@ -129,8 +134,9 @@ _CONSTRUCT: dict[Builder, Callable[..., nn.Module]] = {GINConv: _gin, GATv2Conv:
 class _GroupedMap(GroupedLinear):
     """Takes the place of a layer's linear map; each group starts as that map would at a group's size."""
 
-    def __init__(self, linear: nn.Module, groups: int) -> None:
-        self._small = lambda: Linear(
+    def __init__(self, linear: Linear, groups: int) -> None:
+        self._small = partial(
+            Linear,
             linear.in_channels // groups,
             linear.out_channels // groups,
             bias=linear.bias is not None,
@@ -151,7 +157,7 @@ def _regroup(layer: nn.Module, groups: int, *names: str) -> nn.Module:
     """Give the named linear maps of ``layer`` (dotted paths) groups; shared ones stay shared."""
     made: dict[nn.Module, nn.Module] = {}
     for name in names:
-        linear = layer.get_submodule(name)
+        linear = cast(Linear, layer.get_submodule(name))
         if linear not in made:
             made[linear] = _GroupedMap(linear, groups)
         layer.set_submodule(name, made[linear])

@@ -203,7 +203,8 @@ def _square_norms(x: Tensor) -> Tensor:
     if not bool(norms.isfinite().all()):
         if bool(x.isfinite().all()):
             raise ValueError(
-                f"coordinates up to {float(x.abs().max()):.3g} overflow {x.dtype} when squared; scale them down"
+                f"coordinates up to {float(x.abs().max()):.3g} overflow {x.dtype} when squared; "
+                "scale them down"
             )
         cloud, point = (~x.isfinite().all(-1)).nonzero()[0].tolist()
         raise ValueError(

@@ -10,7 +10,8 @@ from torch import Tensor
 __all__ = ["available", "neighbors"]
 
 _REMEDY = {
-    "torch_cluster": "install the extra: pip install --no-build-isolation 'mgic-geo[cluster]' (it compiles for minutes)",
+    "torch_cluster": "install the extra: pip install --no-build-isolation 'mgic-geo[cluster]' "
+    "(it compiles for minutes)",
     "pyg_lib": "install pyg-lib >= 0.6 by the PyG project's instructions (it is not on PyPI)",
 }
 

@@ -24,10 +24,10 @@ Factory = Callable[[int], nn.Module]
 class MGICGraphConv(nn.Module):
     r"""Any PyG message-passing layer, its dense channel coupling replaced by Algorithm 1 of the paper.
 
-    On every level of the channel hierarchy runs :math:`x + \sigma(\mathcal{N}(\mathrm{conv}(x, \mathrm{graph})))`, grouped on all
-    but the coarsest; channels coarsen, points do not. Parameters and multiply-adds grow linearly with the
-    width at fixed ``group_size`` and ``coarse_size``. A change of width comes first, by a grouped pointwise
-    map (DESIGN: "changing width"). Normalisation, activation and residual are inside: no need to add them after.
+    Every level of the channel hierarchy runs :math:`x + \sigma(\mathcal{N}(\mathrm{conv}(x)))` on the same
+    graph, grouped on all but the coarsest: channels coarsen, points do not. Parameters and multiply-adds grow
+    linearly with the width at fixed ``group_size`` and ``coarse_size``. A change of width comes first, by a
+    grouped pointwise map. Normalisation, activation and residual are inside: add none behind the layer.
 
     Args:
         in_channels: Width of the input.
@@ -70,6 +70,7 @@ class MGICGraphConv(nn.Module):
         hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
         self.hierarchy = hierarchy
         norm = _norm_factory(norm)
+        self.flow = conv_kwargs.get("flow", "source_to_target")
         if conv is EdgeConv:
             conv_kwargs = {"norm": None, "act": None, **conv_kwargs}
 
@@ -91,7 +92,8 @@ class MGICGraphConv(nn.Module):
         """Run the cycle on a graph; ``args`` and ``kwargs`` reach the layer of every level."""
         if not isinstance(x, Tensor):
             raise ValueError(
-                f"{type(self).__name__} keeps the nodes of its residual, so x is one tensor, got {type(x).__name__}"
+                f"{type(self).__name__} adds its input to its output, so x is one tensor, "
+                f"got {type(x).__name__}"
             )
         shape = x.shape[:-1]
         if x.size(-1) != self.in_channels:
@@ -99,13 +101,15 @@ class MGICGraphConv(nn.Module):
         if x.dim() == 3:
             x, edge_index = flatten_clouds(x, edge_index)
         elif self.conv_class is EdgeConv and not isinstance(edge_index, Neighbors):
-            flow = self.cycle.blocks[0].conv.flow  # type: ignore[union-attr]
-            edge_index = Neighbors.from_edge_index(edge_index, x.size(0), flow=flow)  # once for all levels
+            # Once for all levels.
+            edge_index = Neighbors.from_edge_index(edge_index, x.size(0), flow=self.flow)
         return self.cycle(self.shortcut(x), edge_index, *args, **kwargs).view(*shape, self.out_channels)
 
     def __repr__(self) -> str:
         name = getattr(self.conv_class, "__name__", str(self.conv_class))
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, conv={name}, {self.hierarchy})"
+        return (
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, conv={name}, {self.hierarchy})"
+        )
 
 
 class MGICDynamicEdgeConv(MGICGraphConv):
@@ -123,7 +127,9 @@ class MGICDynamicEdgeConv(MGICGraphConv):
         - output: like ``x`` with ``out_channels``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, k: int, backend: str = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, k: int, backend: str = "auto", **kwargs: Any
+    ) -> None:
         super().__init__(in_channels, out_channels, conv=EdgeConv, **kwargs)
         self.k, self.backend = k, backend
 

@@ -55,7 +55,11 @@ class Neighbors:
 
     @classmethod
     def from_edge_index(
-        cls, edge_index: Tensor, num_targets: int, num_sources: int | None = None, flow: str = "source_to_target"
+        cls,
+        edge_index: Tensor,
+        num_targets: int,
+        num_sources: int | None = None,
+        flow: str = "source_to_target",
     ) -> Neighbors:
         """The graph of a PyG edge index; any order of edges, any degrees, repeated edges count.
 

@@ -58,6 +58,8 @@ def _max(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> tuple[Tensor, T
     targets, sources, edges = (rowptr.numel() - 1) // clouds, y.size(0) // clouds, col.numel() // clouds
     out = y.new_empty(targets * clouds, y.size(1))
     best = torch.empty(out.shape, dtype=torch.int32)
+    if edges == 0:
+        return out.zero_(), best.zero_()
     step = max(1, min(clouds, _CHUNK // max(1, sources * y.size(1))))
     for first in range(0, clouds, step):
         last = min(first + step, clouds)
@@ -80,7 +82,6 @@ def _max_setup(ctx, inputs, output) -> None:
     ctx.save_for_backward(output[1])
     ctx.sources, ctx.clouds = inputs[0].size(0), inputs[3]
     ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
 
 
 def _max_backward(ctx, grad: Tensor, _) -> tuple[Tensor, None, None, None]:
@@ -162,7 +163,9 @@ def _max_with_edges(y: Tensor, rowptr: Tensor, col: Tensor, sources: int) -> tup
     with torch.enable_grad():  # the kernel records arguments only where it believes a gradient is wanted
         matrix = _csr(rowptr, col, y)
         out, edge = torch.ops.aten._sparse_mm_reduce_impl(matrix, y.detach().requires_grad_(), "amax")
-    col = torch.cat([col % sources, col.new_zeros(1)])  # a node without neighbours names the edge behind the last
+    col = torch.cat(
+        [col % sources, col.new_zeros(1)]
+    )  # a node without neighbours names the edge behind the last
     return out.detach(), col.take(edge.detach())
 
 

@@ -14,6 +14,7 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import GroupedLinear
 from mgic_geo.graph.edge_conv import EdgeConv
+from mgic_geo.graph.grouped import grouped
 from mgic_geo.graph.mgic_conv import MGICGraphConv, dynamic_neighbors
 from mgic_geo.graph.neighbors import Neighbors
 
@@ -125,7 +126,9 @@ class DGCNN(nn.Module):
         if batch is None:
             embedded = embedded if embedded.dim() == 3 else embedded.unsqueeze(0)
             return torch.cat([embedded.amax(1), embedded.mean(1)], dim=-1)
-        return torch.cat([pyg.global_max_pool(embedded, batch), pyg.global_mean_pool(embedded, batch)], dim=-1)
+        return torch.cat(
+            [pyg.global_max_pool(embedded, batch), pyg.global_mean_pool(embedded, batch)], dim=-1
+        )
 
     def forward(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
         """Logits (B, num_classes); inputs as in the class's docstring."""
@@ -144,17 +147,16 @@ class _DenseBlock(nn.Module):
         kwargs: dict[str, Any],
     ) -> None:
         super().__init__()
+        self.conv: nn.Module
+        self.after: nn.Module = nn.Identity()
         if layer is EdgeConv:  # normalises and activates its edges, as DGCNN does
-            self.conv, self.norm = EdgeConv(in_channels, out_channels, act=act, **kwargs), nn.Identity()
-            self.act: nn.Module = nn.Identity()
+            self.conv = EdgeConv(in_channels, out_channels, act=act, **kwargs)
         else:
-            from mgic_geo.graph.grouped import grouped
-
             self.conv = grouped(layer, 1)(in_channels, out_channels, **kwargs)
-            self.norm, self.act = nn.BatchNorm1d(out_channels), activation_resolver(act)
+            self.after = nn.Sequential(nn.BatchNorm1d(out_channels), activation_resolver(act))
 
     def forward(self, x: Tensor, graph: Tensor | Neighbors) -> Tensor:
-        return self.act(self.norm(self.conv(x, graph)))
+        return self.after(self.conv(x, graph))
 
 
 def _linear(in_channels: int, out_channels: int, act: str | nn.Module) -> list[nn.Module]:
