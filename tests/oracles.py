@@ -32,7 +32,7 @@ def neighbor_reduce(y: Tensor, source: Tensor, target: Tensor, nodes: int, how: 
     for node in range(nodes):
         values = y[source[target == node]]
         if len(values) == 0:
-            rows.append(y.new_zeros(y.size(1)))
+            rows.append(0 * y.sum(0))
         else:
             rows.append(values.amax(0) if how == "max" else values.sum(0))
     return torch.stack(rows)

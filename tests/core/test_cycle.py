@@ -65,7 +65,9 @@ def test_equals_the_recursive_twin(plan, training):
     upstream = torch.randn_like(ours)
     inputs = [x, *block.parameters()]
     for a, b in zip(
-        torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(block_twin, inputs, upstream), strict=True
+        torch.autograd.grad(ours, inputs, upstream),
+        torch.autograd.grad(block_twin, inputs, upstream),
+        strict=True,
     ):
         torch.testing.assert_close(a, b)
 
@@ -104,4 +106,6 @@ def test_reset_parameters_redraws_everything():
 
 
 def test_repr_shows_the_plan():
-    assert "16 in 4 groups -> 8 in 2 groups -> 4 dense" in repr(MGICBlock(ChannelHierarchy(16, 4, 4), Residual))
+    assert "16 in 4 groups -> 8 in 2 groups -> 4 dense" in repr(
+        MGICBlock(ChannelHierarchy(16, 4, 4), Residual)
+    )

@@ -33,7 +33,9 @@ def test_equals_the_block_diagonal_product(size_in, size_out, groups, rows, bias
 
 def test_gradients_by_differences():
     torch.manual_seed(0)
-    x, weight, bias = (torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((5, 6), (4, 3), (4,)))
+    x, weight, bias = (
+        torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((5, 6), (4, 3), (4,))
+    )
     assert torch.autograd.gradcheck(lambda *inputs: grouped_linear(*inputs, 2), (x, weight, bias))
 
 

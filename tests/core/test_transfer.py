@@ -33,7 +33,9 @@ def test_random_rows_differ_and_average_rows_do_not():
 
 
 def test_the_initialisation_survives_a_models_own_loop():
-    model = nn.Sequential(nn.Conv2d(4, 4, 1), Restriction(8, 4, 2, lambda i, o, g: GroupedLinear(i, o, g, channel_dim=1)))
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 1), Restriction(8, 4, 2, lambda i, o, g: GroupedLinear(i, o, g, channel_dim=1))
+    )
 
     def overwrite(module):
         if isinstance(module, nn.Conv2d | nn.Linear):

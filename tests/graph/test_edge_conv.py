@@ -1,0 +1,208 @@
+import copy
+
+import oracles
+import pytest
+import torch
+import torch_geometric.nn as pyg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mgic_geo import EdgeConv, knn, knn_graph
+from mgic_geo.graph.neighbors import Neighbors
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def perturbed(conv, seed=0):
+    """Scales of both signs and zero, and running statistics that are not the initial ones."""
+    generator = torch.Generator().manual_seed(seed)
+    if conv.norm is not None:
+        width = conv.out_channels
+        with torch.no_grad():
+            conv.norm.weight.copy_(torch.randn(width, generator=generator))
+            conv.norm.weight[:: max(3, width // 3)] = 0
+            conv.norm.bias.copy_(torch.randn(width, generator=generator))
+            conv.norm.running_mean.copy_(torch.randn(width, generator=generator))
+            conv.norm.running_var.copy_(torch.rand(width, generator=generator) + 0.5)
+    return conv
+
+
+def assert_equals_pyg(conv, x, edge_index, tolerance):
+    twin = oracles.pyg_edge_conv(conv)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    out, expected = conv(ours, edge_index), twin(theirs, edge_index)
+    assert oracles.relative_difference(out, expected) < tolerance
+    upstream = torch.randn(expected.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    out.backward(upstream)
+    expected.backward(upstream)
+    pairs = {"x": (ours.grad, theirs.grad), "weight": (conv.lin.weight.grad, twin.nn[0].weight.grad)}
+    if conv.norm is not None:
+        norm = twin.nn[1]
+        pairs["scale"] = conv.norm.weight.grad, norm.weight.grad
+        pairs["zero scales"] = tuple(grad[conv.norm.weight == 0] for grad in pairs["scale"])
+        pairs["shift"] = conv.norm.bias.grad, norm.bias.grad
+        pairs["mean"] = conv.norm.running_mean, norm.running_mean
+        pairs["variance"] = conv.norm.running_var, norm.running_var
+        assert conv.norm.num_batches_tracked == norm.num_batches_tracked
+    if conv.lin.bias is not None and (conv.norm is None or not conv.training):
+        pairs["bias"] = conv.lin.bias.grad, twin.nn[0].bias.grad
+    for name, (a, b) in pairs.items():
+        assert oracles.relative_difference(a, b) < tolerance, name
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 40), st.integers(2, 120), st.integers(1, 9), st.integers(1, 12), st.booleans(),
+    st.booleans(),
+    st.sampled_from(["relu", "leaky_relu", "tanh", None]), st.sampled_from(["batch_norm", None]),
+)  # fmt: skip
+def test_equals_pyg_on_any_graph(nodes, edges, width_in, width_out, training, bias, act, norm):
+    generator = torch.Generator().manual_seed(nodes * edges)
+    torch.manual_seed(0)
+    x = torch.randn(nodes, width_in, dtype=torch.double, generator=generator)
+    # Distinct edges: PyG splits the gradient between two edges that tie, here it goes to one.
+    edge_index = torch.randint(nodes, (2, edges), generator=generator).unique(dim=1)
+    if edge_index.size(1) < 2:
+        return
+    conv = perturbed(EdgeConv(width_in, width_out, act=act, norm=norm, bias=bias).double()).train(training)
+    # The spread over few edges may nearly vanish, which magnifies rounding.
+    assert_equals_pyg(conv, x, edge_index, 1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("loop", [True, False])
+def test_equals_pyg_on_point_clouds(dtype, training, loop):
+    torch.manual_seed(0)
+    x = torch.randn(4 * 200, 16).to(dtype)
+    edge_index = knn_graph(x, 10, torch.arange(4).repeat_interleave(200), loop=loop)
+    conv = perturbed(EdgeConv(16, 32, act="leaky_relu").to(dtype)).train(training)
+    assert_equals_pyg(conv, x, edge_index, TOLERANCE[dtype])
+
+
+def test_float32_is_nearer_the_truth_than_edge_by_edge():
+    """Points far from the origin by several diameters, where both forms cancel; the truth is float64."""
+    torch.manual_seed(0)
+    x = 5 + torch.rand(2000, 3)
+    edge_index = knn_graph(x, 10, torch.arange(2).repeat_interleave(1000))
+    conv = perturbed(EdgeConv(3, 64))
+    truth = oracles.pyg_edge_conv(copy.deepcopy(conv).double())(x.double(), edge_index)
+    per_edge = oracles.pyg_edge_conv(conv)(x, edge_index)
+    error = oracles.relative_difference(conv(x, edge_index), truth)
+    assert error < 5e-6
+    assert error < oracles.relative_difference(per_edge, truth)
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_running_statistics_over_steps(momentum):
+    torch.manual_seed(0)
+    conv = EdgeConv(4, 6)
+    twin = oracles.pyg_edge_conv(conv)
+    conv.norm.momentum = twin.nn[1].momentum = momentum
+    for _ in range(3):
+        x = torch.randn(30, 4)
+        edge_index = knn_graph(x, 5)
+        conv(x, edge_index)
+        twin(x, edge_index)
+    torch.testing.assert_close(conv.norm.state_dict(), twin.nn[1].state_dict())
+
+
+def test_a_table_equals_the_edge_index():
+    torch.manual_seed(0)
+    x = torch.randn(3, 30, 5)
+    conv = EdgeConv(5, 7).eval()
+    table = knn(x, 4)
+    neighbors = Neighbors.from_table(table)
+    dense = conv(x, table)
+    assert dense.shape == (3, 30, 7)
+    assert torch.equal(conv(x.view(90, 5), neighbors).view(3, 30, 7), dense)
+    torch.testing.assert_close(conv(x.view(90, 5), neighbors.edge_index).view(3, 30, 7), dense)
+
+
+def test_order_of_edges_and_flow_do_not_matter():
+    torch.manual_seed(0)
+    x = torch.randn(20, 4)
+    edge_index = knn_graph(x, 5)
+    conv = EdgeConv(4, 6).eval()
+    out = conv(x, edge_index)
+    assert torch.equal(conv(x, edge_index[:, torch.randperm(100)]), out)
+    turned = EdgeConv(4, 6, flow="target_to_source").eval()
+    turned.load_state_dict(conv.state_dict())
+    assert torch.equal(turned(x, edge_index.flip(0)), out)
+
+
+def test_bipartite_and_isolated_nodes():
+    torch.manual_seed(0)
+    conv = EdgeConv(4, 6, bias=True)
+    sources, targets = torch.randn(9, 4), torch.randn(5, 4)
+    edge_index = torch.stack([torch.randint(9, (12,)), torch.randint(4, (12,))])
+    twin = oracles.pyg_edge_conv(conv)
+    out = conv((sources, targets), edge_index)
+    torch.testing.assert_close(out, twin((sources, targets), edge_index))
+    assert torch.equal(out[4], torch.zeros(6))
+
+
+def test_groups_equal_small_layers():
+    torch.manual_seed(0)
+    x = torch.randn(40, 8)
+    edge_index = knn_graph(x, 5)
+    conv = EdgeConv(8, 12, groups=4, bias=True)
+    out = conv(x, edge_index)
+    for g in range(4):
+        small = EdgeConv(2, 3, bias=True)
+        small.lin.load_state_dict({name: value.chunk(4)[g] for name, value in conv.lin.state_dict().items()})
+        torch.testing.assert_close(small(x[:, 2 * g : 2 * g + 2], edge_index), out[:, 3 * g : 3 * g + 3])
+
+
+def test_nothing_of_size_edges_times_channels():
+    """100 neighbours, yet no tensor saved for backward exceeds a few times nodes × channels."""
+    x = torch.randn(1, 300, 16, requires_grad=True)
+    table = knn(x, 100)
+    conv, sizes = EdgeConv(16, 32), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
+        conv(x, table).sum().backward()
+    assert max(sizes) <= max(300 * 64, 300 * 100)  # node features, or the graph itself
+    assert max(sizes) < 300 * 100 * 32 / 10
+
+
+def test_half_precision_is_near():
+    torch.manual_seed(0)
+    x = torch.randn(2, 100, 16)
+    table, conv = knn(x, 8), EdgeConv(16, 32)
+    exact = conv(x, table)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = conv(x, table)
+    assert half.dtype == torch.bfloat16
+    assert oracles.relative_difference(half.float(), exact) < 2e-2
+
+
+def test_in_a_pyg_sequential():
+    model = pyg.Sequential("x, edge_index", [(EdgeConv(4, 8), "x, edge_index -> x"), nn.Linear(8, 2)])
+    x = torch.randn(20, 4)
+    assert model(x, knn_graph(x, 3)).shape == (20, 2)
+
+
+def test_errors_name_value_and_remedy():
+    with pytest.raises(ValueError, match=r"act=GELU.*not monotone.*act=None, norm=None"):
+        EdgeConv(4, 4, act="gelu")
+    with pytest.raises(ValueError, match="not monotone"):
+        EdgeConv(4, 4, act=nn.LeakyReLU(-1.0))
+    with pytest.raises(ValueError, match="'batch_norm' or None, got 'layer_norm'"):
+        EdgeConv(4, 4, norm="layer_norm")
+    with pytest.raises(ValueError, match="flow must be"):
+        EdgeConv(4, 4, flow="up")
+    with pytest.raises(ValueError, match="at least 2 edges in training, got 1"):
+        EdgeConv(4, 4)(torch.randn(2, 4), torch.tensor([[0], [1]]))
+    with pytest.raises(ValueError, match="groups must divide"):
+        EdgeConv(4, 6, groups=4)
+
+
+def test_reset_and_repr():
+    torch.manual_seed(0)
+    conv = perturbed(EdgeConv(4, 8, groups=2))
+    before = conv.lin.weight.clone()
+    conv.reset_parameters()
+    assert not torch.equal(conv.lin.weight, before)
+    assert torch.equal(conv.norm.running_mean, torch.zeros(8))
+    assert repr(conv) == "EdgeConv(4, 8, groups=2)"

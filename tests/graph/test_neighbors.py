@@ -1,0 +1,76 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgic_geo.graph.neighbors import Neighbors, flatten_clouds
+
+
+def random_graph(nodes, edges, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(nodes, (2, edges), generator=generator)
+
+
+def edge_set(edge_index):
+    return sorted(map(tuple, edge_index.T.tolist()))
+
+
+@given(st.integers(1, 12), st.integers(0, 40))
+def test_an_edge_index_comes_back_sorted_by_target(nodes, edges):
+    edge_index = random_graph(nodes, edges)
+    neighbors = Neighbors.from_edge_index(edge_index, nodes)
+    assert edge_set(neighbors.edge_index) == edge_set(edge_index)
+    assert bool((neighbors.row.diff() >= 0).all())
+    assert torch.equal(neighbors.in_degree, torch.bincount(edge_index[1], minlength=nodes))
+    assert torch.equal(neighbors.out_degree, torch.bincount(edge_index[0], minlength=nodes))
+    assert neighbors.has_isolated == bool((neighbors.in_degree == 0).any())
+    assert neighbors.num_targets == neighbors.num_sources == nodes
+
+
+@given(st.integers(1, 12), st.integers(0, 40))
+def test_turning_round_swaps_the_rows(nodes, edges):
+    neighbors = Neighbors.from_edge_index(random_graph(nodes, edges), nodes)
+    assert edge_set(neighbors.transposed.edge_index) == edge_set(neighbors.edge_index.flip(0))
+    assert edge_set(neighbors.transposed.transposed.edge_index) == edge_set(neighbors.edge_index)
+
+
+def test_the_other_flow():
+    edge_index = random_graph(9, 30)
+    a = Neighbors.from_edge_index(edge_index, 9, flow="target_to_source")
+    b = Neighbors.from_edge_index(edge_index.flip(0), 9)
+    assert torch.equal(a.col, b.col)
+    assert torch.equal(a.rowptr, b.rowptr)
+
+
+def test_a_table_of_clouds_is_one_graph():
+    table = torch.tensor([[[0, 1], [1, 0], [2, 1]], [[0, 2], [1, 2], [2, 0]]])
+    neighbors = Neighbors.from_table(table)
+    assert neighbors.col.tolist() == [0, 1, 1, 0, 2, 1, 3, 5, 4, 5, 5, 3]
+    assert neighbors.row.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert (neighbors.clouds, neighbors.num_sources, neighbors.has_isolated) == (2, 6, False)
+
+
+def test_bipartite_sizes():
+    neighbors = Neighbors.from_edge_index(torch.tensor([[6, 0], [1, 1]]), num_targets=2, num_sources=7)
+    assert (neighbors.num_targets, neighbors.num_sources) == (2, 7)
+    assert neighbors.in_degree.tolist() == [0, 2]
+
+
+def test_flatten_clouds():
+    x, table = torch.randn(2, 3, 4), torch.zeros(2, 3, 1, dtype=torch.long)
+    flat, neighbors = flatten_clouds(x, table)
+    assert flat.shape == (6, 4)
+    assert neighbors.col.tolist() == [0, 0, 0, 3, 3, 3]
+    with pytest.raises(ValueError, match="an edge index goes with nodes"):
+        flatten_clouds(x, torch.zeros(2, 5, dtype=torch.long))
+
+
+def test_errors_name_value_and_expectation():
+    with pytest.raises(ValueError, match=r"shape \(2, E\), got \(3, 5\)"):
+        Neighbors.from_edge_index(torch.zeros(3, 5, dtype=torch.long), 4)
+    with pytest.raises(ValueError, match=r"source indices must lie in \[0, 4\), got 0 to 9"):
+        Neighbors.from_edge_index(torch.tensor([[9, 0], [0, 1]]), 4)
+    with pytest.raises(ValueError, match=r"target indices must lie in \[0, 4\), got -1 to 1"):
+        Neighbors.from_edge_index(torch.tensor([[3, 0], [-1, 1]]), 4)
+    with pytest.raises(ValueError, match=r"\(B, N, k\) or \(N, k\), got shape \(4,\)"):
+        Neighbors.from_table(torch.zeros(4, dtype=torch.long))

@@ -1,0 +1,104 @@
+import pytest
+import torch
+import torch_geometric.nn as pyg
+from torch import nn
+from torch_geometric.data import Batch, Data
+
+from mgic_geo import create_model
+from mgic_geo.graph.edge_conv import EdgeConv
+from mgic_geo.graph.mgic_conv import MGICGraphConv
+from mgic_geo.models import DGCNN
+
+SMALL = {"widths": (8, 8, 16), "embedding": 12, "hidden": (10,), "group_size": 4, "coarse_size": 4, "k": 5}
+
+
+def small(**kwargs):
+    torch.manual_seed(0)
+    return DGCNN(**{**SMALL, **kwargs})
+
+
+@pytest.mark.parametrize("conv", ["mgic", "edge", "SAGEConv", "GCNConv", pyg.GATv2Conv])
+def test_classifies_and_trains(conv):
+    model = small(num_classes=4, conv=conv)
+    logits = model(torch.randn(3, 20, 3))
+    assert logits.shape == (3, 4)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("wrapped", ["edge", "SAGEConv"])
+def test_mgic_wraps_any_layer_after_a_dense_first_block(wrapped):
+    model = small(conv="mgic", wrapped=wrapped)
+    assert not isinstance(model.blocks[0], MGICGraphConv)
+    assert all(isinstance(block, MGICGraphConv) for block in list(model.blocks)[1:])
+    assert model(torch.randn(2, 20, 3)).shape == (2, 10)
+
+
+def test_the_papers_sizes():
+    model = create_model("mgic_dgcnn", num_classes=10, group_size=16, coarse_size=32)
+    assert [block.out_channels for block in list(model.blocks)[1:]] == [64, 128, 256]
+    assert sum(p.numel() for p in model.parameters()) == 95_690
+    dense = create_model("dgcnn", num_classes=10)
+    assert all(isinstance(block.conv, EdgeConv) for block in dense.blocks)
+    assert sum(p.numel() for p in dense.parameters()) == 137_610
+
+
+@pytest.mark.parametrize("conv", ["mgic", "edge", "SAGEConv"])
+def test_dense_clouds_batches_and_data_agree(conv):
+    model = small(conv=conv).eval()
+    clouds = torch.randn(3, 20, 3)
+    logits = model(clouds)
+    flat, batch = clouds.view(60, 3), torch.arange(3).repeat_interleave(20)
+    torch.testing.assert_close(model(flat, batch), logits)
+    data = Batch.from_data_list([Data(pos=cloud) for cloud in clouds])
+    torch.testing.assert_close(model(data), logits)
+    torch.testing.assert_close(model(Data(pos=clouds[0])), logits[:1])
+    torch.testing.assert_close(model(clouds[0]), logits[:1])
+
+
+def test_clouds_of_unequal_size():
+    model = small().eval()
+    first, second = torch.randn(20, 3), torch.randn(13, 3)
+    both = model(torch.cat([first, second]), torch.tensor([0] * 20 + [1] * 13))
+    torch.testing.assert_close(both, torch.cat([model(first), model(second)]))
+
+
+def test_order_of_points_does_not_matter():
+    model = small().double().eval()
+    cloud = torch.randn(1, 30, 3, dtype=torch.double)
+    torch.testing.assert_close(model(cloud[:, torch.randperm(30)]), model(cloud))
+
+
+def test_features_and_classifier():
+    model = small(num_classes=4)
+    clouds = torch.randn(2, 20, 3)
+    assert model.eval().forward_features(clouds).shape == (2, model.num_features) == (2, 24)
+    model.reset_classifier(7)
+    assert model(clouds).shape == (2, 7)
+    model.reset_classifier(0)
+    assert model(clouds).shape == (2, 10)
+    assert isinstance(model.classifier, nn.Identity)
+
+
+def test_more_features_than_coordinates():
+    assert small(in_channels=6)(torch.randn(2, 20, 6)).shape == (2, 10)
+
+
+def test_a_state_dict_goes_round():
+    model, other = small(), small()
+    other.load_state_dict(model.state_dict())
+    clouds = torch.randn(2, 20, 3)
+    assert torch.equal(other.eval()(clouds), model.eval()(clouds))
+
+
+def test_errors_name_value_and_remedy():
+    with pytest.raises(ValueError, match=r"'mgic', 'edge' or a layer of torch_geometric\.nn.*got 'nonsense'"):
+        small(conv="nonsense")
+    with pytest.raises(ValueError, match=r"in_channels=3 values each, got shape \(2, 20, 4\)"):
+        small()(torch.randn(2, 20, 4))
+    with pytest.raises(ValueError, match=r"Data\(pos=points\)"):
+        small()(Data(x=torch.randn(20, 3)))
+    with pytest.raises(ValueError, match="k=5 neighbours"):
+        small()(torch.randn(2, 4, 3))
+    with pytest.raises(ValueError, match="num_classes must be 0 or more"):
+        small(num_classes=-1)

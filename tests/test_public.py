@@ -1,0 +1,57 @@
+"""The public surface: what README and users import."""
+
+import inspect
+import subprocess
+import sys
+
+import mgic_geo
+
+NAMES = [
+    "ChannelHierarchy", "EdgeConv", "GroupedLinear", "MGICBlock", "MGICDynamicEdgeConv", "MGICGraphConv",
+    "Prolongation", "Restriction", "complexity", "create_model", "grouped", "knn", "knn_graph", "list_models",
+]  # fmt: skip
+
+
+def test_names_are_there_and_documented():
+    for name in NAMES:
+        assert inspect.getdoc(getattr(mgic_geo, name)), name
+    public = {n for n, v in vars(mgic_geo).items() if not n.startswith("_") and not inspect.ismodule(v)}
+    assert public == set(NAMES)
+
+
+def imported_by(module):
+    code = f"import sys, {module}; print(*sorted(n for n in sys.modules if n.count('.') < 2))"
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    return set(run.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_optional():
+    modules = imported_by("mgic_geo")
+    for heavy in ("lightning", "matplotlib", "h5py", "trimesh", "tyro", "torchvision", "torch_cluster"):
+        assert heavy not in modules
+
+
+def test_imports_run_one_way():
+    """core knows torch only; nothing knows training or datasets but the experiments."""
+    import ast
+    from pathlib import Path
+
+    root = Path(mgic_geo.__file__).parent
+    allowed = {
+        "core": {"core"},
+        "graph": {"core", "graph"},
+        "models": {"core", "graph", "models"},
+        "training": {"core", "graph", "models", "training", "datasets", "complexity"},
+    }
+    for package, parts in allowed.items():
+        for path in (root / package).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [node.module] if isinstance(node, ast.ImportFrom) else []
+                names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                for name in names:
+                    if name and name.startswith("mgic_geo."):
+                        assert name.split(".")[1] in parts, f"{path.name} imports {name}"
+                    if package == "core":
+                        assert not (name or "").startswith("torch_geometric"), f"{path.name} imports {name}"
