@@ -11,9 +11,9 @@ import json
 import platform
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -21,13 +21,9 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # raised by importing PyG
-import torch_geometric  # noqa: E402
-from torch_geometric.nn import EdgeConv  # noqa: E402
-
-from mgic_geo import create_model  # noqa: E402
-from mgic_geo.graph.knn_backends import available  # noqa: E402
-from mgic_geo.models import DGCNN  # noqa: E402
+from mgic_geo import create_model
+from mgic_geo.graph.knn_backends import available
+from mgic_geo.models import DGCNN
 
 
 @dataclass
@@ -51,6 +47,8 @@ class PyGDGCNN(nn.Module):
 
     def __init__(self, k: int) -> None:
         super().__init__()
+        from torch_geometric.nn import EdgeConv  # after our package, which hides PyG's own import warning
+
         ours = DGCNN(conv="edge", k=k)
         self.k, self.embed, self.head = k, ours.embed, nn.Sequential(ours.hidden, ours.classifier)
         self.blocks = nn.ModuleList(
@@ -139,7 +137,7 @@ def main(config: Config) -> None:
             }
         )
     print(f"One training step on {config.batch_size} clouds × {config.points} points, k = {config.k}")
-    print(f"{processor()}; torch {torch.__version__}, torch-geometric {torch_geometric.__version__}\n")
+    print(f"{processor()}; torch {torch.__version__}, torch-geometric {version('torch-geometric')}\n")
     print("| model | median ms | quartiles | ratio |\n|---|---|---|---|")
     for row in rows:
         low, high = row["quartiles_ms"]

@@ -1,5 +1,13 @@
 """Multigrid-in-channels blocks for PyTorch: cost linear in width, full coupling kept."""
 
+import warnings as _warnings
+
+with _warnings.catch_warnings():
+    # torch-geometric 2.8 calls torch.jit.script while it is imported, which newer torch deprecates: no news
+    # that a user of this package could act on.
+    _warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+    import torch_geometric.nn as _pyg  # noqa: F401
+
 from mgic_geo.complexity import complexity as complexity
 from mgic_geo.core import ChannelHierarchy as ChannelHierarchy
 from mgic_geo.core import GroupedLinear as GroupedLinear

@@ -67,8 +67,16 @@ def complexity(model: nn.Module, *inputs: Any) -> Complexity:
         model.train(training)
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
     root = type(model).__name__
+
+    def multiply_adds(name: str, module: nn.Module) -> int:
+        path = f"{root}.{name}" if name else root
+        if path in counts or not isinstance(module, nn.ModuleList | nn.ModuleDict):
+            return counts.get(path, 0)
+        # Never called itself, so the counter knows its children only.
+        return sum(multiply_adds(f"{name}.{child}", part) for child, part in module.named_children())
+
     modules = {
-        name: (sum(p.numel() for p in module.parameters()), counts.get(f"{root}.{name}" if name else root, 0))
+        name: (sum(p.numel() for p in module.parameters()), multiply_adds(name, module))
         for name, module in model.named_modules()
     }
     return Complexity(sum(p.numel() for p in model.parameters()), counts.get("Global", 0), modules)

@@ -19,6 +19,13 @@ def test_names_are_there_and_documented():
     assert public == set(NAMES)
 
 
+def test_importing_prints_nothing():
+    run = subprocess.run(
+        [sys.executable, "-c", "import mgic_geo"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout + run.stderr == ""
+
+
 def imported_by(module):
     code = f"import sys, {module}; print(*sorted(n for n in sys.modules if n.count('.') < 2))"
     run = subprocess.run(

@@ -10,6 +10,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric.data import Data
+from torch_geometric.nn import global_max_pool, global_mean_pool
 from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import GroupedLinear
@@ -126,9 +127,7 @@ class DGCNN(nn.Module):
         if batch is None:
             embedded = embedded if embedded.dim() == 3 else embedded.unsqueeze(0)
             return torch.cat([embedded.amax(1), embedded.mean(1)], dim=-1)
-        return torch.cat(
-            [pyg.global_max_pool(embedded, batch), pyg.global_mean_pool(embedded, batch)], dim=-1
-        )
+        return torch.cat([global_max_pool(embedded, batch), global_mean_pool(embedded, batch)], dim=-1)
 
     def forward(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
         """Logits (B, num_classes); inputs as in the class's docstring."""
