@@ -1,0 +1,38 @@
+"""The README's examples run as printed, and what it points to is there."""
+
+import re
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_examples(capsys):
+    names = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    graph = torch.randint(30, (2, 90))
+    logits = names["Net"]()(torch.randn(30, 16), graph, torch.arange(3).repeat_interleave(10))
+    assert logits.shape == (3, 10)
+    assert names["features"].shape == (8, 1024, 64)
+    assert "blocks.3" in capsys.readouterr().out
+    assert "128 in 8 groups -> 64 in 4 groups -> 32 dense" in README
+    assert "128 in 8 groups -> 64 in 4 groups -> 32 dense" in repr(names["Net"]())
+
+
+def test_links_and_scripts_exist():
+    targets = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    targets += re.findall(r"experiments/\w+\.py", README)
+    assert len(targets) > 5
+    for target in targets:
+        assert (ROOT / target).exists(), target
+
+
+def test_commands_are_targets():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
