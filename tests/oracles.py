@@ -63,3 +63,24 @@ def v_cycle(block: nn.Module, x: Tensor) -> Tensor:
         return block.blocks[j](x + block.norms[j](correction))
 
     return level(0, x)
+
+
+def side_by_side(block: nn.Module, small: nn.Module, x: Tensor, groups: int) -> Tensor:
+    """What a grouped image block gives: ``small``, of one group's width, on each group with its weights."""
+    outputs = []
+    for group, part in enumerate(x.chunk(groups, dim=1)):
+        state = {name: value.chunk(groups)[group] for name, value in block.named_parameters()}
+        for name, value in block.named_buffers():
+            state[name] = value.chunk(groups)[group].clone() if value.dim() else value.clone()
+        outputs.append(torch.func.functional_call(small, state, (part,)))
+    return torch.cat(outputs, dim=1)
+
+
+def assert_same_gradients(ours: Tensor, twin: Tensor, inputs: list[Tensor], twins: list[Tensor]) -> None:
+    """The outputs and their gradients, for one random upstream gradient."""
+    torch.testing.assert_close(ours, twin)
+    upstream = torch.randn(ours.shape, dtype=ours.dtype, generator=torch.Generator().manual_seed(0))
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(twin, twins, upstream), strict=True
+    ):
+        torch.testing.assert_close(a, b)
