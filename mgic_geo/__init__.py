@@ -20,6 +20,12 @@ from mgic_geo.graph import MGICGraphConv as MGICGraphConv
 from mgic_geo.graph import grouped as grouped
 from mgic_geo.graph import knn as knn
 from mgic_geo.graph import knn_graph as knn_graph
+from mgic_geo.image import BasicBlock2d as BasicBlock2d
+from mgic_geo.image import Bottleneck2d as Bottleneck2d
+from mgic_geo.image import InvertedResidual2d as InvertedResidual2d
+from mgic_geo.image import MGICBasicBlock2d as MGICBasicBlock2d
+from mgic_geo.image import MGICBottleneck2d as MGICBottleneck2d
+from mgic_geo.image import MGICInvertedResidual2d as MGICInvertedResidual2d
 from mgic_geo.models import create_model as create_model
 from mgic_geo.models import list_models as list_models
 

@@ -7,8 +7,10 @@ import sys
 import mgic_geo
 
 NAMES = [
-    "ChannelHierarchy", "EdgeConv", "GroupedLinear", "MGICBlock", "MGICDynamicEdgeConv", "MGICGraphConv",
-    "Prolongation", "Restriction", "complexity", "create_model", "grouped", "knn", "knn_graph", "list_models",
+    "BasicBlock2d", "Bottleneck2d", "ChannelHierarchy", "EdgeConv", "GroupedLinear", "InvertedResidual2d",
+    "MGICBasicBlock2d", "MGICBlock", "MGICBottleneck2d", "MGICDynamicEdgeConv", "MGICGraphConv",
+    "MGICInvertedResidual2d", "Prolongation", "Restriction", "complexity", "create_model", "grouped", "knn",
+    "knn_graph", "list_models",
 ]  # fmt: skip
 
 
@@ -36,7 +38,9 @@ def imported_by(module):
 
 def test_importing_the_package_loads_nothing_optional():
     modules = imported_by("mgic_geo")
-    for heavy in ("lightning", "matplotlib", "h5py", "trimesh", "tyro", "torchvision", "torch_cluster"):
+    for heavy in (
+        "lightning", "matplotlib", "h5py", "trimesh", "tyro", "torchvision", "timm", "torch_cluster",
+    ):  # fmt: skip
         assert heavy not in modules
 
 
@@ -49,8 +53,9 @@ def test_imports_run_one_way():
     allowed = {
         "core": {"core"},
         "graph": {"core", "graph"},
-        "models": {"core", "graph", "models"},
-        "training": {"core", "graph", "models", "training", "datasets", "complexity"},
+        "image": {"core", "image"},
+        "models": {"core", "graph", "image", "models"},
+        "training": {"core", "graph", "image", "models", "training", "datasets", "complexity"},
     }
     for package, parts in allowed.items():
         for path in (root / package).glob("*.py"):

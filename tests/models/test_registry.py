@@ -2,15 +2,52 @@ import pytest
 import torch
 
 from mgic_geo import create_model, list_models
+from mgic_geo.models import FeatureMaps
+
+IMAGES = [name for name in list_models() if "dgcnn" not in name]
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_every_name_builds(name):
+@pytest.mark.parametrize("name", ["dgcnn", "mgic_dgcnn"])
+def test_every_point_network_builds(name):
     assert create_model(name, num_classes=3, widths=(8, 8), k=4)(torch.randn(2, 12, 3)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_image_network_builds(name):
+    with torch.device("meta"):
+        model = create_model(name, num_classes=3)
+        x = torch.empty(2, 3, 64, 32)
+        pixels = (64, 32) if "lraspp" in name else ()
+        assert model(x).shape == (2, 3, *pixels)
+        model.reset_classifier(5)
+        assert model(x).shape == (2, 5, *pixels)
+        maps = model.trunk if pixels else FeatureMaps(model)
+        assert [tuple(m.shape) for m in maps(x)] == [
+            (2, c, 64 // s, 32 // s) for c, s in zip(maps.channels, maps.strides, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("name", ["mgic_resnet56_g8_c16", "mobilenetv3_small"])
+def test_features_only_drops_the_classifier(name):
+    model = create_model(name, features_only=True)
+    assert isinstance(model, FeatureMaps)
+    assert not any(key.startswith(("network.fc", "network.classifier")) for key in model.state_dict())
+
+
+def test_sizes_are_arguments():
+    model = create_model("mgic_resnet56", group_size=4, coarse_size=8, depths=(1, 1, 1))
+    assert model.layer3[0].hierarchy.widths == (64, 32, 16, 8)
+    assert model.layer3[0].hierarchy.groups == (16, 8, 4, 1)
+
+
+def test_names_without_feature_maps_say_so():
+    for name in ("mgic_dgcnn", "lraspp_mobilenetv3_small"):
+        with pytest.raises(ValueError, match=f"'{name}' has no feature maps"):
+            create_model(name, features_only=True)
 
 
 def test_unknown_names_suggest_near_ones():
     with pytest.raises(ValueError, match="'mgic_dgcn'; did you mean mgic_dgcnn"):
         create_model("mgic_dgcn")
-    with pytest.raises(ValueError, match="there are dgcnn, mgic_dgcnn"):
+    with pytest.raises(ValueError, match="there are dgcnn, lraspp_mgic_mobilenetv3_large"):
         create_model("xyz")
