@@ -65,8 +65,9 @@ def conv_norm_act(
 def initialize(model: nn.Module) -> None:
     """Start convolutions, normalisations and linear layers of an image network; transfers keep their own.
 
-    Kaiming's normal distribution over the fan-out *of a group*: counting all output channels, as
-    ``nn.init`` does, would start depth-wise kernels so small that normalisation's epsilon drowns them.
+    Kaiming's normal distribution over the fan-out *of a group*. Counting all C output channels, as
+    ``nn.init`` does, depth-wise kernels would start with outputs of variance 2 / C, no longer large against
+    the epsilon of MobileNet's normalisation.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -48,7 +48,7 @@ class LRASPP(nn.Module):
         self.high_classifier: nn.Module
         self.last: nn.Module
         self.reset_classifier(num_classes)
-        initialize(self)
+        initialize(self)  # before the trunk is part of it, whose weights may be trained already
         self.trunk = trunk
 
     def reset_classifier(self, num_classes: int) -> None:

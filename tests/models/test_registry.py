@@ -14,16 +14,14 @@ def test_every_point_network_builds(name):
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_image_network_builds(name):
-    with torch.device("meta"):
-        model = create_model(name, num_classes=3)
-        x = torch.empty(2, 3, 64, 32)
-        pixels = (64, 32) if "lraspp" in name else ()
-        assert model(x).shape == (2, 3, *pixels)
-        model.reset_classifier(5)
-        assert model(x).shape == (2, 5, *pixels)
-        maps = model.trunk if pixels else FeatureMaps(model)
+    model = create_model(name, num_classes=3).eval()
+    x = torch.randn(1, 3, 32, 32)
+    segments = "lraspp" in name
+    with torch.no_grad():
+        assert model(x).shape == (1, 3, *((32, 32) if segments else ()))
+        maps = model.trunk if segments else FeatureMaps(model)
         assert [tuple(m.shape) for m in maps(x)] == [
-            (2, c, 64 // s, 32 // s) for c, s in zip(maps.channels, maps.strides, strict=True)
+            (1, c, 32 // s, 32 // s) for c, s in zip(maps.channels, maps.strides, strict=True)
         ]
 
 
