@@ -139,14 +139,14 @@ def table(rows: list[Row], scores: dict[str, float], literal: bool) -> str:
     head += ["literal, `min_levels=0`", "literal, `min_levels=1`"] if literal else []
     lines = [head, ["---"] * len(head)]
     for row in rows:
+        paper, line = row.paper, [row.task, f"`{row.model}`"]
         parameters, multiply_adds = cost(row.model, row.size)
-        score = f"{scores[row.model]:.1f}" if row.model in scores else ""
-        line = [
-            row.task, f"`{row.model}`",
-            f"{parameters:.3f}", f"{row.paper.parameters:g}", f"{parameters / row.paper.parameters:.3f}",
-            f"{multiply_adds:.1f}", f"{row.paper.multiply_adds:g}", f"{multiply_adds / row.paper.multiply_adds:.3f}",
-            score, f"{row.paper.score:g}", row.changed,
+        line += [f"{parameters:.3f}", f"{paper.parameters:g}", f"{parameters / paper.parameters:.3f}"]
+        line += [
+            f"{multiply_adds:.1f}", f"{paper.multiply_adds:g}", f"{multiply_adds / paper.multiply_adds:.3f}",
         ]  # fmt: skip
+        score = f"{scores[row.model]:.1f}" if row.model in scores else ""
+        line += [score, f"{paper.score:g}", row.changed]
         for least in (0, 1) if literal else ():
             figures = ""
             if row.literal is not None:
