@@ -3,7 +3,6 @@
 from .augment import Augment as Augment
 from .clouds import PointClouds as PointClouds
 from .clouds import read_clouds as read_clouds
-from .clouds import split_validation as split_validation
 from .clouds import write_clouds as write_clouds
 from .download import DownloadError as DownloadError
 from .loader import CloudLoader as CloudLoader
@@ -12,3 +11,4 @@ from .meshes import parse_mesh as parse_mesh
 from .meshes import sample_mesh as sample_mesh
 from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
+from .splits import split_validation as split_validation

@@ -60,6 +60,11 @@ class PointClouds:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def strata(self) -> Tensor:
+        """The labels: a validation split takes its share of each class."""
+        return self.labels
+
     def subset(self, indices: Tensor) -> PointClouds:
         """Return the clouds at ``indices`` (int64), in that order."""
         return PointClouds(
@@ -69,39 +74,6 @@ class PointClouds:
             classes=self.classes,
             normals=None if self.normals is None else self.normals[indices],
         )
-
-
-def split_validation(
-    train: PointClouds, fraction: float = 0.1, seed: int = 0
-) -> tuple[PointClouds, PointClouds]:
-    """Draw a validation split from the training split, class by class.
-
-    Each class gives ``fraction`` of its clouds, rounded, but at least one where it has two or more.
-
-    Args:
-        train: the split to divide.
-        fraction: share of the clouds that validate, between 0 and 1.
-        seed: which clouds are drawn; the same seed draws the same clouds.
-
-    Returns:
-        (training clouds, validation clouds), each in the order of ``train``.
-
-    Raises:
-        ValueError: ``fraction`` is not strictly between 0 and 1, or no class has two clouds.
-    """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie strictly between 0 and 1, such as 0.1; got {fraction}")
-    rng = np.random.default_rng(seed)
-    labels = train.labels.numpy()
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in range(len(train.classes)):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        held_out[members[: max(0, count)]] = True
-    if not held_out.any():
-        raise ValueError(f"{len(train)} cloud(s) are too few to draw from: no class has two")
-    kept, drawn = torch.from_numpy(~held_out).nonzero()[:, 0], torch.from_numpy(held_out).nonzero()[:, 0]
-    return train.subset(kept), train.subset(drawn)
 
 
 def read_clouds(path: str | os.PathLike[str], split: str, *, normals: bool = False) -> PointClouds:
