@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .clouds import SPLITS, PointClouds, write_clouds
+from .hdf5 import TEXT
 from .journal import Journal
 from .lock import locked
 from .meshes import CorruptMeshError, mesh_rng, parse_mesh, sample_mesh
@@ -26,7 +27,6 @@ from .sources import MeshFile, MeshSource, opened
 
 LAYOUT = 1  # part of every cache's name: raise it when the same meshes would give other clouds
 _CHUNK = 16  # meshes a worker takes at a time; a kill loses at most this many a worker
-_TEXT = h5py.string_dtype()
 
 _GUARD = (
     "Worker processes import the running script: call load_clouds under `if __name__ == '__main__':`, "
@@ -108,7 +108,7 @@ def build_cache(
                 "source": source.path.name,
                 "pool": pool,
                 "seed": seed,
-                "skipped": np.array(skipped, _TEXT),
+                "skipped": np.array(skipped, TEXT),
             }
             write_clouds(file, train, test, attributes)
         partial.unlink(missing_ok=True)
