@@ -1,11 +1,24 @@
-"""Data sets: point clouds from meshes or HDF5 files, augmentation, and batches on the device."""
+"""Data sets: point clouds and images, augmentation, and batches on the device.
+
+Nothing here imports torchvision until it is used: point clouds do not need it.
+"""
 
 from .augment import Augment as Augment
+from .cifar10 import load_images as load_images
 from .clouds import PointClouds as PointClouds
 from .clouds import read_clouds as read_clouds
 from .clouds import write_clouds as write_clouds
+from .color import Color as Color
+from .decode import CorruptImageError as CorruptImageError
 from .download import DownloadError as DownloadError
+from .image_augment import ImageAugment as ImageAugment
+from .image_loader import ImageLoader as ImageLoader
+from .images import IMAGENET as IMAGENET
+from .images import Images as Images
+from .images import Normalization as Normalization
 from .loader import CloudLoader as CloudLoader
+from .masks import IGNORE as IGNORE
+from .masks import SegmentedImages as SegmentedImages
 from .meshes import CorruptMeshError as CorruptMeshError
 from .meshes import parse_mesh as parse_mesh
 from .meshes import sample_mesh as sample_mesh

@@ -98,3 +98,8 @@ def place(samples: Tensor, device: torch.device) -> Tensor:
     free, _ = torch.cuda.mem_get_info(device)
     fits = samples.numel() * samples.element_size() <= free / 2
     return samples.to(device) if fits else samples.pin_memory()
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Bring values drawn on the host to a device, without waiting for what a GPU is at."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
