@@ -4,6 +4,7 @@ Nothing here imports torchvision until it is used: point clouds do not need it.
 """
 
 from .augment import Augment as Augment
+from .camvid import load_camvid as load_camvid
 from .cifar10 import load_images as load_images
 from .clouds import PointClouds as PointClouds
 from .clouds import read_clouds as read_clouds
@@ -24,4 +25,5 @@ from .meshes import parse_mesh as parse_mesh
 from .meshes import sample_mesh as sample_mesh
 from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
+from .segmentation_augment import SegmentationAugment as SegmentationAugment
 from .splits import split_validation as split_validation

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import write_image
 
 from mgic_geo.datasets.shapes import SHAPES, make_shape
 
@@ -19,12 +19,6 @@ def meshes(tmp_path: Path) -> Path:
                 rng = np.random.default_rng([list(SHAPES).index(name), number, split == "train"])
                 make_shape(name, rng).export(folder / f"{name}_{number:04d}.off")
     return root
-
-
-def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) or (H, W) uint8, as the suffix says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
