@@ -1,7 +1,10 @@
 """Data sets: point clouds and images, augmentation, and batches on the device.
 
-Nothing here imports torchvision until it is used: point clouds do not need it.
+What needs torchvision is imported when it is asked for: point clouds do not need it.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from .augment import Augment as Augment
 from .camvid import load_camvid as load_camvid
@@ -12,6 +15,8 @@ from .clouds import write_clouds as write_clouds
 from .color import Color as Color
 from .decode import CorruptImageError as CorruptImageError
 from .download import DownloadError as DownloadError
+from .file_loader import FileLoader as FileLoader
+from .file_loader import PerSample as PerSample
 from .image_augment import ImageAugment as ImageAugment
 from .image_loader import ImageLoader as ImageLoader
 from .images import IMAGENET as IMAGENET
@@ -27,3 +32,26 @@ from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
 from .segmentation_augment import SegmentationAugment as SegmentationAugment
 from .splits import split_validation as split_validation
+
+if TYPE_CHECKING:
+    from .cityscapes import SegmentedFiles as SegmentedFiles
+    from .cityscapes import load_cityscapes as load_cityscapes
+    from .imagenet import ImageFiles as ImageFiles
+    from .imagenet import eval_transform as eval_transform
+    from .imagenet import load_image_files as load_image_files
+    from .imagenet import train_transform as train_transform
+
+_LATER = {
+    "SegmentedFiles": "cityscapes",
+    "load_cityscapes": "cityscapes",
+    "ImageFiles": "imagenet",
+    "eval_transform": "imagenet",
+    "load_image_files": "imagenet",
+    "train_transform": "imagenet",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .clouds import SPLITS, PointClouds, write_clouds
+from .cores import usable_cores
 from .hdf5 import TEXT
 from .journal import Journal
 from .lock import locked
@@ -120,8 +121,7 @@ def _sample_all(
     chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
     tasks = [(source.path, [(i, source.meshes[i]) for i in chunk], pool, seed) for chunk in chunks]
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = cores if len(todo) > 1000 else 0
+        workers = usable_cores() if len(todo) > 1000 else 0
     if workers <= 0:
         for task in tasks:
             yield from sample_chunk(*task)

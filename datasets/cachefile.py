@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .decode import corrupt
+from .decode import REMEDY, corrupt
 from .hdf5 import TEXT, opened_hdf5, read_text, write_hdf5
 from .lock import locked
 
 # What goes into a cache file: arrays by group and name, root attributes, and what had to be left out.
 Content = tuple[Mapping[str, Mapping[str, NDArray]], Mapping[str, object], Sequence[str]]
-
-_REMEDY = "Replace them, or leave them out with skip_corrupt=True (--skip-corrupt on the command line)."
 
 
 def cache_folder(cache: str | os.PathLike[str] | None) -> Path:
@@ -49,15 +47,14 @@ def make_once(file: Path, make: Callable[[], Content], where: object, skip_corru
     if not file.exists():
         with locked(file):
             if not file.exists():
+                # Written even with problems, so that a second run that skips them, or not, is quick.
                 groups, attributes, problems = make()
-                if problems and not skip_corrupt:
-                    raise corrupt(problems, where, _REMEDY)
                 write_hdf5(file, groups, {**attributes, "skipped": np.array(problems, TEXT)})
     if not skip_corrupt:
         with opened_hdf5(file) as opened:
             problems = read_text(opened.attrs["skipped"])
         if problems:
-            raise corrupt(problems, where, _REMEDY)
+            raise corrupt(problems, where, REMEDY)
 
 
 def progress_bar(what: str, progress: bool, total: int | None = None) -> tqdm:

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+REMEDY = "Replace them, or leave them out with skip_corrupt=True (--skip-corrupt on the command line)."
 
 # What Pillow's decoders raise on files they cannot make sense of.
 _DECODER_ERRORS = (
@@ -41,6 +44,18 @@ def decode_image(data: bytes) -> Tensor:
     return _decode(data, "RGB").permute(2, 0, 1).contiguous()
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        CorruptImageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorruptImageError(f"cannot be read ({error})") from error
+
+
 def decode_mask(data: bytes) -> Tensor:
     """Decode a mask file to labels (H, W) uint8: the grey values, or the places in the palette.
 
@@ -52,7 +67,7 @@ def decode_mask(data: bytes) -> Tensor:
 
 def _decode(data: bytes, mode: str | None) -> Tensor:
     if not data:
-        raise CorruptImageError("the file is empty")
+        raise CorruptImageError("is empty")
     try:
         with Image.open(io.BytesIO(data)) as image:
             if mode is None and image.mode not in ("L", "P"):

@@ -78,11 +78,11 @@ class ImageLoader(Epochs):
         self._targets = place(images.labels if isinstance(images, Images) else images.masks, self.device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        draws = self._draws()
+        draws, augment = self._draws(), self.augment
         for chosen in self._order().split(self.batch_size):
             images, targets = (self._take(part, chosen) for part in (self._images, self._targets))
-            if self.augment is not None:
-                images, targets = self.augment(images, targets, draws, self.normalization.mean)
+            if augment is not None:
+                images, targets = augment(images, targets, draws, self.normalization.mean)
             images = self.normalization(images).contiguous(memory_format=self.memory_format)
             yield images, targets.long()
 
