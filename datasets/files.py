@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
@@ -26,12 +27,21 @@ def fingerprint(path: Path) -> str:
             raise FileNotFoundError(f"there is no file or folder {path}")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    stamps = sorted(
-        (file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
-        for file in path.rglob("*")
-        if file.is_file()
-    )
+    stamps = []
+    for name in list_files(path):
+        stat = os.stat(path / name)
+        stamps.append((name, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(repr(stamps).encode()).hexdigest()
+
+
+def list_files(folder: Path) -> list[str]:
+    """Return the paths within ``folder`` of all files in it, sorted; links are followed."""
+    names = (
+        os.path.relpath(os.path.join(where, file), folder)
+        for where, _, files in os.walk(folder, followlinks=True)
+        for file in files
+    )
+    return sorted(name.replace(os.sep, "/") for name in names)
 
 
 def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -46,10 +56,9 @@ def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
         ValueError: ``path`` is no whole archive.
     """
     if path.is_dir():
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            name = PurePosixPath(file.relative_to(path).as_posix())
+        for name in map(PurePosixPath, list_files(path)):
             if _shown(name) and wanted(name):
-                yield name, file.read_bytes()
+                yield name, (path / name).read_bytes()
         return
     try:
         if zipfile.is_zipfile(path):

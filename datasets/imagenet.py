@@ -17,7 +17,7 @@ from .cachefile import cache_file, cache_folder
 from .checked import check_files
 from .decode import IMAGE_SUFFIXES, REMEDY, corrupt, decode_image, read_bytes
 from .file_loader import Sample
-from .files import fingerprint
+from .files import fingerprint, list_files
 from .hdf5 import as_bytes
 
 
@@ -158,16 +158,14 @@ def eval_transform(size: int = 224, resize: int = 256) -> v2.Transform:
 
 def _list(folder: Path) -> ImageFiles:
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    names, labels = [], []
-    for label, name in enumerate(classes):
-        files = sorted(
-            f"{Path(where).relative_to(folder).as_posix()}/{file}"
-            for where, _, files in os.walk(folder / name, followlinks=True)
-            for file in files
-            if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
-        )
-        names += files
-        labels += [label] * len(files)
+    places = {name: label for label, name in enumerate(classes)}
+    names = [name for name in list_files(folder) if _is_image(name)]
+    labels = [places[name.partition("/")[0]] for name in names]
     if not names:
         raise ValueError(f"{folder} holds no images in class folders; the layout is {folder}/<class>/*.jpg")
     return ImageFiles(folder, as_bytes(tuple(names)), torch.tensor(labels), tuple(classes))
+
+
+def _is_image(name: str) -> bool:
+    file = name.rpartition("/")[2]
+    return file != name and file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")

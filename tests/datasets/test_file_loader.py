@@ -92,6 +92,14 @@ def test_workers_change_nothing_and_epochs_repeat():
     assert not torch.equal(other[0], first[2][0])
 
 
+def test_an_epoch_left_early_does_not_show_in_the_next():
+    helped = loader(Numbered(12), 2, train=True, transform=FRAMED, workers=1)
+    next(iter(helped))
+    wanted = epoch(loader(Numbered(12), 2, train=True, transform=FRAMED), 3)
+    for got, part in zip(epoch(helped, 3), wanted, strict=True):
+        assert torch.equal(got, part)
+
+
 def test_a_sample_changes_alike_on_any_rank():
     def by_image(world):
         parts = [
