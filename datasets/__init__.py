@@ -1,14 +1,57 @@
-"""Data sets: point clouds from meshes or HDF5 files, augmentation, and batches on the device."""
+"""Data sets: point clouds and images, augmentation, and batches on the device.
+
+What needs torchvision is imported when it is asked for: point clouds do not need it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from .augment import Augment as Augment
+from .camvid import load_camvid as load_camvid
+from .cifar10 import load_images as load_images
 from .clouds import PointClouds as PointClouds
 from .clouds import read_clouds as read_clouds
-from .clouds import split_validation as split_validation
 from .clouds import write_clouds as write_clouds
+from .color import Color as Color
+from .decode import CorruptImageError as CorruptImageError
 from .download import DownloadError as DownloadError
+from .file_loader import FileLoader as FileLoader
+from .file_loader import PerSample as PerSample
+from .image_augment import ImageAugment as ImageAugment
+from .image_loader import ImageLoader as ImageLoader
+from .images import IMAGENET as IMAGENET
+from .images import Images as Images
+from .images import Normalization as Normalization
 from .loader import CloudLoader as CloudLoader
+from .masks import IGNORE as IGNORE
+from .masks import SegmentedImages as SegmentedImages
 from .meshes import CorruptMeshError as CorruptMeshError
 from .meshes import parse_mesh as parse_mesh
 from .meshes import sample_mesh as sample_mesh
 from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
+from .segmentation_augment import SegmentationAugment as SegmentationAugment
+from .splits import split_validation as split_validation
+
+if TYPE_CHECKING:
+    from .cityscapes import SegmentedFiles as SegmentedFiles
+    from .cityscapes import load_cityscapes as load_cityscapes
+    from .imagenet import ImageFiles as ImageFiles
+    from .imagenet import eval_transform as eval_transform
+    from .imagenet import load_image_files as load_image_files
+    from .imagenet import train_transform as train_transform
+
+_LATER = {
+    "SegmentedFiles": "cityscapes",
+    "load_cityscapes": "cityscapes",
+    "ImageFiles": "imagenet",
+    "eval_transform": "imagenet",
+    "load_image_files": "imagenet",
+    "train_transform": "imagenet",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)

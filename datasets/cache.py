@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .clouds import SPLITS, PointClouds, write_clouds
+from .cores import usable_cores
+from .hdf5 import TEXT
 from .journal import Journal
 from .lock import locked
 from .meshes import CorruptMeshError, mesh_rng, parse_mesh, sample_mesh
@@ -26,7 +28,6 @@ from .sources import MeshFile, MeshSource, opened
 
 LAYOUT = 1  # part of every cache's name: raise it when the same meshes would give other clouds
 _CHUNK = 16  # meshes a worker takes at a time; a kill loses at most this many a worker
-_TEXT = h5py.string_dtype()
 
 _GUARD = (
     "Worker processes import the running script: call load_clouds under `if __name__ == '__main__':`, "
@@ -108,7 +109,7 @@ def build_cache(
                 "source": source.path.name,
                 "pool": pool,
                 "seed": seed,
-                "skipped": np.array(skipped, _TEXT),
+                "skipped": np.array(skipped, TEXT),
             }
             write_clouds(file, train, test, attributes)
         partial.unlink(missing_ok=True)
@@ -120,8 +121,7 @@ def _sample_all(
     chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
     tasks = [(source.path, [(i, source.meshes[i]) for i in chunk], pool, seed) for chunk in chunks]
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = cores if len(todo) > 1000 else 0
+        workers = usable_cores() if len(todo) > 1000 else 0
     if workers <= 0:
         for task in tasks:
             yield from sample_chunk(*task)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
+
+from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text, write_hdf5
 
 SPLITS = ("train", "test")
 
@@ -60,6 +61,11 @@ class PointClouds:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def strata(self) -> Tensor:
+        """The labels: a validation split takes its share of each class."""
+        return self.labels
+
     def subset(self, indices: Tensor) -> PointClouds:
         """Return the clouds at ``indices`` (int64), in that order."""
         return PointClouds(
@@ -69,39 +75,6 @@ class PointClouds:
             classes=self.classes,
             normals=None if self.normals is None else self.normals[indices],
         )
-
-
-def split_validation(
-    train: PointClouds, fraction: float = 0.1, seed: int = 0
-) -> tuple[PointClouds, PointClouds]:
-    """Draw a validation split from the training split, class by class.
-
-    Each class gives ``fraction`` of its clouds, rounded, but at least one where it has two or more.
-
-    Args:
-        train: the split to divide.
-        fraction: share of the clouds that validate, between 0 and 1.
-        seed: which clouds are drawn; the same seed draws the same clouds.
-
-    Returns:
-        (training clouds, validation clouds), each in the order of ``train``.
-
-    Raises:
-        ValueError: ``fraction`` is not strictly between 0 and 1, or no class has two clouds.
-    """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie strictly between 0 and 1, such as 0.1; got {fraction}")
-    rng = np.random.default_rng(seed)
-    labels = train.labels.numpy()
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in range(len(train.classes)):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        held_out[members[: max(0, count)]] = True
-    if not held_out.any():
-        raise ValueError(f"{len(train)} cloud(s) are too few to draw from: no class has two")
-    kept, drawn = torch.from_numpy(~held_out).nonzero()[:, 0], torch.from_numpy(held_out).nonzero()[:, 0]
-    return train.subset(kept), train.subset(drawn)
 
 
 def read_clouds(path: str | os.PathLike[str], split: str, *, normals: bool = False) -> PointClouds:
@@ -125,23 +98,17 @@ def read_clouds(path: str | os.PathLike[str], split: str, *, normals: bool = Fal
             sphere.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be opened as HDF5 ({error}); delete it or fetch it again") from error
-    with file:
+    with opened_hdf5(path) as file:
         if "classes" not in file.attrs:
             raise ValueError(f"{path} has no root attribute 'classes' with the class names, in label order")
-        classes = tuple(map(_text, np.ravel(np.asarray(file.attrs["classes"]))))
+        classes = read_text(file.attrs["classes"])
         wanted = ("points", "labels", "names", *(("normals",) if normals else ()))
-        arrays = _arrays(file, [f"{split}/{name}" for name in wanted], path)
+        arrays = read_arrays(file, [f"{split}/{name}" for name in wanted])
     try:
         clouds = PointClouds(
             points=torch.from_numpy(arrays[0].astype(np.float32)),
             labels=torch.from_numpy(arrays[1].astype(np.int64)),
-            names=tuple(map(_text, arrays[2])),
+            names=read_text(arrays[2]),
             classes=classes,
             normals=torch.from_numpy(arrays[3].astype(np.float32)) if normals else None,
         )
@@ -170,37 +137,16 @@ def write_clouds(
     """
     if train.classes != test.classes:
         raise ValueError(f"the splits must share their classes; got {train.classes} and {test.classes}")
-    temporary = path.with_name(path.name + ".tmp")
-    with h5py.File(temporary, "w", libver=("v108", "v108")) as file:
-        file.attrs["classes"] = list(train.classes)
-        for name, value in (attributes or {}).items():
-            file.attrs[name] = value
-        for split, clouds in zip(SPLITS, (train, test), strict=True):
-            group = file.create_group(split, track_times=False)
-            arrays = {
-                "points": clouds.points.half().numpy(),
-                "labels": clouds.labels.numpy(),
-                "names": np.array([name.encode() for name in clouds.names], dtype=bytes),
-            }
-            if clouds.normals is not None:
-                arrays["normals"] = clouds.normals.half().numpy()
-            for name, array in arrays.items():
-                group.create_dataset(name, data=array, track_times=False)
-        file.flush()
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
-
-
-def _arrays(file: h5py.File, names: list[str], path: Path) -> list[np.ndarray]:
-    found = {name: part for name in names if isinstance(part := file.get(name), h5py.Dataset)}
-    if missing := [name for name in names if name not in found]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(names)}")
-    return [np.asarray(part[()]) for part in found.values()]
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    groups = {}
+    for split, clouds in zip(SPLITS, (train, test), strict=True):
+        groups[split] = {
+            "points": clouds.points.half().numpy(),
+            "labels": clouds.labels.numpy(),
+            "names": as_bytes(clouds.names),
+        }
+        if clouds.normals is not None:
+            groups[split]["normals"] = clouds.normals.half().numpy()
+    write_hdf5(path, groups, {"classes": list(train.classes), **(attributes or {})})
 
 
 def _check_normalised(clouds: PointClouds, where: str) -> None:

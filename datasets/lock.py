@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,12 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # We are a worker importing the script of the process that holds the lock: it would never let go.
+            raise RuntimeError(
+                f"{path} is being made by the process that starts this worker. Worker processes import the "
+                "running script: load data under `if __name__ == '__main__':`"
+            ) from None
         _log.info("waiting for another process to finish %s", path)
         lock.acquire()
     try:

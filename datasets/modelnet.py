@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from . import shapes
 from .cache import LAYOUT, build_cache, check_complete
+from .cachefile import cache_file, cache_folder
 from .clouds import SPLITS, PointClouds, read_clouds
 from .download import download
 from .lock import locked
@@ -86,10 +86,9 @@ def load_clouds(
     if path.suffix in (".h5", ".hdf5"):
         file = path
     else:
-        folder = Path(cache if cache is not None else os.environ.get("MGIC_DATA", "data"))
+        folder = cache_folder(cache)
         name, fingerprint, get_source = _find(data, folder, progress)
-        key = hashlib.sha256(repr((LAYOUT, fingerprint, pool, seed)).encode()).hexdigest()[:12]
-        file = folder / f"{name}-{key}.h5"
+        file = cache_file(folder, name, LAYOUT, fingerprint, pool, seed)
         build_cache(
             file,
             get_source,

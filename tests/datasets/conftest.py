@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import write_image
 
 from mgic_geo.datasets.shapes import SHAPES, make_shape
 
@@ -17,4 +18,16 @@ def meshes(tmp_path: Path) -> Path:
             for number in range(count):
                 rng = np.random.default_rng([list(SHAPES).index(name), number, split == "train"])
                 make_shape(name, rng).export(folder / f"{name}_{number:04d}.off")
+    return root
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    """Class folders of 8 × 6 images: five training and three test images of each of two classes."""
+    root, rng = tmp_path / "Pets2", np.random.default_rng(0)
+    for split, count in (("train", 5), ("test", 3)):
+        for label in ("dog", "cat"):
+            for number in range(count):
+                pixels = rng.integers(0, 256, (8, 6, 3), dtype=np.uint8)
+                write_image(root / split / label / f"{number:04d}.png", pixels)
     return root

@@ -1,0 +1,177 @@
+"""Images small enough to be kept in memory: CIFAR-10, CIFAR-100, or class folders in a folder or archive."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .cachefile import Content, cache_file, cache_folder, make_once, progress_bar
+from .clouds import SPLITS
+from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines
+from .download import download
+from .files import fingerprint, read_files
+from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
+from .images import Images
+from .lock import locked
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
+LAYOUT = 1  # part of every cache's name: raise it when the same files would give other images
+
+# The official files: the folder they unpack to, and the archive's MD5.
+OFFICIAL = {
+    "cifar10": ("cifar-10-batches-py", "c58f30108f718f92721af3b95e74349a"),
+    "cifar100": ("cifar-100-python", "eb9058c3a382ffc7106e4002c42a8d85"),
+}
+
+
+def load_images(
+    data: str | os.PathLike[str] = "cifar10",
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    skip_corrupt: bool = False,
+    progress: bool = True,
+) -> tuple[Images, Images]:
+    """Load the training and test images of a data set, all of one size, decoding its files the first time.
+
+    What was decoded is kept in an HDF5 file of the cache folder. Its name tells the files it was made from,
+    so changed data is decoded anew. Once it is there, the files of a named data set may be deleted.
+
+    Args:
+        data: ``"cifar10"`` or ``"cifar100"``, downloaded to the cache folder; or a path: a folder, zip or
+            tar (.gz, .xz, …) of class folders ``NAME/{train,test}/<class>/*.{jpg,png,…}``, or a folder with
+            torchvision's files (``cifar-10-batches-py`` or ``cifar-100-python``) in it. Write ``./cifar10``
+            for a folder of that name.
+        cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
+            the current folder.
+        skip_corrupt: leave out images that cannot be used instead of stopping.
+        progress: show progress bars, if stderr is a terminal.
+
+    Returns:
+        (train, test) images.
+
+    Raises:
+        FileNotFoundError: ``data`` is neither a known name nor a path that exists.
+        ValueError: what ``data`` names is not in its layout.
+        CorruptImageError: images cannot be decoded, or their size is not that of the others; the message
+            lists all of them.
+        DownloadError: the download failed; the message says what to put where instead.
+    """
+    folder, name, path = cache_folder(cache), str(data), Path(data)
+    if name in OFFICIAL:
+        file = cache_file(folder, name, LAYOUT, OFFICIAL[name][1])
+        make = partial(_downloaded, name, folder, progress)
+    elif not path.exists():
+        raise FileNotFoundError(
+            f"there is no file or folder {path}, nor a data set of that name (known: {', '.join(OFFICIAL)})"
+        )
+    else:
+        # "cifar10.tar.xz" is called cifar10, as the folder would be.
+        name = path.resolve().name.partition(".")[0].lower()
+        file = cache_file(folder, name, LAYOUT, fingerprint(path))
+        kinds = [kind for kind, (unpacked, _) in OFFICIAL.items() if (path / unpacked).is_dir()]
+        if len(kinds) > 1:
+            raise ValueError(f"{path} holds both CIFAR-10 and CIFAR-100; pass a folder with one of them")
+        make = partial(_read_official, kinds[0], path) if kinds else partial(_decode, path, progress)
+    make_once(file, make, data, skip_corrupt)
+    train, test = (_read(file, split) for split in SPLITS)
+    return train, test
+
+
+def _read(file: Path, split: str) -> Images:
+    with opened_hdf5(file) as opened:
+        images, labels, names = read_arrays(
+            opened, [f"{split}/{part}" for part in ("images", "labels", "names")]
+        )
+        classes = read_text(opened.attrs["classes"])
+    return Images(torch.from_numpy(images), torch.from_numpy(labels), read_text(names), classes)
+
+
+def _downloaded(name: str, folder: Path, progress: bool) -> Content:
+    unpacked, md5 = OFFICIAL[name]
+    kind = _torchvision(name)
+    archive = folder / kind.filename
+    with locked(archive):
+        if not (folder / unpacked).is_dir():
+            download(kind.url, archive, md5=md5, progress=progress)
+        return _read_official(name, folder)
+
+
+def _torchvision(name: str) -> type[CIFAR10]:
+    from torchvision import datasets  # slow to import, and not needed for class folders or from the cache
+
+    return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+
+
+def _read_official(name: str, folder: Path) -> Content:
+    kind, groups, classes = _torchvision(name), {}, []
+    with warnings.catch_warnings():
+        # Not ours to mend: how the official pickles spell a dtype, and how torchvision unpacks an archive.
+        warnings.filterwarnings("ignore", r"dtype\(\): align")
+        warnings.filterwarnings("ignore", ".*filter.*tar", DeprecationWarning)
+        for split in SPLITS:
+            try:
+                # "Download" finds the archive there, verifies and unpacks it, and then each file's checksum.
+                part = kind(folder, train=split == "train", download=(folder / kind.filename).exists())
+            except RuntimeError as error:
+                raise ValueError(
+                    f"{folder / kind.base_folder} is not complete, or not the official files: delete it, "
+                    f"and unpack {kind.url} again"
+                ) from error
+            classes = part.classes
+            groups[split] = {
+                "images": np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)),
+                "labels": np.array(part.targets, np.int64),
+                "names": as_bytes(tuple(f"{number:05d}" for number in range(len(part.data)))),
+            }
+    return groups, {"classes": classes}, []
+
+
+def _decode(path: Path, progress: bool) -> Content:
+    decoded: dict[tuple[str, str, str], Tensor] = {}
+    problems: dict[str, str] = {}
+    roots = set()
+    with progress_bar(path.name, progress) as bar:
+        for name, content in read_files(path, _is_image):
+            split, label, file = name.parts[-3:]
+            roots.add(name.parts[:-3])
+            try:
+                decoded[split, label, file] = decode_image(content)
+            except CorruptImageError as error:
+                problems[str(name)] = str(error)
+            bar.update()
+    layout = "the layout is NAME/{train,test}/<class>/*.jpg (or .png)"
+    if len(roots) > 1:
+        found = ", ".join(sorted("/".join(root) or "." for root in roots))
+        raise ValueError(f"{path} holds several data sets ({found}); pass the path of one of them")
+    if missing := [split for split in SPLITS if not any(key[0] == split for key in decoded)]:
+        if problems:
+            raise corrupt(lines(problems), path, f"No other {' or '.join(missing)} images are left.")
+        raise ValueError(f"{path} holds no {' or '.join(missing)} images; {layout}")
+    ((size, _),) = Counter(image.shape for image in decoded.values()).most_common(1)
+    for key in [key for key, image in decoded.items() if image.shape != size]:
+        height, width = decoded.pop(key).shape[1:]
+        problems["/".join(key)] = f"is {height} × {width}, but most images are {size[1]} × {size[2]}"
+    classes = sorted({label for _, label, _ in decoded})
+    groups = {}
+    for split in SPLITS:
+        keys = sorted(key for key in decoded if key[0] == split)
+        groups[split] = {
+            "images": torch.stack([decoded[key] for key in keys]).numpy(),
+            "labels": np.array([classes.index(label) for _, label, _ in keys], np.int64),
+            "names": as_bytes(tuple(f"{label}/{file}" for _, label, file in keys)),
+        }
+    return groups, {"classes": classes}, lines(problems)
+
+
+def _is_image(name: PurePosixPath) -> bool:
+    return len(name.parts) >= 3 and name.parts[-3] in SPLITS and name.suffix.lower() in IMAGE_SUFFIXES

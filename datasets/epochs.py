@@ -1,0 +1,105 @@
+"""What all loaders share: which samples a rank takes in an epoch, in which order, with which randomness."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Epochs:
+    """The base of the loaders: the order of an epoch, its shards and its random numbers.
+
+    Everything random in an epoch depends on the seed, the epoch and the rank only, so a resumed run repeats
+    the uninterrupted one. As with PyTorch's ``DistributedSampler``, call :meth:`set_epoch` before each
+    epoch; without it, an epoch repeats.
+
+    **Ranks.** In training, all ranks shuffle alike and take disjoint shards of equal length; what does not
+    fill a last batch waits for another epoch. In evaluation, rank r takes samples r, r + world_size, …: each
+    sample once over all ranks, so shards may differ by one and results must be summed, not averaged.
+
+    Args:
+        size: samples in the split.
+        batch_size: samples in a batch, on each rank.
+        what: what the samples are called in messages, such as ``"clouds"``.
+        train: shuffle, and drop the incomplete last batch.
+        device: where the batches lie.
+        seed: the seed of everything random.
+        rank: this process, in 0 … world_size − 1.
+        world_size: processes that share the samples.
+
+    Raises:
+        ValueError: a value is out of range, or there are too few samples for one training batch.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        what: str,
+        *,
+        train: bool,
+        device: torch.device | str,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more; got {seed}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in 0 … world_size - 1 = {world_size - 1}; got {rank}")
+        if train and size < batch_size * world_size:
+            raise ValueError(
+                f"{size} {what} do not fill one training batch of {batch_size} on each of "
+                f"{world_size} rank(s); choose a smaller batch_size"
+            )
+        self.batch_size, self.train, self.device = batch_size, train, torch.device(device)
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self._size = size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (0 or more) that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of batches an epoch gives on this rank."""
+        if self.train:
+            return self._size // self.world_size // self.batch_size
+        return math.ceil(len(range(self.rank, self._size, self.world_size)) / self.batch_size)
+
+    def _order(self) -> Tensor:
+        """Return the samples this rank takes in this epoch, int64, batch after batch."""
+        if not self.train:
+            return torch.arange(self.rank, self._size, self.world_size)
+        order = torch.randperm(self._size, generator=generator(self.seed, self.epoch))
+        order = order[self.rank : self._size // self.world_size * self.world_size : self.world_size]
+        return order[: len(self) * self.batch_size]
+
+    def _draws(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return a new generator of this rank's random numbers in this epoch."""
+        return generator(self.seed, self.epoch, self.rank, device=device)
+
+
+def generator(*entropy: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator that depends on the integers ``entropy`` (0 or more), in their order."""
+    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator(device).manual_seed(seed)
+
+
+def place(samples: Tensor, device: torch.device) -> Tensor:
+    """Put a split on a device, or into pinned host memory if it would fill half of a GPU's free memory."""
+    if device.type != "cuda":
+        return samples.to(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    fits = samples.numel() * samples.element_size() <= free / 2
+    return samples.to(device) if fits else samples.pin_memory()
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Bring values drawn on the host to a device, without waiting for what a GPU is at."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -1,0 +1,86 @@
+"""The files of a data set that lies in a folder, a zip or a tar, read in one pass without unpacking."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError)
+
+
+def fingerprint(path: Path) -> str:
+    """Return a text that changes when the files at ``path`` do.
+
+    It is made from an archive's content, and from the names, sizes and modification times in a folder.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file or folder {path}")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    stamps = []
+    for name in list_files(path):
+        stat = os.stat(path / name)
+        stamps.append((name, stat.st_size, stat.st_mtime_ns))
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()
+
+
+def list_files(folder: Path) -> list[str]:
+    """Return the paths within ``folder`` of all files in it, sorted; links are followed."""
+    names = (
+        os.path.relpath(os.path.join(where, file), folder)
+        for where, _, files in os.walk(folder, followlinks=True)
+        for file in files
+    )
+    return sorted(name.replace(os.sep, "/") for name in names)
+
+
+def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Give the path within ``path``, and the content, of each file that ``wanted`` accepts.
+
+    Args:
+        path: a folder, a zip, or a tar, compressed or not. A tar comes in its own order, so that it is
+            decompressed once.
+        wanted: whether a file is to be read, by its path.
+
+    Raises:
+        ValueError: ``path`` is no whole archive.
+    """
+    if path.is_dir():
+        for name in map(PurePosixPath, list_files(path)):
+            if _shown(name) and wanted(name):
+                yield name, (path / name).read_bytes()
+        return
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for entry in sorted(archive.namelist()):
+                    name = PurePosixPath(entry)
+                    if not entry.endswith("/") and _shown(name) and wanted(name):
+                        yield name, archive.read(entry)
+        else:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    name = PurePosixPath(member.name)
+                    if member.isfile() and _shown(name) and wanted(name):
+                        content = archive.extractfile(member)
+                        assert content is not None  # it is None for what is no file
+                        yield name, content.read()
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{path} is no whole zip or tar file ({error}); if it was downloaded, fetch it again"
+        ) from error
+
+
+def _shown(name: PurePosixPath) -> bool:
+    # Archives made on a Mac hold a shadow file "__MACOSX/…/._name" for each file.
+    return "__MACOSX" not in name.parts and not name.name.startswith(".")

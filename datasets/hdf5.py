@@ -1,0 +1,72 @@
+"""HDF5 files of named arrays: written whole or not at all, read with errors that name what is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+TEXT = h5py.string_dtype()
+
+
+@contextmanager
+def opened_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open ``path`` for reading, and close it again, so that no handle outlives a fork.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no HDF5 file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be opened as HDF5 ({error}); delete it or fetch it again") from error
+    with file:
+        yield file
+
+
+def read_arrays(file: h5py.File, names: list[str]) -> list[NDArray]:
+    """Return the arrays of these names (``group/name``); a ValueError lists those the file lacks."""
+    found = {name: part for name in names if isinstance(part := file.get(name), h5py.Dataset)}
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"{file.filename} lacks {', '.join(missing)}; it must hold {', '.join(names)}")
+    return [np.asarray(part[()]) for part in found.values()]
+
+
+def read_text(values: object) -> tuple[str, ...]:
+    """Return an array of strings or bytes as strings."""
+    return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in np.ravel(np.asarray(values)))
+
+
+def as_bytes(names: tuple[str, ...]) -> NDArray[np.bytes_]:
+    """Return strings as one array of bytes of fixed length, which is read fast."""
+    return np.array([name.encode() for name in names], dtype=bytes)
+
+
+def write_hdf5(
+    path: Path, groups: Mapping[str, Mapping[str, NDArray]], attributes: Mapping[str, object]
+) -> None:
+    """Write arrays by group and name, with root attributes.
+
+    The file is written beside ``path``, then renamed, so that ``path`` is always whole; equal arrays give
+    equal bytes.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    with h5py.File(temporary, "w", libver=("v108", "v108")) as file:
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        for group_name, arrays in groups.items():
+            group = file.create_group(group_name, track_times=False)
+            for name, array in arrays.items():
+                group.create_dataset(name, data=array, track_times=False)
+        file.flush()
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)

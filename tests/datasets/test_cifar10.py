@@ -1,0 +1,204 @@
+import hashlib
+import pickle
+import tarfile
+import zipfile
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mgic_geo.datasets import CorruptImageError, DownloadError, Images, cifar10, load_images
+from mgic_geo.datasets.decode import decode_image
+from mgic_geo.datasets.files import read_files
+
+SHARED = Path(__file__).parents[3] / "shared/data/cifar10.tar.xz"
+
+
+def archived(root: Path, path: Path) -> Path:
+    files = sorted(root.rglob("*.*"), reverse=True)  # an archive has its own order
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in files:
+                archive.write(file, file.relative_to(root.parent))
+            archive.writestr("__MACOSX/Pets2/train/dog/._0000.png", b"shadow")
+    else:
+        with tarfile.open(path, f"w:{path.suffix[1:]}") as archive:
+            for file in files:
+                archive.add(file, file.relative_to(root.parent))
+    return path
+
+
+def equal(a: Images, b: Images) -> bool:
+    same = torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+    return same and (a.names, a.classes) == (b.names, b.classes)
+
+
+def test_class_folders(class_folders, tmp_path):
+    train, test = load_images(class_folders, cache=tmp_path / "cache")
+    assert train.images.shape == (10, 3, 8, 6)
+    assert test.images.shape == (6, 3, 8, 6)
+    assert train.classes == test.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0] * 5 + [1] * 5
+    assert train.names[5] == "dog/0000.png"
+    with Image.open(class_folders / "train" / train.names[5]) as image:
+        assert np.array_equal(train.images[5].permute(1, 2, 0).numpy(), np.array(image))
+
+
+@pytest.mark.parametrize("name", ["pets2.zip", "pets2.tar.xz", "pets2.tar.gz"])
+def test_archives_give_the_same_images(class_folders, tmp_path, name):
+    path, cache = archived(class_folders, tmp_path / name), tmp_path / "cache"
+    for folder, archive in zip(load_images(class_folders), load_images(str(path), cache=cache), strict=True):
+        assert equal(folder, archive)
+    (file,) = cache.glob("*.h5")
+    assert file.name.startswith("pets2-")
+    assert not list(cache.glob("*.tmp"))
+
+
+@pytest.fixture(autouse=True)
+def default_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MGIC_DATA", str(tmp_path / "default"))
+
+
+def test_the_cache_is_read_and_a_stale_one_is_not(class_folders, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    first = load_images(class_folders, cache=cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10, "decode_image", None)
+        again = load_images(class_folders, cache=cache)
+    assert all(map(equal, first, again))
+    (class_folders / "train/dog/0004.png").unlink()
+    assert len(load_images(class_folders, cache=cache)[0]) == 9
+    assert len(list(cache.glob("*.h5"))) == 2
+
+
+def test_a_kill_while_writing_leaves_nothing_that_is_read(class_folders, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            load_images(class_folders, cache=cache)
+    assert not list(cache.glob("*.h5"))
+    assert len(load_images(class_folders, cache=cache)[0]) == 10
+
+
+def test_all_bad_images_are_named_at_once(class_folders, tmp_path):
+    (class_folders / "train/dog/0001.png").write_bytes(b"nothing")
+    whole = (class_folders / "test/cat/0002.png").read_bytes()
+    (class_folders / "test/cat/0002.png").write_bytes(whole[:-40])
+    (class_folders / "train/cat/0000.png").write_bytes(b"")
+    Image.new("RGB", (7, 8)).save(class_folders / "train/cat/0003.png")
+    for skip in (False, True, False):
+        if skip:
+            train, test = load_images(class_folders, skip_corrupt=True)
+            assert len(train) == 7
+            assert "cat/0003.png" not in train.names
+            assert test.names == tuple(f"{x}.png" for x in ("cat/0000", "cat/0001")) + tuple(
+                f"dog/000{n}.png" for n in range(3)
+            )
+        else:
+            with pytest.raises(CorruptImageError, match=r"4 file\(s\) of .*Pets2") as caught:
+                load_images(class_folders)
+            for part in (
+                "train/dog/0001.png: cannot be decoded (UnidentifiedImageError",
+                "test/cat/0002.png: cannot be decoded",
+                "train/cat/0000.png: is empty",
+                "train/cat/0003.png: is 8 × 7, but most images are 8 × 6",
+                "skip_corrupt=True",
+            ):
+                assert part in str(caught.value)
+
+
+def test_a_split_without_readable_images_cannot_be_skipped(class_folders):
+    for file in (class_folders / "test").rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(CorruptImageError, match="No other test images are left"):
+        load_images(class_folders, skip_corrupt=True)
+
+
+def test_layouts_are_checked(class_folders, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file or folder .*known: cifar10, cifar100"):
+        load_images(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds no train or test images; the layout is NAME/\{train,test\}"):
+        load_images(class_folders / "train/dog")
+    (tmp_path / "more/other/train/dog").mkdir(parents=True)
+    class_folders.rename(tmp_path / "more/Pets2")
+    Image.new("RGB", (6, 8)).save(tmp_path / "more/other/train/dog/1.png")
+    with pytest.raises(ValueError, match=r"several data sets \(Pets2, other\)"):
+        load_images(tmp_path / "more")
+    (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b\x08cut short")
+    with pytest.raises(ValueError, match="no whole zip or tar file"):
+        load_images(tmp_path / "x.tar.gz")
+
+
+def test_a_tar_cut_short(class_folders, tmp_path):
+    path = archived(class_folders, tmp_path / "pets.tar.xz")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"pets\.tar\.xz is no whole zip or tar file.*fetch it again"):
+        load_images(path)
+
+
+def official_files(folder: Path, monkeypatch) -> bytes:
+    """Files like the official ones, but small, at ``folder``; returns an archive of them."""
+    from torchvision.datasets import CIFAR10
+
+    base, rng = folder / CIFAR10.base_folder, np.random.default_rng(0)
+    base.mkdir(parents=True)
+
+    def write(name: str, content: dict) -> list[str]:
+        data = pickle.dumps(content)
+        (base / name).write_bytes(data)
+        return [name, hashlib.md5(data).hexdigest()]
+
+    def batch(name: str, count: int) -> list[str]:
+        pixels = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+        return write(name, {"data": pixels, "labels": [number % 2 for number in range(count)]})
+
+    monkeypatch.setattr(CIFAR10, "train_list", [batch("data_batch_1", 3), batch("data_batch_2", 3)])
+    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch", 2)])
+    name, md5 = write("batches.meta", {"label_names": ["ant", "bee"]})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5})
+    archive = folder / "made.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(base, base.name)
+    data = archive.read_bytes()
+    archive.unlink()
+    md5 = hashlib.md5(data).hexdigest()
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5)
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")  # a closed port
+    monkeypatch.setitem(cifar10.OFFICIAL, "cifar10", (CIFAR10.base_folder, md5))
+    return data
+
+
+def test_official_files(tmp_path, monkeypatch):
+    data, cache = official_files(tmp_path / "files", monkeypatch), tmp_path / "cache"
+    with pytest.raises(DownloadError, match=r"cannot download .*put it at .*cache.*cifar-10-python\.tar\.gz"):
+        load_images("cifar10", cache=cache)
+    (cache / "cifar-10-python.tar.gz").write_bytes(data)
+    train, test = load_images("cifar10", cache=cache)
+    assert train.images.shape == (6, 3, 32, 32)
+    assert train.labels.tolist() == [0, 1, 0, 0, 1, 0]
+    assert train.classes == test.classes == ("ant", "bee")
+    pixels = pickle.loads((tmp_path / "files/cifar-10-batches-py/data_batch_1").read_bytes())["data"]
+    assert np.array_equal(train.images[1].numpy(), pixels[1].reshape(3, 32, 32))
+    unpacked = load_images(tmp_path / "files", cache=cache)
+    assert all(map(equal, (train, test), unpacked))
+    (tmp_path / "files/cifar-10-batches-py/test_batch").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="not complete, or not the official files"):
+        load_images(tmp_path / "files", cache=cache)
+
+
+def test_the_published_checksums():
+    from torchvision import datasets
+
+    for name, kind in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)):
+        assert cifar10.OFFICIAL[name] == (kind.base_folder, kind.tgz_md5)
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="the real images are not at hand")
+def test_real_images_have_the_layout():
+    for name, content in islice(read_files(SHARED, cifar10._is_image), 300):
+        assert name.parts[:2] == ("cifar10", "test")
+        assert decode_image(content).shape == (3, 32, 32)
