@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["Neighbors", "flatten_clouds"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Neighbors:
     r"""In-neighbours of every target node, in compressed rows.
 
@@ -45,11 +45,12 @@ class Neighbors:
         """
         if table.dim() not in (2, 3):
             raise ValueError(f"a neighbour table is (B, N, k) or (N, k), got shape {tuple(table.shape)}")
+        table = _integers(table, "a neighbour table")
         table = table if table.dim() == 3 else table.unsqueeze(0)
         clouds, nodes, k = table.shape
         first = torch.arange(clouds, device=table.device) * nodes
         rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
-        neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes, clouds)
+        neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes, max(1, clouds))
         neighbors.__dict__["has_isolated"] = k == 0 and nodes > 0  # known without looking
         return neighbors
 
@@ -73,15 +74,15 @@ class Neighbors:
             ValueError: If the shape is not (2, E) or an index lies outside the nodes.
         """
         if edge_index.dim() != 2 or edge_index.size(0) != 2:
-            raise ValueError(f"an edge index has shape (2, E), got {tuple(edge_index.shape)}")
+            raise ValueError(
+                f"an edge index has shape (2, E), got {tuple(edge_index.shape)}; the neighbour table of one "
+                "cloud goes with its points as dense clouds: x[None], table[None]"
+            )
+        edge_index = _integers(edge_index, "an edge index")
         num_sources = num_targets if num_sources is None else num_sources
         source, target = edge_index if flow == "source_to_target" else edge_index.flip(0)
         for name, index, nodes in (("source", source, num_sources), ("target", target, num_targets)):
-            if index.numel() and not bool(((index >= 0) & (index < nodes)).all()):
-                low, high = int(index.min()), int(index.max())
-                raise ValueError(
-                    f"{name} indices must lie in [0, {nodes}), got {low} to {high}; does x hold all nodes?"
-                )
+            _check_range(index, nodes, f"{name} indices", "does x hold all nodes?")
         target, order = target.sort(stable=True)
         return cls(_pointers(target, num_targets), source[order], num_sources)
 
@@ -108,8 +109,8 @@ class Neighbors:
 
     @cached_property
     def has_isolated(self) -> bool:
-        """Whether some target has no neighbour at all."""
-        return bool((self.in_degree == 0).any())
+        """Whether some target has no neighbour at all; taken for granted where compiling cannot look."""
+        return torch.compiler.is_compiling() or bool((self.in_degree == 0).any())
 
     @cached_property
     def out_degree(self) -> Tensor:
@@ -128,13 +129,13 @@ def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighb
 
     Args:
         x: (B, N, C) features.
-        graph: (B, N, k) neighbour table, or the :class:`Neighbors` made of it.
+        graph: (B, N, k) neighbour table of indices within each cloud, or the :class:`Neighbors` made of it.
 
     Returns:
         Features (B·N, C) and the graph on B·N nodes.
 
     Raises:
-        ValueError: If table and features differ in clouds or points.
+        ValueError: If table and features differ in clouds or points, or an index lies outside its cloud.
     """
     if not isinstance(graph, Neighbors):
         if graph.shape[:-1] != x.shape[:-1]:
@@ -142,8 +143,23 @@ def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighb
                 f"dense clouds {tuple(x.shape)} need a (B, N, k) neighbour table, got {tuple(graph.shape)}; "
                 "an edge index goes with nodes (N, C)"
             )
+        _check_range(graph, x.size(1), "indices of a neighbour table", "they count within each cloud")
         graph = Neighbors.from_table(graph)
-    return x.reshape(-1, x.size(-1)), graph
+    return x.flatten(0, 1), graph
+
+
+def _integers(index: Tensor, what: str) -> Tensor:
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise ValueError(f"{what} holds integers, got {index.dtype}; convert it with .long()")
+    return index.long()
+
+
+def _check_range(index: Tensor, nodes: int, what: str, hint: str) -> None:
+    if torch.compiler.is_compiling() or not index.numel():  # a look at the values would break the graph
+        return
+    if not bool(((index >= 0) & (index < nodes)).all()):
+        low, high = int(index.min()), int(index.max())
+        raise ValueError(f"{what} must lie in [0, {nodes}), got {low} to {high}; {hint}")
 
 
 def _pointers(sorted_nodes: Tensor, nodes: int) -> Tensor:
