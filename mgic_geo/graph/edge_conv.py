@@ -92,13 +92,13 @@ class EdgeConv(nn.Module):
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
         self._check(source, target)
-        if isinstance(edge_index, Neighbors):
+        if not isinstance(edge_index, Neighbors):
+            neighbors = Neighbors.from_edge_index(edge_index, target.size(0), source.size(0), self.flow)
+        elif (edge_index.num_sources, edge_index.num_targets) == (source.size(0), target.size(0)):
             neighbors = edge_index
         else:
-            neighbors = Neighbors.from_edge_index(edge_index, target.size(0), source.size(0), self.flow)
-        if (neighbors.num_sources, neighbors.num_targets) != (source.size(0), target.size(0)):
             raise ValueError(
-                f"the graph has {neighbors.num_sources} source and {neighbors.num_targets} target nodes, "
+                f"the graph has {edge_index.num_sources} source and {edge_index.num_targets} target nodes, "
                 f"but x has {source.size(0)} and {target.size(0)}"
             )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mgic_geo.graph import knn_backends
 
-__all__ = ["knn", "knn_graph", "knn_table"]
+__all__ = ["check_backend", "check_k", "knn", "knn_graph", "knn_table"]
 
 # Up to this dimension squared differences are summed coordinate by coordinate: no cancellation, and on
 # CPU hardly slower than a matrix product that short.
@@ -46,7 +46,8 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Tensor:
     """
     if x.dim() not in (2, 3):
         raise ValueError(f"points have shape (B, N, C) or (N, C), got {tuple(x.shape)}")
-    _check_k(k)
+    check_k(k)
+    check_backend(backend)
     if k > x.size(-2):
         raise ValueError(f"k={k} neighbours (self included) asked of a cloud of {x.size(-2)} points; lower k")
     table = _neighbors(x.unsqueeze(0) if x.dim() == 2 else x, k, loop=True, backend=backend)
@@ -110,7 +111,8 @@ def knn_table(
     """
     if x.dim() != 2:
         raise ValueError(f"nodes have shape (N, C), got {tuple(x.shape)}; knn takes dense (B, N, C) batches")
-    _check_k(k)
+    check_k(k)
+    check_backend(backend)
     sizes = _cloud_sizes(x, batch, batch_size)
     needed = k if loop else k + 1
     for cloud, size in enumerate(sizes):
@@ -132,9 +134,17 @@ def knn_table(
     return torch.cat(tables) if tables else torch.empty(0, k, dtype=torch.long, device=x.device)
 
 
-def _check_k(k: int) -> None:
+def check_k(k: int) -> None:
+    """Raise ``ValueError`` unless ``k`` is a number of neighbours."""
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k must be an integer of at least 1, got {k!r}")
+
+
+def check_backend(backend: str) -> None:
+    """Raise ``ValueError`` unless ``backend`` is known, installed or not."""
+    if backend not in ("auto", "torch", *knn_backends.BACKENDS):
+        known = ", ".join(map(repr, ("auto", "torch", *knn_backends.BACKENDS)))
+        raise ValueError(f"backend must be one of {known}, got {backend!r}")
 
 
 def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> list[int]:
@@ -142,6 +152,10 @@ def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> lis
         return [x.size(0)]
     if batch.shape != x.shape[:1]:
         raise ValueError(f"batch needs one cloud index a node: {x.size(0)} nodes, shape {tuple(batch.shape)}")
+    if batch.dtype not in (torch.int64, torch.int32) or (batch.numel() and int(batch.amin()) < 0):
+        raise ValueError(
+            f"batch holds cloud indices of 0 or more as int64, got {batch.dtype} {batch[:5].tolist()} …"
+        )
     if batch.numel() and bool((batch.diff() < 0).any()):
         raise ValueError(
             "batch must be ascending (the nodes of a cloud together); sort x and batch first: "

@@ -14,7 +14,7 @@ from torch_geometric.nn.resolver import activation_resolver
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped import grouped, resolve_conv
-from mgic_geo.graph.knn import knn, knn_table
+from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
 from mgic_geo.graph.neighbors import Neighbors, flatten_clouds
 
 __all__ = ["MGICDynamicEdgeConv", "MGICGraphConv"]
@@ -142,6 +142,8 @@ class MGICDynamicEdgeConv(MGICGraphConv):
         self, in_channels: int, out_channels: int, k: int, backend: str = "auto", **kwargs: Any
     ) -> None:
         super().__init__(in_channels, out_channels, conv=EdgeConv, **kwargs)
+        check_k(k)
+        check_backend(backend)
         self.k, self.backend = k, backend
 
     def forward(self, x: Tensor, batch: Tensor | None = None) -> Tensor:  # type: ignore[override]

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = ["Neighbors", "flatten_clouds"]
+
+
+class _kept:
+    """A property computed once; functools' own takes a lock in Python 3.11, and torch.compile none."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self.make, self.__doc__ = make, make.__doc__
+
+    def __get__(self, graph: Any, owner: type) -> Any:
+        if graph is None:
+            return self
+        name = self.make.__name__
+        if name not in graph.kept:
+            graph.kept[name] = self.make(graph)
+        return graph.kept[name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +45,7 @@ class Neighbors:
     col: Tensor
     num_sources: int
     clouds: int = 1
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_table(cls, table: Tensor) -> Neighbors:
@@ -51,7 +68,7 @@ class Neighbors:
         first = torch.arange(clouds, device=table.device) * nodes
         rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
         neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes, max(1, clouds))
-        neighbors.__dict__["has_isolated"] = k == 0 and nodes > 0  # known without looking
+        neighbors.kept["has_isolated"] = k == 0 and nodes > 0  # known without looking
         return neighbors
 
     @classmethod
@@ -91,33 +108,33 @@ class Neighbors:
         """Number N of nodes that gather."""
         return self.rowptr.numel() - 1
 
-    @cached_property
+    @_kept
     def row(self) -> Tensor:
         """(E,) target node of each edge, ascending."""
         nodes = torch.arange(self.num_targets, device=self.col.device)
         return nodes.repeat_interleave(self.in_degree, output_size=self.col.numel())
 
-    @cached_property
+    @_kept
     def edge_index(self) -> Tensor:
         """(2, E) the graph as PyG's edge index, sources in row 0."""
         return torch.stack([self.col, self.row])
 
-    @cached_property
+    @_kept
     def in_degree(self) -> Tensor:
         """(N,) how many neighbours each target gathers from."""
         return self.rowptr.diff()
 
-    @cached_property
+    @_kept
     def has_isolated(self) -> bool:
         """Whether some target has no neighbour at all; taken for granted where compiling cannot look."""
         return torch.compiler.is_compiling() or bool((self.in_degree == 0).any())
 
-    @cached_property
+    @_kept
     def out_degree(self) -> Tensor:
         """(num_sources,) how many targets gather from each source."""
-        return torch.bincount(self.col, minlength=self.num_sources)
+        return _count(self.col, self.num_sources)
 
-    @cached_property
+    @_kept
     def transposed(self) -> Neighbors:
         """The graph with all edges turned round."""
         source, order = self.col.sort(stable=True)
@@ -162,6 +179,11 @@ def _check_range(index: Tensor, nodes: int, what: str, hint: str) -> None:
         raise ValueError(f"{what} must lie in [0, {nodes}), got {low} to {high}; {hint}")
 
 
+def _count(index: Tensor, nodes: int) -> Tensor:
+    # As bincount, whose length depends on the values, which export cannot follow.
+    return index.new_zeros(nodes).scatter_add_(0, index, torch.ones_like(index))
+
+
 def _pointers(sorted_nodes: Tensor, nodes: int) -> Tensor:
-    counts = torch.bincount(sorted_nodes, minlength=nodes)
+    counts = _count(sorted_nodes, nodes)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
