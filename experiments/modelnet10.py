@@ -14,6 +14,7 @@ of the hardest clouds. Test clouds are classified once, after the last epoch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +87,12 @@ class Config(OptimizerConfig, RunConfig):
     """Share of the training clouds kept aside to draw a validation curve."""
     skip_corrupt: bool = False
     """Leave meshes out that cannot be read, instead of stopping and naming them."""
-    scale: bool = True
-    """Augmentation: stretch each axis by its own factor in 2/3 … 3/2."""
-    shift: bool = True
-    """Augmentation: shift by up to 0.2 along each axis."""
-    jitter: bool = True
-    """Augmentation: move each point a little, by a normal with standard deviation 0.01."""
+    scale: float = 1.25
+    """Augmentation: stretch each axis by its own factor in 1/scale … scale; 1 for none. DGCNN's is 1.5."""
+    shift: float = 0.0
+    """Augmentation: shift by up to this along each axis. DGCNN's is 0.2."""
+    jitter: float = 0.0
+    """Augmentation: move each point by a normal of this standard deviation, such as 0.01."""
     rotate: bool = False
     """Augmentation: turn about the up axis. Off because ModelNet's shapes stand aligned."""
     point_dropout: float = 0.0
@@ -107,9 +108,9 @@ class Config(OptimizerConfig, RunConfig):
     def augment(self) -> Augment:
         """Return the augmentation that the switches ask for."""
         return Augment(
-            scale=(2 / 3, 3 / 2) if self.scale else None,
-            shift=0.2 * self.shift,
-            jitter=0.01 * self.jitter,
+            scale=(1 / self.scale, self.scale) if self.scale > 1 else None,
+            shift=self.shift,
+            jitter=self.jitter,
             rotate=self.rotate,
             dropout=self.point_dropout,
         )
@@ -120,6 +121,9 @@ class Config(OptimizerConfig, RunConfig):
         for name in ("group_size", "coarse_size", "k", "points"):
             if getattr(self, name) < 1:
                 found.append(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more")
+        for name, low in (("scale", 1), ("shift", 0), ("jitter", 0)):
+            if not low <= getattr(self, name) < math.inf:
+                found.append(f"--{name} is {getattr(self, name)}; give {low} (off) or more")
         for name in ("dropout", "point_dropout", "val_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more, under 1")

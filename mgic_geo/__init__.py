@@ -3,9 +3,11 @@
 import warnings as _warnings
 
 with _warnings.catch_warnings():
-    # torch-geometric 2.8 calls torch.jit.script while it is imported, which newer torch deprecates: no news
-    # that a user of this package could act on.
-    _warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+    # While torch-geometric 2.8 is imported it calls torch.jit.script, which newer torch deprecates, and calls
+    # torch-cluster, our optional backend, unnecessary: no news that a user of this package could act on.
+    _warnings.filterwarnings(
+        "ignore", "`torch.jit.script` is deprecated|'torch-cluster' is no longer necessary"
+    )
     import torch_geometric.nn as _pyg  # noqa: F401
 
 from mgic_geo.complexity import complexity as complexity

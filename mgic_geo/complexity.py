@@ -58,13 +58,14 @@ def complexity(model: nn.Module, *inputs: Any) -> Complexity:
     Returns:
         Totals and a table per module.
     """
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     try:
         with torch.no_grad(), counter:
             model.eval()(*inputs)
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
     root = type(model).__name__
 

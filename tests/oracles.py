@@ -1,5 +1,7 @@
 """Slow, obvious twins of what the package computes fast, and what tests share to compare them."""
 
+import copy
+
 import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
@@ -50,6 +52,55 @@ def pyg_edge_conv(conv: nn.Module) -> pyg.EdgeConv:
     if conv.norm is not None:
         twin.nn[1].load_state_dict(conv.norm.state_dict())
     return twin.train(conv.training)
+
+
+def dgcnn(model: nn.Module, clouds: Tensor) -> Tensor:
+    """A DGCNN in evaluation mode, cloud by cloud: all distances, PyG's EdgeConv, explicit pooling."""
+    logits = []
+    for cloud in clouds:
+        x, outputs = cloud, []
+        for block in model.blocks:
+            neighbor = nearest(x, model.k)
+            target = torch.arange(len(x)).repeat_interleave(model.k)
+            graph = torch.stack([neighbor.flatten(), target])
+            if hasattr(block, "cycle"):
+                x = _mgic_block(block, x, graph)
+            else:
+                x = pyg_edge_conv(block.conv)(x, graph)
+            outputs.append(x)
+        mapped = torch.cat(outputs, dim=1) @ model.embed[0].weight.T
+        embedded = nn.functional.leaky_relu(model.embed[1](mapped), 0.2)
+        x = torch.cat([embedded.max(0).values, embedded.mean(0)]).unsqueeze(0)
+        for start in range(0, len(model.hidden), 4):
+            linear, norm = model.hidden[start : start + 2]
+            x = nn.functional.leaky_relu(norm(x @ linear.weight.T), 0.2)
+        logits.append(model.classifier(x))
+    return torch.cat(logits)
+
+
+def _mgic_block(layer: nn.Module, x: Tensor, graph: Tensor) -> Tensor:
+    """A MGICGraphConv around EdgeConv, with one small PyG layer for each group of each level."""
+    if not isinstance(layer.shortcut, nn.Identity):
+        x = grouped_map(x, layer.shortcut.weight, None, layer.shortcut.groups)
+
+    class Level(nn.Module):
+        def __init__(self, block: nn.Module) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, x: Tensor) -> Tensor:
+            conv = self.block.conv
+            groups = getattr(conv, "groups", 1)
+            parts = []
+            for part, weight in zip(x.chunk(groups, 1), conv.lin.weight.chunk(groups), strict=True):
+                small = pyg.EdgeConv(nn.Linear(2 * part.size(1), len(weight), bias=False)).to(x.dtype)
+                small.nn.weight = nn.Parameter(weight)
+                parts.append(small(part, graph))
+            return x + nn.functional.leaky_relu(self.block.norm(torch.cat(parts, 1)), 0.2)
+
+    cycle = copy.copy(layer.cycle)
+    cycle._modules = dict(cycle._modules, blocks=nn.ModuleList(Level(block) for block in layer.cycle.blocks))
+    return v_cycle(cycle, x)
 
 
 def v_cycle(block: nn.Module, x: Tensor) -> Tensor:

@@ -49,7 +49,11 @@ def test_a_whole_network():
     assert counted.modules["blocks"][1] == sum(counted.modules[f"blocks.{i}"][1] for i in range(4)) > 0
     graphs = 64**2 * (3 + 64 + 64 + 128 + 4)
     assert counted.multiply_adds == inside + graphs
+    assert all(module.training for module in model.modules())
+    frozen = model.blocks[0].eval()
+    complexity(model, torch.randn(1, 64, 3))
     assert model.training
+    assert not frozen.training
     table = str(counted)
     assert "blocks.3" in table
     assert f"{counted.multiply_adds:,}" in table

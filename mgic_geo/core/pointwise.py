@@ -32,13 +32,16 @@ class GroupedLinear(nn.Module):
         - output: the same with ``out_channels``.
 
     Raises:
-        ValueError: If ``groups`` does not divide both widths, or on an input of another width.
+        ValueError: On a width below 1, if ``groups`` does not divide both, or on an input of another shape.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, groups: int = 1, bias: bool = False, channel_dim: int = -1
     ) -> None:
         super().__init__()
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}; no width is inferred")
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups must divide both widths, got groups={groups}, in_channels={in_channels}, "
@@ -68,6 +71,10 @@ class GroupedLinear(nn.Module):
             )
         if self.channel_dim == -1:
             return grouped_linear(x, self.weight, self.bias, self.groups)
+        if not 3 <= x.dim() <= 5:
+            raise ValueError(
+                f"channel_dim=1 takes (B, C, ...) of 3 to 5 dimensions, got shape {tuple(x.shape)}"
+            )
         weight = self.weight.view(*self.weight.shape, *[1] * (x.dim() - 2))
         convolution = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
         return convolution(x, weight, self.bias, groups=self.groups)
@@ -97,7 +104,8 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups
     if rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.bfloat16) and rows.size(0) > 0:
         # oneDNN's 1×1 convolution reads rows as channels-last pixels: 2 to 4 times faster here, forward
         # and backward, than matrix products, grouped or not; a batch dimension helps its weight gradient.
-        batch = math.gcd(rows.size(0), 16)
+        # Compiled code keeps a number of rows that may vary, so it leaves that out.
+        batch = 1 if torch.compiler.is_compiling() else math.gcd(rows.size(0), 16)
         pixels = rows.view(batch, 1, -1, in_channels).permute(0, 3, 1, 2)
         out = F.conv2d(pixels, weight[:, :, None, None], bias, groups=groups).permute(0, 2, 3, 1)
     elif groups == 1:

@@ -6,3 +6,4 @@ from mgic_geo.graph.knn import knn as knn
 from mgic_geo.graph.knn import knn_graph as knn_graph
 from mgic_geo.graph.mgic_conv import MGICDynamicEdgeConv as MGICDynamicEdgeConv
 from mgic_geo.graph.mgic_conv import MGICGraphConv as MGICGraphConv
+from mgic_geo.graph.neighbors import Neighbors as Neighbors

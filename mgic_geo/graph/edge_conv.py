@@ -49,8 +49,8 @@ class EdgeConv(nn.Module):
         - output: (N, out_channels), zero at nodes without neighbours; (B, N, out_channels) for clouds.
 
     Raises:
-        ValueError: On an activation that is not monotone, an unknown ``norm`` or ``flow``, or a graph that
-            does not fit ``x``.
+        ValueError: On an activation that is not monotone, an unknown ``norm`` or ``flow``, an ``x`` of
+            another width or of integers, or a graph that does not fit ``x``.
     """
 
     def __init__(
@@ -91,10 +91,16 @@ class EdgeConv(nn.Module):
         if isinstance(x, Tensor) and x.dim() == 3:
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        if isinstance(edge_index, Neighbors):
+        self._check(source, target)
+        if not isinstance(edge_index, Neighbors):
+            neighbors = Neighbors.from_edge_index(edge_index, target.size(0), source.size(0), self.flow)
+        elif (edge_index.num_sources, edge_index.num_targets) == (source.size(0), target.size(0)):
             neighbors = edge_index
         else:
-            neighbors = Neighbors.from_edge_index(edge_index, target.size(0), source.size(0), self.flow)
+            raise ValueError(
+                f"the graph has {edge_index.num_sources} source and {edge_index.num_targets} target nodes, "
+                f"but x has {source.size(0)} and {target.size(0)}"
+            )
 
         # A channel with a negative scale is computed with its sign turned: its minimum is a maximum then.
         sign = _sign(self.norm.weight) if self.norm is not None else torch.ones_like(self.lin.weight[:, 0])
@@ -115,6 +121,14 @@ class EdgeConv(nn.Module):
         if neighbors.has_isolated:
             out = out * (neighbors.in_degree > 0).unsqueeze(1)
         return out.view(*shape, self.out_channels)
+
+    def _check(self, source: Tensor, target: Tensor) -> None:
+        for x in (source, target):
+            if x.size(-1) != self.in_channels or not x.is_floating_point():
+                raise ValueError(
+                    f"x needs in_channels={self.in_channels} floating-point channels, "
+                    f"got shape {tuple(x.shape)} of {x.dtype}"
+                )
 
     def __repr__(self) -> str:
         groups = f", groups={self.groups}" if self.groups > 1 else ""

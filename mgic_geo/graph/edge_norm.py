@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.graph.reduce import neighbor_sum
@@ -30,19 +30,21 @@ def edge_batch_norm(
         (N, C) normalised maxima.
 
     Raises:
-        ValueError: In training on fewer than 2 edges.
+        ValueError: In training on fewer than 2 edges, or with a ``SyncBatchNorm`` among several processes.
     """
     dtype, out, u, v = out.dtype, _full(out), _full(u), _full(v)
+    degree = neighbors.in_degree.unsqueeze(1).to(u.dtype)
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        mean, var = _edge_moments(u, v, neighbors)
+        _refuse_sync(norm)
+        mean, var, total = _edge_moments(u, v, degree, neighbors)
         if norm.training and norm.track_running_stats:
             _update_running(norm, sign * mean.detach(), var.detach(), neighbors.col.numel())
     else:
         mean, var = sign * norm.running_mean, norm.running_var
-    if torch.is_grad_enabled() and bool((norm.weight == 0).any()):
+        total = neighbor_sum(v, neighbors) if torch.is_grad_enabled() else None
+    if total is not None and torch.is_grad_enabled():
         # All neighbours tie where the scale is zero; its gradient is that of their mean, as PyG's.
-        tie = u + neighbor_sum(v, neighbors) / neighbors.in_degree.clamp(min=1).unsqueeze(1)
-        out = torch.where(norm.weight == 0, tie, out)
+        out = torch.where(norm.weight == 0, u + total / degree.clamp(min=1), out)
     scale = sign * norm.weight * torch.rsqrt(var + norm.eps)
     return ((out - mean) * scale + norm.bias).to(dtype)
 
@@ -52,19 +54,32 @@ def _full(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _edge_moments(u: Tensor, v: Tensor, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance per channel of u_i + v_j over all edges, from centred node values."""
+def _refuse_sync(norm: nn.Module) -> None:
+    ranks = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    if isinstance(norm, nn.SyncBatchNorm) and ranks > 1:
+        raise ValueError(
+            f"EdgeConv normalises over its own edges and shares no statistics between the {ranks} processes; "
+            "leave its norm out of convert_sync_batchnorm (sync_batchnorm=False in Lightning)"
+        )
+
+
+def _edge_moments(
+    u: Tensor, v: Tensor, in_degree: Tensor, neighbors: Neighbors
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and (biased) variance per channel of u_i + v_j over all edges, and the sum of v_j of each node.
+
+    From centred node values, since squares of what has a common part would cancel.
+    """
     edges = neighbors.col.numel()
     if edges < 2:
         raise ValueError(f"batch normalisation over edges needs at least 2 edges in training, got {edges}")
-    in_degree = neighbors.in_degree.unsqueeze(1).to(u.dtype)
     out_degree = neighbors.out_degree.unsqueeze(1).to(v.dtype)
     mean_u = (in_degree * u).sum(0) / edges
     mean_v = (out_degree * v).sum(0) / edges
     u, v = u - mean_u, v - mean_v
-    cross = (u * neighbor_sum(v, neighbors)).sum(0)
-    var = ((in_degree * u * u).sum(0) + 2 * cross + (out_degree * v * v).sum(0)) / edges
-    return mean_u + mean_v, var.clamp(min=0)
+    total = neighbor_sum(v, neighbors)
+    var = ((in_degree * u * u).sum(0) + 2 * (u * total).sum(0) + (out_degree * v * v).sum(0)) / edges
+    return mean_u + mean_v, var.clamp(min=0), total + in_degree * mean_v
 
 
 @torch.no_grad()

@@ -13,16 +13,39 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric.nn import MLP, GATv2Conv, GCNConv, GINConv, GraphConv, SAGEConv
 from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.nn.inits import reset
 
 from mgic_geo.core.pointwise import GroupedLinear
 from mgic_geo.graph.edge_conv import EdgeConv
 
-__all__ = ["GroupedConv", "grouped"]
+__all__ = ["GroupedConv", "grouped", "resolve_conv"]
 
 Builder = Callable[..., nn.Module]
+
+
+def resolve_conv(conv: str | Builder) -> Builder:
+    """A layer class from its name: ``"edge"`` for :class:`EdgeConv`, or a name of ``torch_geometric.nn``.
+
+    A class is returned as it is, but for PyG's own EdgeConv, in whose place :class:`EdgeConv` serves.
+
+    Raises:
+        ValueError: If no layer has that name.
+    """
+    if conv in ("edge", "EdgeConv") or conv is pyg.EdgeConv:
+        return EdgeConv
+    if not isinstance(conv, str):
+        return conv
+    layer = getattr(pyg, conv, None)
+    if not (isinstance(layer, type) and issubclass(layer, pyg.MessagePassing)):
+        raise ValueError(
+            f"a layer is 'edge', or the name of a message-passing layer of torch_geometric.nn such as "
+            f"'SAGEConv', got {conv!r}"
+        )
+    return layer
 
 
 def grouped(conv: Builder, groups: int) -> Builder:
@@ -77,8 +100,7 @@ class GroupedConv(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw every group's weights anew."""
-        for conv in self.convs:
-            conv.reset_parameters()  # type: ignore[operator]
+        reset(self.convs)
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """As the layer's own; ``x`` is (N, in_channels) or, where the layer allows it, a pair."""

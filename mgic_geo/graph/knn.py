@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from mgic_geo.graph import knn_backends
 
-__all__ = ["knn", "knn_graph", "knn_table"]
+__all__ = ["check_backend", "check_k", "knn", "knn_graph", "knn_table"]
 
 # Up to this dimension squared differences are summed coordinate by coordinate: no cancellation, and on
 # CPU hardly slower than a matrix product that short.
@@ -25,8 +26,8 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Tensor:
 
     Distances are Euclidean. Above four dimensions they come from
     :math:`|x_j|^2 - 2 x_i \cdot x_j` on centred points; the rows in which rounding could have changed who
-    is among the k are found by the gap to the next point and redone from differences, so the result is
-    that of differences in float32 (float64 for float64 input).
+    is among the k, or in what order, are found by the gaps between the distances and redone from
+    differences, so the result is that of differences in float32 (float64 for float64 input).
 
     Args:
         x: (B, N, C) points or features, or (N, C) for one cloud.
@@ -45,7 +46,8 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Tensor:
     """
     if x.dim() not in (2, 3):
         raise ValueError(f"points have shape (B, N, C) or (N, C), got {tuple(x.shape)}")
-    _check_k(k)
+    check_k(k)
+    check_backend(backend)
     if k > x.size(-2):
         raise ValueError(f"k={k} neighbours (self included) asked of a cloud of {x.size(-2)} points; lower k")
     table = _neighbors(x.unsqueeze(0) if x.dim() == 2 else x, k, loop=True, backend=backend)
@@ -87,7 +89,7 @@ def knn_graph(
     if flow not in ("source_to_target", "target_to_source"):
         raise ValueError(f"flow must be 'source_to_target' or 'target_to_source', got {flow!r}")
     if cosine:
-        x = torch.nn.functional.normalize(x, dim=-1)
+        x = torch.nn.functional.normalize(_at_least_float32(x), dim=-1)
     neighbor = knn_table(x, k, batch, loop=loop, batch_size=batch_size, backend=backend).flatten()
     node = torch.arange(x.size(0), device=x.device).repeat_interleave(k)
     return torch.stack([neighbor, node] if flow == "source_to_target" else [node, neighbor])
@@ -109,7 +111,8 @@ def knn_table(
     """
     if x.dim() != 2:
         raise ValueError(f"nodes have shape (N, C), got {tuple(x.shape)}; knn takes dense (B, N, C) batches")
-    _check_k(k)
+    check_k(k)
+    check_backend(backend)
     sizes = _cloud_sizes(x, batch, batch_size)
     needed = k if loop else k + 1
     for cloud, size in enumerate(sizes):
@@ -131,9 +134,17 @@ def knn_table(
     return torch.cat(tables) if tables else torch.empty(0, k, dtype=torch.long, device=x.device)
 
 
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+def check_k(k: int) -> None:
+    """Raise ``ValueError`` unless ``k`` is a number of neighbours."""
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k must be an integer of at least 1, got {k!r}")
+
+
+def check_backend(backend: str) -> None:
+    """Raise ``ValueError`` unless ``backend`` is known, installed or not."""
+    if backend not in ("auto", "torch", *knn_backends.BACKENDS):
+        known = ", ".join(map(repr, ("auto", "torch", *knn_backends.BACKENDS)))
+        raise ValueError(f"backend must be one of {known}, got {backend!r}")
 
 
 def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> list[int]:
@@ -141,6 +152,10 @@ def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> lis
         return [x.size(0)]
     if batch.shape != x.shape[:1]:
         raise ValueError(f"batch needs one cloud index a node: {x.size(0)} nodes, shape {tuple(batch.shape)}")
+    if batch.dtype not in (torch.int64, torch.int32) or (batch.numel() and int(batch.amin()) < 0):
+        raise ValueError(
+            f"batch holds cloud indices of 0 or more as int64, got {batch.dtype} {batch[:5].tolist()} …"
+        )
     if batch.numel() and bool((batch.diff() < 0).any()):
         raise ValueError(
             "batch must be ascending (the nodes of a cloud together); sort x and batch first: "
@@ -155,11 +170,15 @@ def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> lis
 @torch.no_grad()
 def _neighbors(x: Tensor, k: int, loop: bool, backend: str) -> Tensor:
     """(B, N, C) to (B, N, k), by the chosen backend."""
-    points = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    points = _at_least_float32(x.detach())
     if backend in ("auto", "torch"):
         return _knn(points, k, loop)
     _square_norms(points)  # the compiled packages do not check
     return knn_backends.neighbors(points, k, loop, backend)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 @torch.library.custom_op("mgic_geo::knn", mutates_args=())
@@ -174,7 +193,7 @@ def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
     rows = max(1, min(points, chunk // points))
     together = max(1, chunk // (rows * points)) if rows == points else 1
     buffer = x.new_empty(min(together, clouds) * rows * points)
-    with _full_precision(x.device.type):
+    with nullcontext() if direct else _full_precision(x.device.type):
         for first in range(0, clouds, together):
             cloud, norm = centred[first : first + together], norms[first : first + together]
             for start in range(0, points, rows):
@@ -186,9 +205,9 @@ def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
                     torch.baddbmm(norm.unsqueeze(1), query, cloud.transpose(1, 2), alpha=-2, out=distance)
                 distance.diagonal(start, 1, 2).fill_(-torch.inf if loop else torch.inf)
                 value, index = distance.topk(keep, largest=False)
-                if not direct and keep > k:
-                    unclear = _unclear(value, norm[:, start : start + rows], k, channels)
-                    _redo(x[first : first + together], start, unclear, index, loop)
+                if not direct:
+                    near = norm[:, start : start + rows]
+                    _settle(x[first : first + together], start, distance, near, value, index, k, loop)
                 table[first : first + together, start : start + rows] = index[..., :k]
     return table
 
@@ -222,33 +241,73 @@ def _squared_differences(query: Tensor, cloud: Tensor, out: Tensor) -> None:
         out.addcmul_(difference, difference)
 
 
-def _unclear(value: Tensor, norm: Tensor, k: int, channels: int) -> Tensor:
-    """(U, 2) cloud and row of those whose cut after k of the sorted ``value`` rounding may have moved.
+def _settle(
+    clouds: Tensor,
+    start: int,
+    distance: Tensor,
+    norm: Tensor,
+    value: Tensor,
+    index: Tensor,
+    k: int,
+    loop: bool,
+) -> None:
+    """Choose again, by differences of the points as given, where rounding could have decided.
 
-    ``value`` is |x_j|² - 2 x_i·x_j, so a point within reach d of x_i has |x_j| <= |x_i| + d, and rounding
-    moves its value by less than 1.5 · eps · sqrt(C) · (|x_i| + d)² (the largest seen was 1.2).
+    The sorted ``value`` is |x_j|² - 2 x_i·x_j, so a point within reach d of x_i has |x_j| <= |x_i| + d, and
+    rounding moves its value by less than 1.5 · eps · sqrt(C) · (|x_i| + d)² (the largest seen was 1.2).
+
+    Args:
+        clouds: (B, N, C) the points as given.
+        start: Place of the first query in its cloud.
+        distance: (B, R, N) all values of the queries; overwritten.
+        norm: (B, R) squared norms of the queries.
+        value: (B, R, K) the least values, ascending, those of k neighbours and, where there is one, the next.
+        index: (B, R, K) their points; corrected in place.
+        k: Number of neighbours.
+        loop: Whether a point is its own first neighbour.
     """
     reach = (value[..., k - 1] + norm).clamp(min=0).sqrt()
-    noise = 1.5 * torch.finfo(value.dtype).eps * channels**0.5 * (norm.sqrt() + reach).square()
-    return (value[..., k] - value[..., k - 1] <= 2 * noise).nonzero()
-
-
-def _redo(clouds: Tensor, start: int, unclear: Tensor, index: Tensor, loop: bool) -> None:
-    """Choose the neighbours of the unclear rows again, by differences of the points as given."""
-    for b in unclear[:, 0].unique().tolist():
-        row = unclear[unclear[:, 0] == b, 1]
-        exact = torch.cdist(clouds[b, start + row], clouds[b], compute_mode="donot_use_mm_for_euclid_dist")
-        exact[torch.arange(len(row), device=row.device), start + row] = -torch.inf if loop else torch.inf
-        index[b, row] = exact.topk(index.size(-1), largest=False).indices
+    noise = 1.5 * torch.finfo(value.dtype).eps * clouds.size(-1) ** 0.5 * (norm.sqrt() + reach).square()
+    cloud, row = (value.diff(dim=-1) <= 2 * noise.unsqueeze(-1)).any(-1).nonzero(as_tuple=True)
+    few = min(4 * value.size(-1), clouds.size(1))
+    candidate_value, candidate = distance[cloud, row].topk(few, largest=False)
+    exact = (clouds[cloud.unsqueeze(1), candidate] - clouds[cloud, start + row].unsqueeze(1)).square().sum(-1)
+    itself = -torch.inf if loop else torch.inf
+    exact = exact.masked_fill(candidate == (start + row).unsqueeze(1), itself)
+    exact, order = exact.sort(dim=-1, stable=True)
+    index[cloud, row] = candidate.gather(1, order[:, : index.size(-1)])
+    # Behind the last candidate nothing is nearer than the k-th, unless rounding hid it.
+    last, kth, doubt = candidate_value[:, -1] + norm[cloud, row], exact[:, k - 1], noise[cloud, row]
+    open_ = (
+        (kth > 0) & (kth > last - doubt) if few < clouds.size(1) else torch.zeros_like(kth, dtype=torch.bool)
+    )
+    for b in cloud[open_].unique().tolist():
+        rest = row[open_ & (cloud == b)]
+        full = torch.cdist(clouds[b, start + rest], clouds[b], compute_mode="donot_use_mm_for_euclid_dist")
+        full[torch.arange(len(rest), device=rest.device), start + rest] = itself
+        index[b, rest] = full.topk(index.size(-1), largest=False).indices
 
 
 @contextmanager
 def _full_precision(device: str) -> Iterator[None]:
     """No autocast, no TF32 or bfloat16 inside matrix products, whatever the user has set."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    with torch.autocast(device, enabled=False):
+        products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+        if hasattr(
+            products[0], "fp32_precision"
+        ):  # torch 2.9 and newer; it forbids mixing with the older way
+            before = [product.fp32_precision for product in products]
+            try:
+                for product in products:
+                    product.fp32_precision = "ieee"
+                yield
+            finally:
+                for product, precision in zip(products, before, strict=True):
+                    product.fp32_precision = precision
+        else:
+            precision = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(precision)

@@ -7,7 +7,9 @@ import importlib.util
 import torch
 from torch import Tensor
 
-__all__ = ["available", "neighbors"]
+__all__ = ["BACKENDS", "available", "neighbors"]
+
+BACKENDS = ("torch_cluster", "pyg_lib")
 
 _REMEDY = {
     "torch_cluster": "install the extra: pip install --no-build-isolation 'mgic-geo[cluster]' "
@@ -40,15 +42,12 @@ def neighbors(x: Tensor, k: int, loop: bool, backend: str) -> Tensor:
         (B, N, k) indices within each cloud.
 
     Raises:
-        ValueError: On an unknown backend.
         ImportError: If its package is missing, with the remedy.
     """
-    if backend not in _REMEDY:
-        raise ValueError(f"backend must be 'auto', 'torch', 'torch_cluster' or 'pyg_lib', got {backend!r}")
     if not available(backend):
         raise ImportError(f"backend={backend!r} is not installed: {_REMEDY[backend]}; or use backend='torch'")
     clouds, points, _ = x.shape
-    flat = x.reshape(clouds * points, -1)
+    flat = x.flatten(0, 1)
     # One more than asked: a point may be missing from its own row when more than k others coincide with it.
     keep = min(k + 1, points)
     pointers = torch.arange(clouds + 1, device=x.device) * points

@@ -8,17 +8,24 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
-from torch_geometric.nn.resolver import activation_resolver, normalization_resolver
+from torch_geometric.nn.inits import reset
+from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.grouped import grouped
-from mgic_geo.graph.knn import knn, knn_table
+from mgic_geo.graph.grouped import grouped, resolve_conv
+from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
 from mgic_geo.graph.neighbors import Neighbors, flatten_clouds
 
 __all__ = ["MGICDynamicEdgeConv", "MGICGraphConv"]
 
 Factory = Callable[[int], nn.Module]
+
+_NORMS: dict[str | None, Factory] = {
+    "batch_norm": nn.BatchNorm1d,
+    "layer_norm": nn.LayerNorm,
+    None: lambda width: nn.Identity(),
+}
 
 
 class MGICGraphConv(nn.Module):
@@ -32,20 +39,20 @@ class MGICGraphConv(nn.Module):
     Args:
         in_channels: Width of the input.
         out_channels: Width of the output.
-        conv: A PyG layer class, called as ``conv(width, width, **conv_kwargs)``. :class:`EdgeConv` runs
-            without its own normalisation and activation: those of the block follow it.
+        conv: A PyG layer, class or name, called as ``conv(width, width, **conv_kwargs)``. :class:`EdgeConv`
+            runs without its own normalisation and activation: those of the block follow it.
         group_size: Largest number of channels in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         act: Activation of the blocks: a name of PyG's resolver, a module without parameters, or None.
-        norm: Normalisation of blocks and corrections: a name of PyG's resolver, a factory
-            ``norm(width)``, or None.
+        norm: Normalisation of blocks and corrections: ``"batch_norm"``, ``"layer_norm"``, a factory
+            ``norm(width)`` of a module on (N, width), or None.
         min_levels: Coarsen at least this many times.
         transfer_init: ``"random"`` or ``"average"``, see :class:`mgic_geo.Restriction`.
         **conv_kwargs: Go to the layer of every level.
 
     Shapes:
         - x: (N, in_channels), edge_index: what the layer takes; more arguments are passed on;
-        - with ``conv=EdgeConv`` also dense clouds (B, N, in_channels) with a (B, N, k) neighbour table;
+        - also dense clouds (B, N, in_channels) with a (B, N, k) neighbour table;
         - output: like ``x`` with ``out_channels``.
 
     Raises:
@@ -56,7 +63,7 @@ class MGICGraphConv(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        conv: Callable[..., nn.Module] = SAGEConv,
+        conv: str | Callable[..., nn.Module] = SAGEConv,
         group_size: int = 16,
         coarse_size: int = 32,
         act: str | nn.Module | None = "relu",
@@ -66,6 +73,7 @@ class MGICGraphConv(nn.Module):
         **conv_kwargs: Any,
     ) -> None:
         super().__init__()
+        conv = resolve_conv(conv)
         self.in_channels, self.out_channels, self.conv_class = in_channels, out_channels, conv
         hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
         self.hierarchy = hierarchy
@@ -100,6 +108,9 @@ class MGICGraphConv(nn.Module):
             raise ValueError(f"x needs in_channels={self.in_channels} channels, got shape {tuple(x.shape)}")
         if x.dim() == 3:
             x, edge_index = flatten_clouds(x, edge_index)
+        if self.conv_class is not EdgeConv and isinstance(edge_index, Neighbors):
+            turn = self.flow == "target_to_source"
+            edge_index = edge_index.edge_index.flip(0) if turn else edge_index.edge_index
         elif self.conv_class is EdgeConv and not isinstance(edge_index, Neighbors):
             # Once for all levels.
             edge_index = Neighbors.from_edge_index(edge_index, x.size(0), flow=self.flow)
@@ -131,6 +142,8 @@ class MGICDynamicEdgeConv(MGICGraphConv):
         self, in_channels: int, out_channels: int, k: int, backend: str = "auto", **kwargs: Any
     ) -> None:
         super().__init__(in_channels, out_channels, conv=EdgeConv, **kwargs)
+        check_k(k)
+        check_backend(backend)
         self.k, self.backend = k, backend
 
     def forward(self, x: Tensor, batch: Tensor | None = None) -> Tensor:  # type: ignore[override]
@@ -147,9 +160,8 @@ class GraphBlock(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
-        self.conv.reset_parameters()  # type: ignore[operator]
-        if hasattr(self.norm, "reset_parameters"):
-            self.norm.reset_parameters()  # type: ignore[operator]
+        reset(self.conv)
+        reset(self.norm)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(N, width) to (N, width)."""
@@ -180,8 +192,11 @@ def _shortcut(in_channels: int, out_channels: int, group_size: int) -> nn.Module
 
 
 def _norm_factory(norm: str | Factory | None) -> Factory:
-    if norm is None:
-        return lambda width: nn.Identity()
-    if norm == "batch_norm":
-        return nn.BatchNorm1d
-    return norm if callable(norm) else lambda width: normalization_resolver(norm, width)
+    if callable(norm):
+        return norm
+    if norm not in _NORMS:
+        raise ValueError(
+            f"norm must be 'batch_norm', 'layer_norm', None or a factory norm(width), got {norm!r}; PyG's "
+            "other normalisations work on whole graphs, and a block is not told which node is in which graph"
+        )
+    return _NORMS[norm]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,22 @@ from torch import Tensor
 __all__ = ["Neighbors", "flatten_clouds"]
 
 
-@dataclass(frozen=True)
+class _kept:
+    """A property computed once; functools' own takes a lock in Python 3.11, and torch.compile none."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self.make, self.__doc__ = make, make.__doc__
+
+    def __get__(self, graph: Any, owner: type) -> Any:
+        if graph is None:
+            return self
+        name = self.make.__name__
+        if name not in graph.kept:
+            graph.kept[name] = self.make(graph)
+        return graph.kept[name]
+
+
+@dataclass(frozen=True, eq=False)
 class Neighbors:
     r"""In-neighbours of every target node, in compressed rows.
 
@@ -29,6 +45,7 @@ class Neighbors:
     col: Tensor
     num_sources: int
     clouds: int = 1
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_table(cls, table: Tensor) -> Neighbors:
@@ -45,12 +62,13 @@ class Neighbors:
         """
         if table.dim() not in (2, 3):
             raise ValueError(f"a neighbour table is (B, N, k) or (N, k), got shape {tuple(table.shape)}")
+        table = _integers(table, "a neighbour table")
         table = table if table.dim() == 3 else table.unsqueeze(0)
         clouds, nodes, k = table.shape
         first = torch.arange(clouds, device=table.device) * nodes
         rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
-        neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes, clouds)
-        neighbors.__dict__["has_isolated"] = k == 0 and nodes > 0  # known without looking
+        neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes, max(1, clouds))
+        neighbors.kept["has_isolated"] = k == 0 and nodes > 0  # known without looking
         return neighbors
 
     @classmethod
@@ -73,15 +91,15 @@ class Neighbors:
             ValueError: If the shape is not (2, E) or an index lies outside the nodes.
         """
         if edge_index.dim() != 2 or edge_index.size(0) != 2:
-            raise ValueError(f"an edge index has shape (2, E), got {tuple(edge_index.shape)}")
+            raise ValueError(
+                f"an edge index has shape (2, E), got {tuple(edge_index.shape)}; the neighbour table of one "
+                "cloud goes with its points as dense clouds: x[None], table[None]"
+            )
+        edge_index = _integers(edge_index, "an edge index")
         num_sources = num_targets if num_sources is None else num_sources
         source, target = edge_index if flow == "source_to_target" else edge_index.flip(0)
         for name, index, nodes in (("source", source, num_sources), ("target", target, num_targets)):
-            if index.numel() and not bool(((index >= 0) & (index < nodes)).all()):
-                low, high = int(index.min()), int(index.max())
-                raise ValueError(
-                    f"{name} indices must lie in [0, {nodes}), got {low} to {high}; does x hold all nodes?"
-                )
+            _check_range(index, nodes, f"{name} indices", "does x hold all nodes?")
         target, order = target.sort(stable=True)
         return cls(_pointers(target, num_targets), source[order], num_sources)
 
@@ -90,33 +108,33 @@ class Neighbors:
         """Number N of nodes that gather."""
         return self.rowptr.numel() - 1
 
-    @cached_property
+    @_kept
     def row(self) -> Tensor:
         """(E,) target node of each edge, ascending."""
         nodes = torch.arange(self.num_targets, device=self.col.device)
         return nodes.repeat_interleave(self.in_degree, output_size=self.col.numel())
 
-    @cached_property
+    @_kept
     def edge_index(self) -> Tensor:
         """(2, E) the graph as PyG's edge index, sources in row 0."""
         return torch.stack([self.col, self.row])
 
-    @cached_property
+    @_kept
     def in_degree(self) -> Tensor:
         """(N,) how many neighbours each target gathers from."""
         return self.rowptr.diff()
 
-    @cached_property
+    @_kept
     def has_isolated(self) -> bool:
-        """Whether some target has no neighbour at all."""
-        return bool((self.in_degree == 0).any())
+        """Whether some target has no neighbour at all; taken for granted where compiling cannot look."""
+        return torch.compiler.is_compiling() or bool((self.in_degree == 0).any())
 
-    @cached_property
+    @_kept
     def out_degree(self) -> Tensor:
         """(num_sources,) how many targets gather from each source."""
-        return torch.bincount(self.col, minlength=self.num_sources)
+        return _count(self.col, self.num_sources)
 
-    @cached_property
+    @_kept
     def transposed(self) -> Neighbors:
         """The graph with all edges turned round."""
         source, order = self.col.sort(stable=True)
@@ -128,13 +146,13 @@ def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighb
 
     Args:
         x: (B, N, C) features.
-        graph: (B, N, k) neighbour table, or the :class:`Neighbors` made of it.
+        graph: (B, N, k) neighbour table of indices within each cloud, or the :class:`Neighbors` made of it.
 
     Returns:
         Features (B·N, C) and the graph on B·N nodes.
 
     Raises:
-        ValueError: If table and features differ in clouds or points.
+        ValueError: If table and features differ in clouds or points, or an index lies outside its cloud.
     """
     if not isinstance(graph, Neighbors):
         if graph.shape[:-1] != x.shape[:-1]:
@@ -142,10 +160,30 @@ def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighb
                 f"dense clouds {tuple(x.shape)} need a (B, N, k) neighbour table, got {tuple(graph.shape)}; "
                 "an edge index goes with nodes (N, C)"
             )
+        _check_range(graph, x.size(1), "indices of a neighbour table", "they count within each cloud")
         graph = Neighbors.from_table(graph)
-    return x.reshape(-1, x.size(-1)), graph
+    return x.flatten(0, 1), graph
+
+
+def _integers(index: Tensor, what: str) -> Tensor:
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise ValueError(f"{what} holds integers, got {index.dtype}; convert it with .long()")
+    return index.long()
+
+
+def _check_range(index: Tensor, nodes: int, what: str, hint: str) -> None:
+    if torch.compiler.is_compiling() or not index.numel():  # a look at the values would break the graph
+        return
+    if not bool(((index >= 0) & (index < nodes)).all()):
+        low, high = int(index.min()), int(index.max())
+        raise ValueError(f"{what} must lie in [0, {nodes}), got {low} to {high}; {hint}")
+
+
+def _count(index: Tensor, nodes: int) -> Tensor:
+    # As bincount, whose length depends on the values, which export cannot follow.
+    return index.new_zeros(nodes).scatter_add_(0, index, torch.ones_like(index))
 
 
 def _pointers(sorted_nodes: Tensor, nodes: int) -> Tensor:
-    counts = torch.bincount(sorted_nodes, minlength=nodes)
+    counts = _count(sorted_nodes, nodes)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

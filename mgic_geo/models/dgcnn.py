@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import global_max_pool, global_mean_pool
@@ -15,7 +14,8 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import GroupedLinear
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.grouped import grouped
+from mgic_geo.graph.grouped import grouped, resolve_conv
+from mgic_geo.graph.knn import check_backend, check_k
 from mgic_geo.graph.mgic_conv import MGICGraphConv, dynamic_neighbors
 from mgic_geo.graph.neighbors import Neighbors
 
@@ -44,18 +44,21 @@ class DGCNN(nn.Module):
         group_size: Largest group of channels, :math:`s_g`, with ``conv="mgic"``.
         coarse_size: Largest width of the coarsest level, :math:`s_c`, with ``conv="mgic"``.
         wrapped: The layer that ``"mgic"`` wraps: ``"edge"`` or a PyG layer.
+        min_levels: Coarsen at least this many times, with ``conv="mgic"``.
+        transfer_init: ``"random"`` or ``"average"``, with ``conv="mgic"``; see :class:`mgic_geo.Restriction`.
         dropout: Probability of dropout behind each hidden layer.
         act: Activation; a name of PyG's resolver or a module. ``"leaky_relu"`` has DGCNN's slope of 0.2.
         backend: k-NN backend, see :func:`mgic_geo.knn`.
-        **conv_kwargs: Go to every message-passing layer.
+        **conv_kwargs: Go to every message-passing layer; ``flow`` is fixed by the k-NN graph.
 
     Shapes:
         - input: dense clouds (B, N, in_channels); or points (N, in_channels) with ascending ``batch`` (N,);
           or a PyG ``Data`` or ``Batch`` with ``pos`` and, where there are several clouds, ``batch``;
-        - output: logits (B, num_classes).
+        - output: logits (B, num_classes), a row for each cloud.
 
     Raises:
-        ValueError: On an unknown layer, or points of another width.
+        ValueError: On an unknown layer, impossible sizes, or points that are not (…, in_channels)
+            floating-point values; from a batch with an empty cloud.
     """
 
     def __init__(
@@ -70,22 +73,40 @@ class DGCNN(nn.Module):
         group_size: int = 16,
         coarse_size: int = 32,
         wrapped: Conv = "edge",
+        min_levels: int = 0,
+        transfer_init: str = "random",
         dropout: float = 0.2,
         act: str | nn.Module = "leaky_relu",
         backend: str = "auto",
         **conv_kwargs: Any,
     ) -> None:
         super().__init__()
+        if not widths:
+            raise ValueError("widths must name at least one block's output width, such as (64, 64, 128, 256)")
+        if "flow" in conv_kwargs:
+            raise ValueError(
+                f"flow={conv_kwargs['flow']!r}: the k-NN graph has one direction; leave flow out"
+            )
+        check_k(k)
+        check_backend(backend)
         self.in_channels, self.k, self.backend = in_channels, k, backend
         if act == "leaky_relu":
             act = nn.LeakyReLU(0.2)
-        layer, layer_kwargs = _resolve(wrapped if conv == "mgic" else conv), conv_kwargs
+        layer, layer_kwargs = resolve_conv(wrapped if conv == "mgic" else conv), conv_kwargs
 
         blocks: list[nn.Module] = [_DenseBlock(layer, in_channels, widths[0], act, layer_kwargs)]
         for width_in, width_out in pairwise(widths):
             if conv == "mgic":
                 cycle = MGICGraphConv(
-                    width_in, width_out, layer, group_size, coarse_size, act=act, **layer_kwargs
+                    width_in,
+                    width_out,
+                    layer,
+                    group_size,
+                    coarse_size,
+                    act=act,
+                    min_levels=min_levels,
+                    transfer_init=transfer_init,
+                    **layer_kwargs,
                 )
                 blocks.append(cycle)
             else:
@@ -107,27 +128,35 @@ class DGCNN(nn.Module):
         if num_classes < 0:
             raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
         self.num_classes = num_classes
-        self.classifier = nn.Linear(self.head_width, num_classes) if num_classes else nn.Identity()
+        like = self.embed[0].weight  # device and type
+        self.classifier = (
+            nn.Linear(self.head_width, num_classes, device=like.device, dtype=like.dtype)  # type: ignore[arg-type]
+            if num_classes
+            else nn.Identity()
+        )
 
     def forward_features(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
         """Pooled features (B, 2 · embedding) of each cloud: maximum, then mean, over its points."""
-        x, batch = _points(points, batch)
-        if x.size(-1) != self.in_channels:
+        x, batch, clouds = _points(points, batch)
+        if x.dim() not in (2, 3) or x.size(-1) != self.in_channels or not x.is_floating_point():
             raise ValueError(
-                f"points need in_channels={self.in_channels} values each, got shape {tuple(x.shape)}"
+                f"points are (B, N, {self.in_channels}) or (N, {self.in_channels}) floating-point values, "
+                f"got shape {tuple(x.shape)} of {x.dtype}"
             )
         outputs = []
         for block in self.blocks:
             neighbors = dynamic_neighbors(x, self.k, batch, self.backend)
             flat = x.reshape(-1, x.size(-1))
             flat = block(flat, neighbors if self._takes_neighbors else neighbors.edge_index)
-            x = flat.view(*x.shape[:-1], -1)
+            x = flat.view(*x.shape[:-1], flat.size(-1))
             outputs.append(flat)
-        embedded = self.embed(torch.cat(outputs, dim=-1)).view(*x.shape[:-1], -1)
+        embedded = self.embed(torch.cat(outputs, dim=-1))
+        embedded = embedded.view(*x.shape[:-1], embedded.size(-1))
         if batch is None:
             embedded = embedded if embedded.dim() == 3 else embedded.unsqueeze(0)
             return torch.cat([embedded.amax(1), embedded.mean(1)], dim=-1)
-        return torch.cat([global_max_pool(embedded, batch), global_mean_pool(embedded, batch)], dim=-1)
+        pools = global_max_pool, global_mean_pool
+        return torch.cat([pool(embedded, batch, clouds) for pool in pools], dim=-1)
 
     def forward(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
         """Logits (B, num_classes); inputs as in the class's docstring."""
@@ -162,22 +191,17 @@ def _linear(in_channels: int, out_channels: int, act: str | nn.Module) -> list[n
     return [GroupedLinear(in_channels, out_channels), nn.BatchNorm1d(out_channels), activation_resolver(act)]
 
 
-def _points(points: Tensor | Data, batch: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _points(points: Tensor | Data, batch: Tensor | None) -> tuple[Tensor, Tensor | None, int | None]:
+    """The points, the cloud of each, and how many clouds there are where that is known."""
+    clouds = None
     if isinstance(points, Data):
         if points.pos is None:
             raise ValueError("the Data holds no pos; put the points there: Data(pos=points)")
-        return points.pos, points.batch if batch is None else batch
-    return points, batch
-
-
-def _resolve(conv: Conv) -> Callable[..., nn.Module]:
-    if not isinstance(conv, str):
-        return conv
-    if conv in ("edge", "EdgeConv"):
-        return EdgeConv
-    layer = getattr(pyg, conv, None)
-    if not (isinstance(layer, type) and issubclass(layer, pyg.MessagePassing)):
-        raise ValueError(
-            f"conv must be 'mgic', 'edge' or a layer of torch_geometric.nn such as 'SAGEConv', got {conv!r}"
-        )
-    return layer
+        if batch is None and points.batch is not None:
+            batch, clouds = points.batch, points.num_graphs
+        points = points.pos
+    if batch is not None and batch.numel():
+        sizes = torch.bincount(batch, minlength=clouds or 0)
+        if bool((sizes == 0).any()):
+            raise ValueError(f"cloud {int(sizes.argmin())} of the batch has no points; leave such clouds out")
+    return points, batch, clouds

@@ -67,6 +67,15 @@ def test_half_precision_is_near():
     assert oracles.relative_difference(out.float(), layer(x)) < 1e-2
 
 
+def test_exports_with_any_number_of_rows():
+    layer = GroupedLinear(8, 16, 2)
+    rows = torch.export.Dim("rows")
+    exported = torch.export.export(layer, (torch.randn(6, 8),), dynamic_shapes=({0: rows},))
+    for count in (1, 16, 37):
+        x = torch.randn(count, 8)
+        torch.testing.assert_close(exported.module()(x), layer(x))
+
+
 def test_one_group_starts_like_linear():
     torch.manual_seed(0)
     ours = GroupedLinear(256, 512)
@@ -85,6 +94,12 @@ def test_errors_name_value_and_remedy():
         GroupedLinear(6, 8, channel_dim=2)
     with pytest.raises(ValueError, match=r"expected 6 channels in dimension -1, got shape \(3, 5\)"):
         GroupedLinear(6, 8)(torch.zeros(3, 5))
+    for width in (0, -1):
+        with pytest.raises(ValueError, match=f"in_channels must be at least 1, got {width}"):
+            GroupedLinear(width, 8)
+    for shape in ((3, 6), (3, 6, 1, 1, 1, 1)):
+        with pytest.raises(ValueError, match="of 3 to 5 dimensions, got shape"):
+            GroupedLinear(6, 8, channel_dim=1)(torch.zeros(shape))
 
 
 def test_repr():

@@ -59,7 +59,7 @@ def test_two_steps_end_with_everything_written(
 
 def test_the_other_recipe(main: Main, tmp_path: Path) -> None:
     model = "--model dgcnn --optimizer sgd --val-fraction 0.2 --precision bf16-mixed --epochs 1"
-    augmentation = "--no-scale --no-shift --no-jitter --rotate --point-dropout 0.3"
+    augmentation = "--scale 1 --shift 0.1 --jitter 0.01 --rotate --point-dropout 0.3"
     main([*model.split(), *augmentation.split(), "--output", str(tmp_path)])
     with (tmp_path / "metrics.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -74,6 +74,7 @@ def test_the_other_recipe(main: Main, tmp_path: Path) -> None:
         (["--dropout", "1"], "--dropout is 1.0; give 0 or more, under 1"),
         (["--group-size", "0"], "--group-size is 0; give 1 or more"),
         (["--model", "dgcnn", "--coarse-size", "8"], "belong to mgic_dgcnn"),
+        (["--scale", "0.8", "--shift", "-1"], "--scale is 0.8; give 1 (off) or more"),
         (["--eval", "x", "--resume"], "nothing to --resume"),
         (["--lr", "-1", "--epochs", "0"], "--lr is -1.0"),
         (["--data", "missing.h5"], "there is no file missing.h5"),

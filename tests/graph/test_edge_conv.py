@@ -82,16 +82,16 @@ def test_equals_pyg_on_point_clouds(dtype, training, loop):
 
 
 def test_float32_is_nearer_the_truth_than_edge_by_edge():
-    """Points far from the origin by several diameters, where both forms cancel; the truth is float64."""
+    """Points far from the origin by a hundred diameters, where both forms cancel; the truth is float64."""
     torch.manual_seed(0)
-    x = 5 + torch.rand(2000, 3)
+    x = 100 + torch.rand(2000, 3)
     edge_index = knn_graph(x, 10, torch.arange(2).repeat_interleave(1000))
     conv = perturbed(EdgeConv(3, 64))
     truth = oracles.pyg_edge_conv(copy.deepcopy(conv).double())(x.double(), edge_index)
     per_edge = oracles.pyg_edge_conv(conv)(x, edge_index)
     error = oracles.relative_difference(conv(x, edge_index), truth)
-    assert error < 5e-6
-    assert error < oracles.relative_difference(per_edge, truth)
+    assert error < 5e-5
+    assert error < oracles.relative_difference(per_edge, truth) / 2
 
 
 @pytest.mark.parametrize("momentum", [0.3, None])
@@ -183,7 +183,42 @@ def test_in_a_pyg_sequential():
     assert model(x, knn_graph(x, 3)).shape == (20, 2)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_one_graph_for_compile_and_export(training):
+    torch.manual_seed(0)
+    x = torch.randn(2, 20, 4)
+    table, conv = knn(x, 5), perturbed(EdgeConv(4, 6)).train(training)
+    compiled = torch.compile(copy.deepcopy(conv), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, table), conv(x, table))
+    edge_index = knn_graph(x[0], 5)
+    torch.testing.assert_close(compiled(x[0], edge_index), conv(x[0], edge_index))
+
+
+def test_no_clouds_at_all():
+    table = torch.zeros(0, 5, 3, dtype=torch.long)
+    assert EdgeConv(4, 8).eval()(torch.zeros(0, 5, 4), table).shape == (0, 5, 8)
+
+
+def test_shared_statistics_are_refused(monkeypatch):
+    conv = nn.SyncBatchNorm.convert_sync_batchnorm(EdgeConv(4, 8))
+    x = torch.randn(2, 10, 4)
+    assert conv(x, knn(x, 3)).shape == (2, 10, 8)  # one process shares with nobody
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match="no statistics between the 2 processes"):
+        conv(x, knn(x, 3))
+
+
 def test_errors_name_value_and_remedy():
+    x = torch.randn(2, 10, 4)
+    with pytest.raises(ValueError, match=r"in_channels=4 floating-point channels, got shape \(20, 5\)"):
+        EdgeConv(4, 4)(torch.randn(2, 10, 5), knn(x, 3))
+    with pytest.raises(ValueError, match=r"floating-point channels, got .* of torch\.int64"):
+        EdgeConv(4, 4)(x.long(), knn(x, 3))
+    with pytest.raises(ValueError, match="graph has 20 source and 20 target nodes, but x has 9 and 9"):
+        EdgeConv(4, 4)(x[0, :9], Neighbors.from_table(knn(x, 3)))
+    with pytest.raises(ValueError, match="in_channels must be at least 1, got 0"):
+        EdgeConv(0, 4)
     with pytest.raises(ValueError, match=r"act=GELU.*not monotone.*act=None, norm=None"):
         EdgeConv(4, 4, act="gelu")
     with pytest.raises(ValueError, match="not monotone"):

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import oracles
@@ -102,19 +103,28 @@ def test_cosine():
     assert torch.equal(knn_graph(scaled, 4, cosine=True), knn_graph(torch.nn.functional.normalize(x), 4))
 
 
-def test_float32_inside_autocast_and_whatever_the_precision():
-    torch.manual_seed(0)
+def test_float32_inside_autocast_and_whatever_the_precision(monkeypatch):
+    """The product itself is spied on: a CPU without bfloat16 arithmetic would hide a lapse in its values."""
+    matmul = torch.backends.mkldnn.matmul
+    seen, product = [], torch.baddbmm
+
+    def spy(*args, **kwargs):
+        seen.append((matmul.fp32_precision, torch.is_autocast_enabled("cpu")))
+        return product(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "baddbmm", spy)
     x = torch.randn(2, 200, 32)
-    exact = knn(x, 10)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(knn(x, 10), exact)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    before = matmul.fp32_precision
     try:
-        assert torch.equal(knn(x, 10), exact)
-        assert torch.get_float32_matmul_precision() == "medium"
+        matmul.fp32_precision = "bf16"
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            table = knn(x, 10)
+        assert matmul.fp32_precision == "bf16"
     finally:
-        torch.set_float32_matmul_precision(before)
+        matmul.fp32_precision = before
+    assert set(seen) == {("ieee", False)}
+    for cloud, rows in zip(x, table, strict=True):
+        assert_nearest(cloud, rows)
 
 
 def test_float64_is_kept():
@@ -145,6 +155,8 @@ def test_errors_name_value_and_remedy():
         knn_graph(x.view(12, 3), 2, torch.tensor([0, 1] * 6))
     with pytest.raises(ValueError, match="one cloud index a node: 12 nodes"):
         knn_graph(x.view(12, 3), 2, torch.zeros(5, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"0 or more as int64, got torch\.float32"):
+        knn_graph(x.view(12, 3), 2, torch.zeros(12))
     with pytest.raises(ValueError, match="names cloud 3, but batch_size=2"):
         knn_graph(x.view(12, 3), 2, torch.arange(4).repeat_interleave(3), batch_size=2)
     with pytest.raises(ValueError, match="flow must be"):
@@ -163,20 +175,43 @@ def test_non_finite_points_are_named(bad):
         knn(torch.full((1, 6, 8), 1e30) * torch.arange(6).view(1, 6, 1), 2)
 
 
-def test_a_large_cloud_never_holds_all_distances(monkeypatch):
-    """No tensor comes near N × N: the largest allocation is the chunk."""
-    largest = 0
-    original = torch.Tensor.new_empty
+@pytest.mark.parametrize("channels", [3, 8])
+def test_a_large_cloud_never_holds_all_distances(channels):
+    """All distances of 20,000 points would take 1.6 GB; the process may grow by a tenth of that."""
+    code = f"""
+import resource, torch
+from mgic_geo import knn
+knn(torch.randn(1, 100, {channels}), 5)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+knn(torch.randn(1, 20_000, {channels}), 10)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 160_000  # in kB
 
-    def spy(self, *size, **kwargs):
-        nonlocal largest
-        out = original(self, *size, **kwargs)
-        largest = max(largest, out.numel())
-        return out
 
-    monkeypatch.setattr(torch.Tensor, "new_empty", spy)
-    x = torch.randn(1, 4000, 3)
-    table = knn(x, 10)
-    assert largest <= module._CHUNK["cpu"] < 4000**2
-    assert_nearest(x[0, :300], knn(x[:, :300], 10)[0])
-    assert torch.equal(table[0, :, 0], torch.arange(4000))
+@pytest.mark.parametrize("loop", [True, False])
+def test_nearest_first_where_rounding_hides_the_order(loop):
+    """Tight clusters far apart: among 8 channels the matrix form cannot tell a cluster's points apart."""
+    torch.manual_seed(0)
+    x = (100 * torch.randn(30, 1, 8) + 1e-2 * torch.randn(30, 10, 8)).view(300, 8)
+    distance = (x.double().unsqueeze(1) - x.double().unsqueeze(0)).square().sum(-1)
+    distance.fill_diagonal_(-1 if loop else torch.inf)
+    expected = distance.argsort(dim=1)[:, :8]
+    assert torch.equal(knn_graph(x, 8, loop=loop)[0].view(300, 8), expected)
+
+
+@pytest.mark.parametrize("copies", [4, 30, 120])
+def test_many_coinciding_points_in_many_dimensions(copies):
+    """More copies than candidates: rows are settled by the full comparison, or at once by distance 0."""
+    torch.manual_seed(0)
+    x = torch.randn(240 // copies, 8).repeat_interleave(copies, 0)
+    table = knn(x, 6)
+    assert_nearest(x, table)
+    assert torch.equal(table[:, 0], torch.arange(240))
+
+
+def test_no_points_and_no_clouds():
+    assert knn(torch.zeros(0, 5, 3), 2).shape == (0, 5, 2)
+    assert knn_graph(torch.zeros(0, 3), 2).shape == (2, 0)

@@ -120,16 +120,49 @@ def test_drops_into_pyg_models(graph):
     assert model(x, edge_index).shape == (40, 2)
 
 
-@pytest.mark.parametrize("norm", [None, "layer_norm", nn.BatchNorm1d])
-def test_norms_and_activations(norm, graph):
+@pytest.mark.parametrize("norm", [None, "batch_norm", "layer_norm", nn.BatchNorm1d])
+def test_norms_keep_the_graphs_of_a_batch_apart(norm, graph):
     x, edge_index = graph
-    assert MGICGraphConv(16, 32, norm=norm, act=None)(x, edge_index).isfinite().all()
+    layer = MGICGraphConv(16, 32, norm=norm, act=None).eval()
+    alone = layer(x, edge_index)
+    both = layer(torch.cat([x, 3 * x]), torch.cat([edge_index, edge_index + 40], dim=1))
+    torch.testing.assert_close(both[:40], alone)
+    assert alone.isfinite().all()
+
+
+@pytest.mark.parametrize("norm", ["graph_norm", "pair_norm", "nonsense"])
+def test_norms_over_whole_graphs_are_refused(norm):
+    with pytest.raises(ValueError, match=f"None or a factory norm\\(width\\), got '{norm}'"):
+        MGICGraphConv(16, 32, norm=norm)
+
+
+def test_layers_by_name_and_pygs_edge_conv():
+    assert MGICGraphConv(16, 32, conv="SAGEConv").conv_class is pyg.SAGEConv
+    assert MGICGraphConv(16, 32, conv=pyg.EdgeConv).conv_class is EdgeConv
+    with pytest.raises(ValueError, match="such as 'SAGEConv', got 'Linear'"):
+        MGICGraphConv(16, 32, conv="Linear")
+
+
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+def test_dense_clouds_reach_pyg_layers(flow):
+    torch.manual_seed(0)
+    x = torch.randn(2, 20, 16)
+    layer = MGICGraphConv(16, 32, flow=flow).eval()
+    graph = knn_graph(x.view(40, 16), 4, torch.arange(2).repeat_interleave(20), loop=True, flow=flow)
+    torch.testing.assert_close(layer(x, knn(x, 4)).view(40, 32), layer(x.view(40, 16), graph))
+
+
+def test_options_of_the_hierarchy_arrive():
+    average = MGICGraphConv(16, 16, coarse_size=16, min_levels=2, transfer_init="average")
+    assert average.hierarchy.widths == (16, 8, 4)
+    weight = average.cycle.restrictions[0].map.weight
+    assert torch.equal(weight, weight[:1].expand_as(weight))
 
 
 def test_compiles(graph):
     x, _ = graph
     layer = MGICGraphConv(16, 32, conv=EdgeConv, group_size=8, coarse_size=8).eval()
-    compiled = torch.compile(layer, backend="aot_eager")
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     dense, table = x.view(2, 20, 16), knn(x.view(2, 20, 16), 4)
     assert oracles.relative_difference(compiled(dense, table), layer(dense, table)) < 1e-6
 
@@ -142,6 +175,10 @@ def test_errors_name_value_and_remedy(graph):
         MGICGraphConv(16, 16)((x, x), edge_index)
     with pytest.raises(ValueError, match="coarse_size must be at least 1"):
         MGICGraphConv(16, 16, coarse_size=0)
+    with pytest.raises(ValueError, match="k must be an integer of at least 1, got 0"):
+        MGICDynamicEdgeConv(16, 16, k=0)
+    with pytest.raises(ValueError, match=r"backend must be one of .* got 'faiss'"):
+        MGICDynamicEdgeConv(16, 16, k=3, backend="faiss")
     with pytest.raises(ValueError, match="leave batch out"):
         MGICDynamicEdgeConv(16, 16, k=3)(x.view(2, 20, 16), torch.zeros(40, dtype=torch.long))
 

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -74,3 +76,30 @@ def test_errors_name_value_and_expectation():
         Neighbors.from_edge_index(torch.tensor([[3, 0], [-1, 1]]), 4)
     with pytest.raises(ValueError, match=r"\(B, N, k\) or \(N, k\), got shape \(4,\)"):
         Neighbors.from_table(torch.zeros(4, dtype=torch.long))
+
+
+def test_bad_indices_are_named():
+    x, table = torch.randn(2, 4, 3), torch.zeros(2, 4, 2, dtype=torch.long)
+    for bad in (4, -1):
+        table[1, 2, 0] = bad
+        with pytest.raises(ValueError, match=rf"neighbour table must lie in \[0, 4\), got {min(bad, 0)} to"):
+            flatten_clouds(x, table)
+    with pytest.raises(ValueError, match=r"holds integers, got torch\.float32; convert it with \.long\(\)"):
+        Neighbors.from_table(torch.zeros(2, 4, 2))
+    with pytest.raises(ValueError, match=r"holds integers, got torch\.bool"):
+        Neighbors.from_edge_index(torch.zeros(2, 4, dtype=torch.bool), 4)
+    with pytest.raises(ValueError, match=r"dense clouds: x\[None\], table\[None\]"):
+        Neighbors.from_edge_index(torch.zeros(9, 4, dtype=torch.long), 9)
+
+
+def test_narrow_integers_and_no_clouds():
+    neighbors = Neighbors.from_edge_index(torch.tensor([[1, 0], [0, 1]], dtype=torch.int32), 2)
+    assert neighbors.col.dtype == torch.long
+    assert Neighbors.from_table(torch.zeros(0, 4, 2, dtype=torch.long)).num_targets == 0
+
+
+def test_what_was_computed_is_kept_and_travels():
+    neighbors = Neighbors.from_edge_index(random_graph(5, 20), 5)
+    assert neighbors.row is neighbors.row
+    assert neighbors.transposed is neighbors.transposed
+    assert torch.equal(pickle.loads(pickle.dumps(neighbors)).row, neighbors.row)

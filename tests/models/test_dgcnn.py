@@ -1,3 +1,4 @@
+import oracles
 import pytest
 import torch
 import torch_geometric.nn as pyg
@@ -43,6 +44,45 @@ def test_the_papers_sizes():
     assert sum(p.numel() for p in dense.parameters()) == 137_610
 
 
+@pytest.mark.parametrize("conv", ["mgic", "edge"])
+def test_equals_the_slow_twin(conv):
+    model = small(conv=conv).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            for value in (module.weight.data, module.bias.data, module.running_mean):
+                value.copy_(torch.randn(value.shape, generator=generator))
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
+    clouds = torch.randn(2, 30, 3, dtype=torch.double)
+    torch.testing.assert_close(model(clouds), oracles.dgcnn(model, clouds))
+
+
+def test_dropout_works_in_training_only():
+    model = small(dropout=0.9)
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.9]
+    features = torch.randn(1, 10)
+    assert torch.equal(model.eval().hidden[-1](features), features)
+    assert int((model.train().hidden[-1](features) == 0).sum()) > 3
+
+
+def test_pyg_layers_are_normalised_and_activated():
+    block = small(conv="SAGEConv").blocks[0]
+    x, graph = torch.randn(30, 3), torch.randint(30, (2, 90))
+    out = block.train()(x, graph)
+    assert bool((out < 0).any())
+    inner = torch.where(out < 0, out / 0.2, out)
+    torch.testing.assert_close(inner.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+
+
+def test_exports_with_the_graph_inside():
+    model = small().eval()
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(model, (torch.randn(2, 20, 3),), dynamic_shapes=({0: batch},))
+    for clouds in (1, 2, 5):
+        points = torch.randn(clouds, 20, 3)
+        torch.testing.assert_close(exported.module()(points), model(points))
+
+
 @pytest.mark.parametrize("conv", ["mgic", "edge", "SAGEConv"])
 def test_dense_clouds_batches_and_data_agree(conv):
     model = small(conv=conv).eval()
@@ -78,6 +118,9 @@ def test_features_and_classifier():
     model.reset_classifier(0)
     assert model(clouds).shape == (2, 10)
     assert isinstance(model.classifier, nn.Identity)
+    double = small().double().eval()
+    double.reset_classifier(3)
+    assert double(clouds.double()).dtype == torch.float64
 
 
 def test_more_features_than_coordinates():
@@ -92,10 +135,25 @@ def test_a_state_dict_goes_round():
 
 
 def test_errors_name_value_and_remedy():
-    with pytest.raises(ValueError, match=r"'mgic', 'edge' or a layer of torch_geometric\.nn.*got 'nonsense'"):
+    with pytest.raises(ValueError, match=r"layer of torch_geometric\.nn.*got 'nonsense'"):
         small(conv="nonsense")
-    with pytest.raises(ValueError, match=r"in_channels=3 values each, got shape \(2, 20, 4\)"):
+    with pytest.raises(ValueError, match=r"\(B, N, 3\) or \(N, 3\) .*got shape \(2, 20, 4\)"):
         small()(torch.randn(2, 20, 4))
+    with pytest.raises(ValueError, match=r"floating-point values, got .* of torch\.int64"):
+        small()(torch.zeros(2, 20, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"got shape \(1, 2, 20, 3\)"):
+        small()(torch.randn(1, 2, 20, 3))
+    with pytest.raises(ValueError, match="widths must name at least one"):
+        small(widths=())
+    with pytest.raises(ValueError, match="k must be an integer"):
+        small(k=0)
+    with pytest.raises(ValueError, match="leave flow out"):
+        small(conv="SAGEConv", flow="target_to_source")
+    full, empty = Data(pos=torch.randn(9, 3)), Data(pos=torch.zeros(0, 3))
+    with pytest.raises(ValueError, match="cloud 1 of the batch has no points"):
+        small()(Batch.from_data_list([full, empty, full]))
+    with pytest.raises(ValueError, match="cloud 1 of the batch has no points"):
+        small()(Batch.from_data_list([full, empty]))
     with pytest.raises(ValueError, match=r"Data\(pos=points\)"):
         small()(Data(x=torch.randn(20, 3)))
     with pytest.raises(ValueError, match="k=5 neighbours"):
