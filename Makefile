@@ -9,7 +9,8 @@ help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/'
 
 demo: $(VENV)/installed-train  ## Train a point-cloud classifier on shapes made on the spot (minutes, CPU)
-	$(BIN)/python experiments/modelnet10.py --accelerator cpu --points 512 --epochs 12 --resume --output runs/demo
+	$(BIN)/python experiments/modelnet10.py --accelerator cpu --points 256 --epochs 30 --scale 1 --rotate \
+		--resume --output runs/demo
 
 test: $(VENV)/installed-dev  ## Run the tests
 	$(BIN)/pytest -n logical --maxprocesses 8

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from lzma import LZMAError
 from pathlib import Path
 from zipfile import BadZipFile
 from zlib import error as ZlibError
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .clouds import SPLITS, PointClouds, write_clouds
 from .cores import usable_cores
-from .hdf5 import TEXT
+from .hdf5 import TEXT, opened_hdf5, read_text
 from .journal import Journal
 from .lock import locked
 from .meshes import CorruptMeshError, mesh_rng, parse_mesh, sample_mesh
@@ -33,6 +33,9 @@ _GUARD = (
     "Worker processes import the running script: call load_clouds under `if __name__ == '__main__':`, "
     "or pass workers=0"
 )
+
+# A zip's member may be damaged, encrypted, or packed in a way Python cannot unpack.
+_ARCHIVE_ERRORS = (BadZipFile, ZlibError, LZMAError, RuntimeError, NotImplementedError, EOFError)
 
 # A mesh's place in the source with its points and normals, or with what is wrong with it.
 _Sampled = tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]] | str]
@@ -147,8 +150,10 @@ def sample_chunk(path: Path, chunk: list[tuple[int, MeshFile]], pool: int, seed:
             try:
                 parsed = parse_mesh(read(mesh.path), mesh.path)
                 results.append((index, sample_mesh(parsed, pool, mesh_rng(seed, mesh.key))))
-            except (CorruptMeshError, BadZipFile, ZlibError) as error:
+            except CorruptMeshError as error:
                 results.append((index, str(error)))
+            except _ARCHIVE_ERRORS as error:
+                results.append((index, f"cannot be unpacked ({error})"))
     return results
 
 
@@ -177,10 +182,10 @@ def _split_clouds(source: MeshSource, journal: Journal, split: str) -> PointClou
 
 def check_complete(file: Path) -> None:
     """Raise :class:`CorruptMeshError` if corrupt meshes were left out when the cache ``file`` was made."""
-    with h5py.File(file, "r") as opened_file:
-        skipped = [str(line) for line in np.asarray(opened_file.attrs["skipped"])]
+    with opened_hdf5(file) as opened_file:
+        skipped = read_text(opened_file.attrs.get("skipped", ()))
     if skipped:
-        raise CorruptMeshError(_report(skipped, f"the data set behind {file}"))
+        raise CorruptMeshError(_report(list(skipped), f"the data set behind {file}"))
 
 
 def _report(skipped: list[str], where: str) -> str:

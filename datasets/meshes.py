@@ -45,7 +45,11 @@ def parse_mesh(data: bytes, name: str) -> trimesh.Trimesh:
         raise CorruptMeshError(f"holds {len(mesh.faces)} of the {int(header[2])} faces its header promises")
     if not np.isfinite(mesh.vertices).all():
         raise CorruptMeshError("has vertices that are not finite")
-    if not (len(mesh.faces) and 0 < mesh.area < np.inf):
+    if not len(mesh.faces):
+        raise CorruptMeshError("has no faces, so there is no surface to sample; is it really a mesh?")
+    if not 0 <= mesh.faces.min() <= mesh.faces.max() < len(mesh.vertices):
+        raise CorruptMeshError(f"has faces of vertices that it lacks: it holds {len(mesh.vertices)}")
+    if not 0 < mesh.area < np.inf:
         raise CorruptMeshError("has no surface: its faces have no area")
     return mesh
 
@@ -82,9 +86,14 @@ def unit_sphere(points: NDArray[np.floating]) -> NDArray[np.float32]:
     if not np.isfinite(points).all():
         raise ValueError("a cloud must be finite; it holds NaN or infinity")
     points = points - points.mean(axis=0)
-    radius = np.linalg.norm(points, axis=1).max()
-    if not radius > 0:
-        raise ValueError(f"all {len(points)} points of the cloud lie at one place, so it has no size")
+    with np.errstate(over="ignore"):  # said below
+        radius = np.linalg.norm(points, axis=1).max()
+    if not 0 < radius < np.inf:
+        raise ValueError(
+            f"all {len(points)} points of the cloud lie at one place, so it has no size"
+            if radius == 0
+            else "the cloud is so large that its size overflows; scale it down"
+        )
     return (points / radius).astype(np.float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from .cachefile import cache_file, cache_folder
 from .clouds import SPLITS, PointClouds, read_clouds
 from .download import download
 from .lock import locked
+from .meshes import CorruptMeshError
 from .sources import MeshSource, find_meshes
 
 
@@ -65,7 +67,7 @@ def load_clouds(
         seed: the seed of the samples.
         workers: processes that sample meshes. None: one a core, or this one alone where meshes are few;
             0: this one alone. More than 0 needs the caller's ``if __name__ == "__main__":``.
-        skip_corrupt: leave corrupt meshes out instead of stopping.
+        skip_corrupt: leave corrupt meshes out, with a warning that names them, instead of stopping.
         progress: show progress bars, if stderr is a terminal.
         normals: load the normals too.
 
@@ -83,7 +85,7 @@ def load_clouds(
     if seed < 0:
         raise ValueError(f"seed must be 0 or more; got {seed}")
     path = Path(data)
-    if path.suffix in (".h5", ".hdf5"):
+    if path.suffix.lower() in (".h5", ".hdf5"):
         file = path
     else:
         folder = cache_folder(cache)
@@ -98,8 +100,12 @@ def load_clouds(
             skip_corrupt=skip_corrupt,
             progress=progress,
         )
-        if not skip_corrupt:
+        try:
             check_complete(file)
+        except CorruptMeshError as error:
+            if not skip_corrupt:
+                raise
+            warnings.warn(f"left out as asked: {error}", stacklevel=2)
     train, test = (read_clouds(file, split, normals=normals) for split in SPLITS)
     return train, test
 

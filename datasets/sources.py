@@ -61,8 +61,11 @@ def find_meshes(path: Path) -> MeshSource:
             if file.is_file()
         }
     elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            stamps = {info.filename: (info.file_size, info.CRC) for info in archive.infolist()}
+        try:
+            with zipfile.ZipFile(path) as archive:
+                stamps = {info.filename: (info.file_size, info.CRC) for info in archive.infolist()}
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path} is a damaged zip file ({error}); fetch it again") from error
     elif path.exists():
         raise ValueError(
             f"{path} is neither a folder nor a whole zip file; if it was downloaded, fetch it again"

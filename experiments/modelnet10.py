@@ -42,6 +42,7 @@ from mgic_geo.training import (
     global_rank,
     load_model,
     make_trainer,
+    naming_divergence,
     plain_errors,
     plot_confusion,
     plot_curves,
@@ -117,6 +118,12 @@ class Config(OptimizerConfig, RunConfig):
 
     def check(self) -> None:
         """Raise :class:`UsageError` with all that is wrong, before any work is done."""
+        if self.eval is not None:  # the model says how it was trained
+            if self.resume:
+                raise UsageError(
+                    "--eval trains nothing, so there is nothing to --resume; give one of the two"
+                )
+            return
         found = RunConfig.problems(self) + OptimizerConfig.problems(self)
         for name in ("group_size", "coarse_size", "k", "points"):
             if getattr(self, name) < 1:
@@ -131,8 +138,6 @@ class Config(OptimizerConfig, RunConfig):
             found.append("--group-size and --coarse-size belong to mgic_dgcnn; leave them out for dgcnn")
         if self.k > self.points:
             found.append(f"--k is {self.k}, but a cloud has --points {self.points}; give k at most that")
-        if self.eval is not None and self.resume:
-            found.append("--eval trains nothing, so there is nothing to --resume; give one of the two")
         if found:
             raise UsageError("\n       ".join(found))
 
@@ -148,10 +153,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             train(config)
 
 
-def load(config: Config) -> tuple[PointClouds, PointClouds]:
-    """Return the training and test clouds."""
+def load(config: Config, points: int) -> tuple[PointClouds, PointClouds]:
+    """Return the training and test clouds, each of ``points`` points or more."""
     with blaming(f"--data {config.data}"):
-        return load_clouds(config.data, skip_corrupt=config.skip_corrupt)
+        splits = load_clouds(config.data, skip_corrupt=config.skip_corrupt)
+        pool = min(split.points.shape[1] for split in splits)
+        if points > pool:
+            raise ValueError(f"its clouds hold {pool} points, but the model takes {points}; lower --points")
+        if len(splits[0].classes) < 2:
+            raise ValueError("it has one class only; a classifier needs two or more")
+    return splits
 
 
 def train(config: Config) -> None:
@@ -159,7 +170,7 @@ def train(config: Config) -> None:
     rank, checkpoint = global_rank(), config.output / "last.ckpt"
     if rank == 0:
         claim_output(config, checkpoint)
-    (train_clouds, test_clouds), val_clouds = load(config), None
+    (train_clouds, test_clouds), val_clouds = load(config, config.points), None
     if config.val_fraction:
         with blaming("--val-fraction"):
             train_clouds, val_clouds = split_validation(train_clouds, config.val_fraction, config.seed)
@@ -174,12 +185,15 @@ def train(config: Config) -> None:
 
     history = History(config.output)
     trainer = make_trainer(config, checkpoint, [history, Progress()], validate=val_clouds is not None)
-    trainer.fit(
-        Classifier(model, len(card.classes), config, config.seed),
-        CloudData(train_clouds, val_clouds, config.batch_size, config.points, config.augment(), config.seed),
-        ckpt_path=checkpoint if config.resume and checkpoint.exists() else None,
-        weights_only=True,
-    )
+    with naming_divergence(model, trainer, config.peak_lr):
+        trainer.fit(
+            Classifier(model, len(card.classes), config, config.seed),
+            CloudData(
+                train_clouds, val_clouds, config.batch_size, config.points, config.augment(), config.seed
+            ),
+            ckpt_path=checkpoint if config.resume and checkpoint.exists() else None,
+            weights_only=True,
+        )
     if not trainer.is_global_zero:
         return
     save_model(config.output / "model.safetensors", model, card)
@@ -192,7 +206,9 @@ def train(config: Config) -> None:
 def evaluate_saved(config: Config, path: Path) -> None:
     """Evaluate the saved model at ``path`` on the test clouds."""
     device = torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-    _, summary = judge(config, path, load(config)[1], device)
+    with blaming("--eval"):
+        points = load_model(path)[1].points  # before the data, which may have to be downloaded
+    _, summary = judge(config, path, load(config, points)[1], device)
     print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")
 
 
@@ -204,7 +220,7 @@ def judge(
     rows: Sequence[dict[str, float]] = (),
 ) -> tuple[Evaluation, Summary]:
     """Evaluate the saved model at ``path`` and draws its confusions and hardest clouds beside it."""
-    with blaming(f"model {path}"):
+    with blaming("model"):
         model, card = load_model(path)
     if card.classes != clouds.classes:
         raise UsageError(
@@ -217,7 +233,7 @@ def judge(
         result = evaluate(model, batches, card.classes, device)
     folder = path if path.is_dir() else path.parent
     plot_confusion(folder / "confusion.png", result)
-    plot_gallery(folder / "gallery.png", clouds.points, result)
+    plot_gallery(folder / "gallery.png", clouds.points, clouds.names, result)
     summary = summarize(
         card.model,
         config.data,
@@ -225,7 +241,7 @@ def judge(
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         device=device,
-        seconds=[row["seconds"] for row in rows],
+        history=rows,
     )
     return result, summary
 

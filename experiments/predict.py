@@ -27,6 +27,7 @@ from torch import Tensor
 from mgic_geo.datasets import parse_mesh, sample_mesh, unit_sphere
 from mgic_geo.training import UsageError, blaming, load_model, plain_errors
 
+POOL = 4096  # points that load_clouds samples from each mesh
 MESHES, CLOUDS = (".off", ".obj", ".ply", ".stl"), (".npy", ".xyz")
 
 
@@ -109,7 +110,8 @@ def read_points(path: Path, count: int, least: int, rng: np.random.Generator) ->
     if not data.strip():
         raise ValueError("the file is empty; fetch or export it again")
     if suffix in MESHES and not (suffix == ".ply" and _is_cloud(data)):
-        return sample_mesh(parse_mesh(data, path.name), count, rng)[0]
+        # More than needed, as the cache has: the cloud is centred and scaled by all of them.
+        return sample_mesh(parse_mesh(data, path.name), max(count, POOL), rng)[0][:count]
     points = _read_cloud(data, suffix)
     if len(points) < least:
         raise ValueError(f"it holds {len(points)} points, but the model's k-NN graphs need {least} or more")
@@ -126,9 +128,13 @@ def _read_cloud(data: bytes, suffix: str) -> NDArray[np.floating]:
         elif suffix == ".npy":
             points = np.load(file, allow_pickle=False)
         else:
-            points = np.loadtxt(file, ndmin=2)
+            text = file.read().decode()
+            points = np.loadtxt([line for line in text.splitlines() if line.split("#")[0].strip()], ndmin=2)
     except Exception as error:  # parsers raise whatever they stumble over in a broken file
-        raise ValueError(f"it cannot be read as {suffix} ({error}); export it again") from error
+        hint = "columns are separated by blanks, without a header" if suffix == ".xyz" else "export it again"
+        raise ValueError(f"it cannot be read as {suffix} ({error}); {hint}") from error
+    if not isinstance(points, np.ndarray):  # np.load opens an archive of arrays, too
+        raise ValueError("it is an archive of arrays; save the one array of points with np.save")
     if points.ndim != 2 or points.shape[1] < 3 or not np.issubdtype(points.dtype, np.number):
         raise ValueError(f"a cloud needs rows that begin with x, y, z; this is {points.dtype} {points.shape}")
     points = points[:, :3]

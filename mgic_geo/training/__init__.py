@@ -25,3 +25,4 @@ from .progress import Progress as Progress
 from .report import Summary as Summary
 from .report import summarize as summarize
 from .trainer import make_trainer as make_trainer
+from .trainer import naming_divergence as naming_divergence

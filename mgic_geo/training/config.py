@@ -77,6 +77,8 @@ class RunConfig:
             for name, low in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("devices", 1))
             if (value := getattr(self, name)) < low
         ]
+        if self.seed >= 2**63:
+            found.append(f"--seed is {self.seed}; give a number below 2**63")
         if self.accelerator == "gpu" and not gpus:
             found.append("--accelerator gpu, but PyTorch sees no GPU here; use --accelerator cpu")
         if self.precision == "16-mixed" and (self.accelerator == "cpu" or not gpus):
@@ -154,29 +156,50 @@ def claim_output(config: RunConfig, checkpoint: Path) -> None:
         UsageError: the folder holds a run and ``--resume`` was not given, or the run had other settings.
     """
     record = Path(config.output) / "config.yaml"
+    settings = plain(config) | {"processes": int(os.environ.get("WORLD_SIZE", config.devices))}
+    if not checkpoint.exists() and (record.parent / "model.safetensors").exists():
+        raise UsageError(
+            f"{config.output} holds a model but no {checkpoint.name} to continue from; choose another folder "
+            "with --output, or move the model away"
+        )
     if not config.resume and checkpoint.exists():
         raise UsageError(
             f"{config.output} already holds a run. Add --resume to continue it, choose another folder with "
             "--output, or delete this one."
         )
-    if checkpoint.exists():
-        _refuse_changes(config, record)
-    with replacing(record) as temporary:
-        temporary.write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+    if record.exists() or checkpoint.exists():
+        before = _read_record(record)
+        if checkpoint.exists():
+            _refuse_changes(config.output, before, settings)
+    with blaming("--output"), replacing(record) as temporary:
+        temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
-def _refuse_changes(config: RunConfig, record: Path) -> None:
+def _read_record(record: Path) -> dict[str, Any]:
     if not record.exists():
         raise UsageError(f"{record} is missing, so this run's settings are unknown; choose another --output")
-    before, now = yaml.safe_load(record.read_text(encoding="utf-8")), plain(config)
+    try:
+        settings = yaml.safe_load(record.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        settings = None
+    if not isinstance(settings, dict) or "seed" not in settings:
+        raise UsageError(f"{record} is not a run's record and would be replaced; choose another --output")
+    return settings
+
+
+def _shown(value: Any) -> str:
+    return "the default" if value is None else repr(value)
+
+
+def _refuse_changes(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
-        f"--{name.replace('_', '-')}: the run has {before.get(name)!r}, you gave {now.get(name)!r}"
+        f"--{name.replace('_', '-')}: the run has {_shown(had)}, you gave {_shown(gave)}"
         for name in sorted((before.keys() | now.keys()) - FREE_ON_RESUME)
-        if before.get(name) != now.get(name)
+        if (had := before.get(name)) != (gave := now.get(name))
     ]
     if changed:
         raise UsageError(
-            f"cannot resume {config.output} with other settings:\n  "
+            f"cannot resume {output} with other settings:\n  "
             + "\n  ".join(changed)
             + "\nRepeat the run's own values, or start a new run in another --output."
         )

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 
 from mgic_geo.datasets import Augment, CloudLoader, PointClouds
-from mgic_geo.training.config import blaming
+from mgic_geo.training.config import UsageError, blaming
 
 
 class CloudData(L.LightningDataModule):
@@ -48,6 +48,11 @@ class CloudData(L.LightningDataModule):
     def _loader(self, clouds: PointClouds, **kwargs: Any) -> CloudLoader:
         trainer = self.trainer
         assert trainer is not None
+        if len(clouds) < trainer.world_size:
+            raise UsageError(
+                f"{len(clouds)} cloud(s) cannot be shared by {trainer.world_size} processes; "
+                "raise --val-fraction"
+            )
         with blaming("cannot cut batches"):
             return CloudLoader(
                 clouds,

@@ -59,7 +59,8 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no safetensors file, or not one that :func:`save_model` wrote.
+        ValueError: the file is no safetensors file, not one that :func:`save_model` wrote, or its weights and
+            its card do not fit this version's models.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
@@ -74,8 +75,13 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         ) from error
     if KEY not in metadata:
         raise ValueError(f"{file} does not say which model it holds; give the model.safetensors of a run")
-    fields = json.loads(metadata[KEY])
-    card = ModelCard(**{**fields, "classes": tuple(fields["classes"])})
-    model = card.build()
-    load_weights(model, file)
+    try:
+        fields = json.loads(metadata[KEY])
+        card = ModelCard(**{**fields, "classes": tuple(fields["classes"])})
+        model = card.build()
+        load_weights(model, file)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{file} was made by another version of this package ({error}); train anew"
+        ) from error
     return model.eval(), card

@@ -37,15 +37,15 @@ def plot_curves(path: Path, rows: Sequence[dict[str, float]], test_accuracy: flo
                 values = [row[f"{split}_{name}"] for row in rows]
                 axes.plot(epochs, values, color=color, label=label, marker="." if len(rows) < 40 else None)
         axes.set(title=title, xlabel="epoch", ylabel=unit)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     accuracy.plot(
         epochs[-1:], [test_accuracy], "*", color=BLACK, markersize=12, clip_on=False,
         label=f"test, after the last epoch: {test_accuracy:.1%}",
     )  # fmt: skip
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    accuracy.legend(loc="lower right")
-    loss.legend(loc="upper right")
+    accuracy.legend(loc="best")
+    loss.legend(loc="best")
     _save(figure, path)
 
 
@@ -59,7 +59,8 @@ def plot_confusion(path: Path, result: Evaluation) -> None:
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="share of the true class", shrink=0.8)
-    for row, column in zip(*counts.nonzero(), strict=True):
+    shown = (counts > 0) | np.eye(size, dtype=bool)  # a class never found shows its 0
+    for row, column in zip(*shown.nonzero(), strict=True):
         color = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(size), result.classes, rotation=45, ha="right", rotation_mode="anchor")
@@ -69,13 +70,16 @@ def plot_confusion(path: Path, result: Evaluation) -> None:
     _save(figure, path)
 
 
-def plot_gallery(path: Path, points: Tensor, result: Evaluation, columns: int = 6, rows: int = 3) -> None:
+def plot_gallery(
+    path: Path, points: Tensor, names: Sequence[str], result: Evaluation, columns: int = 6, rows: int = 3
+) -> None:
     """
     Draw the clouds whose true class seemed least probable, worst first.
 
     Args:
         path: the PNG to write.
         points: (S, P, 3) the clouds, z up; all P points are drawn, even where the model sees fewer.
+        names: S names of the clouds.
         result: the model's answers to them.
         columns: clouds in a row.
         rows: rows at most.
@@ -88,13 +92,17 @@ def plot_gallery(path: Path, points: Tensor, result: Evaluation, columns: int = 
     figure.suptitle(f"Hardest test clouds, worst first ({count}); near points are dark")
     for axes, index in zip(figure.subplots(rows, columns, squeeze=False).flat, chosen, strict=False):
         label, prediction = int(result.labels[index]), int(result.predictions[index])
-        share = float(result.probabilities[index, prediction])
+        truth, share = (float(result.probabilities[index, c]) for c in (label, prediction))
         right = label == prediction
         _draw_cloud(axes, points[index].numpy())
         axes.set_title(
-            f"true: {result.classes[label]}\n{'✓✗'[not right]} {result.classes[prediction]} {share:.0%}",
+            f"true: {result.classes[label]} {truth:.1%}\n"
+            f"{'✓✗'[not right]} {result.classes[prediction]} {share:.1%}",
             color=BLUE if right else ORANGE, fontsize=9,
         )  # fmt: skip
+        axes.text(
+            0.5, 0, names[index], transform=axes.transAxes, ha="center", va="top", fontsize=6, color="grey"
+        )
     for axes in figure.axes:
         axes.set_axis_off()
     _save(figure, path)

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from tqdm import tqdm
 
-BAR = "{desc} |{bar:24}| {percentage:3.0f} %  {remaining} left"
+BAR = "{desc} |{bar}| {percentage:3.0f} %  {remaining} left"
 
 
 class Progress(Checkpoint):

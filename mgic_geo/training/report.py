@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ PACKAGES = ("mgic-geo", "torch", "torch-geometric", "lightning")
 
 @dataclass(frozen=True)
 class Summary:
-    """What is said of a run: accuracies are fractions, ``epochs`` is None where nothing was trained."""
+    """What is said of a run: accuracies are fractions; what was not measured is None."""
 
     model: str
     data: str
@@ -29,6 +30,7 @@ class Summary:
     test_samples: int
     parameters: int
     multiply_adds: int
+    val_accuracy: float | None
     epochs: int | None
     seconds_per_epoch: float | None
     device: str
@@ -45,6 +47,8 @@ class Summary:
             "parameters": f"{self.parameters:,}",
             "multiply-adds": f"{self.multiply_adds / 1e6:,.1f} M per sample",
         }
+        if self.val_accuracy is not None:
+            rows["validation accuracy"] = f"{100 * self.val_accuracy:.1f} %, after the last epoch"
         if self.epochs is not None and self.seconds_per_epoch is not None:
             rows["epochs"] = f"{self.epochs}, {self.seconds_per_epoch:.3g} s each; the last one is reported"
         rows["device"] = self.device
@@ -66,9 +70,9 @@ def summarize(
     parameters: int,
     multiply_adds: int,
     device: torch.device,
-    seconds: list[float] | None = None,
+    history: Sequence[dict[str, float]] = (),
 ) -> Summary:
-    """Gather a :class:`Summary`; ``seconds`` are those of each epoch, of which the median is reported."""
+    """Gather a :class:`Summary`; ``history`` has the epochs' rows, whose median of seconds is reported."""
     return Summary(
         model=model,
         data=data,
@@ -78,8 +82,9 @@ def summarize(
         test_samples=len(result.labels),
         parameters=parameters,
         multiply_adds=multiply_adds,
-        epochs=len(seconds) if seconds else None,
-        seconds_per_epoch=statistics.median(seconds) if seconds else None,
+        val_accuracy=history[-1].get("val_accuracy") if history else None,
+        epochs=len(history) or None,
+        seconds_per_epoch=statistics.median(row["seconds"] for row in history) if history else None,
         device=device_name(device),
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     )

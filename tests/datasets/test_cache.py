@@ -142,8 +142,17 @@ def test_a_damaged_zip_member_is_a_corrupt_mesh(meshes, tmp_path):
     data = path.read_bytes()
     at = data.index(b"OFF")
     path.write_bytes(data[:at] + b"off" + data[at + 3 :])
-    with pytest.raises(CorruptMeshError, match=r"box/test/box_0000\.off: Bad CRC-32"):
+    with pytest.raises(CorruptMeshError, match=r"box/test/box_0000\.off: cannot be unpacked \(Bad CRC-32"):
         build(tmp_path / "c.h5", path)
+
+
+def test_a_damaged_cache_is_named(meshes, tmp_path):
+    file = tmp_path / "c.h5"
+    build(file, meshes)
+    check_complete(file)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"c\.h5 cannot be opened as HDF5 .*; delete it"):
+        check_complete(file)
 
 
 def test_nothing_left(meshes, tmp_path):

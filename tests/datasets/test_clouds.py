@@ -10,7 +10,9 @@ from mgic_geo.datasets import PointClouds, read_clouds, split_validation, write_
 
 def clouds(count=6, pool=8, classes=("a", "b"), normals=True):
     generator = torch.Generator().manual_seed(0)
-    points = torch.rand(count, pool, 3, generator=generator) / 2
+    points = torch.randn(count, pool, 3, generator=generator)
+    points = points - points.mean(1, keepdim=True)
+    points = points / points.norm(dim=-1).amax(1).view(-1, 1, 1)
     return PointClouds(
         points=points.half().float(),
         labels=torch.arange(count) % len(classes),
@@ -22,6 +24,11 @@ def clouds(count=6, pool=8, classes=("a", "b"), normals=True):
 
 def fill(dataset, value):
     dataset[...] = value
+
+
+def replace(file, name, values):
+    del file[name]
+    file[name] = values
 
 
 def test_round_trip(tmp_path):
@@ -44,7 +51,7 @@ def test_reads_files_of_others(tmp_path):
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file.attrs["classes"] = np.array([b"chair", b"desk"])
         group = file.create_group("train")
-        group["points"] = np.zeros((2, 4, 3), np.float64)
+        group["points"] = np.tile([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], (2, 1, 1))
         group["labels"] = np.array([0, 1], np.uint8)
         group["names"] = np.array([b"x", b"y"])
     read = read_clouds(tmp_path / "c.h5", "train")
@@ -63,12 +70,17 @@ def test_reads_files_of_others(tmp_path):
         (lambda file: fill(file["train/labels"], 2), "labels must lie in 0 … 1"),
         (
             lambda file: file["train/points"].write_direct(np.full((6, 8, 3), 9.0, "f2")),
-            "'cloud_0' reaches radius 15",
+            "'cloud_0' has its mean at distance 15.* and reaches radius 15",
         ),
         (
             lambda file: file["train/points"].write_direct(np.full((6, 8, 3), np.nan, "f2")),
-            "'cloud_0' reaches",
+            "'cloud_0' .* reaches radius nan",
         ),
+        (
+            lambda file: file["train/points"].write_direct(np.zeros((6, 8, 3), "f2")),
+            "reaches radius 0, but clouds must be centred and just fit into the unit sphere",
+        ),
+        (lambda file: replace(file, "train/labels", np.full(6, 0.5)), "labels must be integers, got float64"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, damage, message):

@@ -95,8 +95,18 @@ def test_samples_depend_on_seed_and_name_only():
         (np.zeros((0, 3)), r"must be \(N, 3\)"),
         (np.full((4, 3), np.nan), "finite"),
         (np.ones((4, 3)), "all 4 points of the cloud lie at one place"),
+        (1e200 * np.eye(4, 3), "its size overflows; scale it down"),
     ],
 )
 def test_unit_sphere_checks(points, message):
     with pytest.raises(ValueError, match=message):
         unit_sphere(points)
+
+
+def test_faces_of_vertices_that_are_not_there():
+    """Binary .ply, whose reader does not look at the indices."""
+    mesh = trimesh.creation.box()
+    data = bytearray(mesh.export(file_type="ply"))
+    data[-4:] = (99).to_bytes(4, "little")
+    with pytest.raises(CorruptMeshError, match="faces of vertices that it lacks: it holds 8"):
+        parse_mesh(bytes(data), "a.ply")

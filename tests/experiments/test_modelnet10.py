@@ -14,6 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mgic_geo.training import ModelCard, save_model
+
 SCRIPT = Path(__file__).parents[2] / "experiments" / "modelnet10.py"
 TINY = ["--points", "16", "--batch-size", "8", "--k", "4"]
 Main = Callable[[list[str]], None]
@@ -78,7 +80,10 @@ def test_the_other_recipe(main: Main, tmp_path: Path) -> None:
         (["--eval", "x", "--resume"], "nothing to --resume"),
         (["--lr", "-1", "--epochs", "0"], "--lr is -1.0"),
         (["--data", "missing.h5"], "there is no file missing.h5"),
-        (["--points", "100"], "points must lie in 1 … 24"),
+        (["--points", "100"], "its clouds hold 24 points, but the model takes 100; lower --points"),
+        (["--epochs", "2", "--lr", "1e30"], "training diverged in epoch"),
+        (["--epochs", "2", "--lr", "1e6", "--optimizer", "sgd"], "training diverged in epoch"),
+        (["--seed", str(2**63)], "give a number below 2**63"),
         (["--batch-size", "99"], "smaller batch_size"),
         (["--val-fraction", "0.999"], "smaller batch_size"),
     ],
@@ -105,11 +110,44 @@ def test_a_run_is_neither_overwritten_nor_changed(
 def test_evaluation_needs_the_classes_of_the_model(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "there is no model at" in refused(main, ["--eval", str(tmp_path)], capsys)
+    assert "there is no model at" in refused(main, ["--eval", str(tmp_path), "--data", "missing.h5"], capsys)
+    card = ModelCard("mgic_dgcnn", {"k": 4}, ("cube", "disc", "needle"), 16)
+    save_model(tmp_path / "model.safetensors", card.build(), card)
+    message = refused(main, ["--eval", str(tmp_path)], capsys)
+    assert "knows the classes cube, disc, needle" in message
+    assert "has ball, disc, needle" in message
 
 
-def command(tiny_data: Path, output: Path) -> list[str]:
-    return [str(SCRIPT), "--data", str(tiny_data), *TINY, "--epochs", "5", "--output", str(output)]
+def test_files_of_others_are_not_replaced(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("mine: 1")
+    assert "config.yaml is not a run's record" in refused(main, ["--output", str(tmp_path)], capsys)
+    assert (tmp_path / "config.yaml").read_text() == "mine: 1"
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "model.safetensors").write_bytes(b"mine")
+    assert "holds a model but no last.ckpt" in refused(main, ["--output", str(tmp_path)], capsys)
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert "--output" in refused(main, ["--output", str(file)], capsys)
+
+
+def test_a_run_keeps_its_number_of_processes(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ["--epochs", "1", "--output", str(tmp_path)]
+    main(run)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--processes: the run has 1, you gave 2" in refused(main, [*run, "--resume"], capsys)
+
+
+EPOCHS = (
+    "30"  # so many that three kills, each within tenths of a second of an epoch's end, come before the last
+)
+
+
+def command(tiny_data: Path, output: Path, epochs: str = EPOCHS) -> list[str]:
+    return [str(SCRIPT), "--data", str(tiny_data), *TINY, "--epochs", epochs, "--output", str(output)]
 
 
 def rows(output: Path) -> int:
@@ -119,7 +157,7 @@ def rows(output: Path) -> int:
 
 def test_killed_three_times_it_ends_with_the_same_bytes(main: Main, tiny_data: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    main(["--epochs", "5", "--output", str(whole)])
+    main(["--epochs", EPOCHS, "--output", str(whole)])
     # The same number of threads as here, since sums in another order end in other bits.
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     moments = random.Random(0)
@@ -136,16 +174,16 @@ def test_killed_three_times_it_ends_with_the_same_bytes(main: Main, tiny_data: P
         time.sleep(moments.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    main(["--epochs", "5", "--output", str(killed), "--resume"])
+    main(["--epochs", EPOCHS, "--output", str(killed), "--resume"])
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert rows(killed) == rows(whole) == 1 + 5
+    assert rows(killed) == rows(whole) == 1 + int(EPOCHS)
 
 
 def test_torchrun_trains_with_two_processes(tiny_data: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = ["--accelerator", "cpu", "--batch-size", "4", "--val-fraction", "0.2"]
     result = subprocess.run(
-        [*torchrun, *command(tiny_data, tmp_path), *arguments, "--epochs", "1"],
+        [*torchrun, *command(tiny_data, tmp_path, "1"), *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -77,6 +77,8 @@ def test_bad_files_are_named_and_the_rest_goes_through(
     np.save(tmp_path / "flat.npy", points[:, :2])
     np.save(tmp_path / "same.npy", np.ones((9, 3)))
     np.save(tmp_path / "nan.npy", np.where(np.arange(600).reshape(200, 3) == 0, np.nan, points))
+    with (tmp_path / "archive.npy").open("wb") as file:
+        np.savez(file, points=points)
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
     (tmp_path / "empty.xyz").write_text("\n")
     (tmp_path / "words.xyz").write_text("one two three\n")
@@ -89,6 +91,7 @@ def test_bad_files_are_named_and_the_rest_goes_through(
         "same.npy": "lie at one place",
         "nan.npy": "NaN or infinity",
         "pickle.npy": "cannot be read as .npy",
+        "archive.npy": "save the one array of points with np.save",
         "empty.xyz": "the file is empty",
         "words.xyz": "cannot be read as .xyz",
         "cut.ply": "cannot be parsed",

@@ -40,6 +40,7 @@ def test_gallery_of_any_size(
     tmp_path: Path, result: Evaluation, make_clouds: Callable[..., PointClouds], size: int
 ) -> None:
     part = Evaluation(result.probabilities[:size], result.labels[:size], result.classes)
-    plot_gallery(tmp_path / "a.png", make_clouds(size).points, part, columns=4, rows=2)
+    made = make_clouds(size)
+    plot_gallery(tmp_path / "a.png", made.points, made.names, part, columns=4, rows=2)
     assert ink(tmp_path / "a.png") > 0.005
     assert np.isfinite(imread(tmp_path / "a.png")).all()

@@ -9,7 +9,8 @@ from mgic_geo.training import Evaluation, summarize
 def test_table_and_file_say_the_same(tmp_path: Path) -> None:
     result = Evaluation(torch.eye(2)[[0, 1, 1, 1]], torch.tensor([0, 1, 1, 0]), ("a", "b"))
     cpu = torch.device("cpu")
-    figures = {"parameters": 95912, "multiply_adds": 12_345_678, "device": cpu, "seconds": [9.0, 2.0, 2.5]}
+    history = [{"seconds": seconds, "val_accuracy": 0.5} for seconds in (9.0, 2.0, 2.5)]
+    figures = {"parameters": 95912, "multiply_adds": 12_345_678, "device": cpu, "history": history}
     summary = summarize("mgic_dgcnn", "shapes", result, **figures)
     table = dict(line.split("  ", 1) for line in summary.table().splitlines())
     assert table["test accuracy"].split() == [
@@ -25,6 +26,7 @@ def test_table_and_file_say_the_same(tmp_path: Path) -> None:
     ]
     assert table["parameters"].strip() == "95,912"
     assert table["multiply-adds"].strip() == "12.3 M per sample"
+    assert table["validation accuracy"].strip() == "50.0 %, after the last epoch"
     assert table["epochs"].strip() == "3, 2.5 s each; the last one is reported"
     assert "torch 2" in table["versions"]
     summary.save(tmp_path / "summary.json")
@@ -36,3 +38,4 @@ def test_nothing_is_said_of_epochs_where_nothing_was_trained() -> None:
     result = Evaluation(torch.eye(2), torch.tensor([0, 1]), ("a", "b"))
     summary = summarize("dgcnn", "x.h5", result, parameters=1, multiply_adds=1, device=torch.device("cpu"))
     assert "epochs" not in summary.table()
+    assert "validation" not in summary.table()
