@@ -26,7 +26,7 @@ bench: $(VENV)/installed-dev  ## Time a training step beside its peers
 $(VENV)/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit("mgic_geo needs Python 3.11 or newer, but $(PYTHON) is %d.%d; run: make PYTHON=python3.11 ..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install -qq --upgrade pip
 	@echo "installing into $(VENV); PyTorch is large, so this takes a minute or more"
-	$(BIN)/pip install --quiet --editable '.[$*]'
+	$(BIN)/pip install -qq --editable '.[$*]'
 	@touch $@
