@@ -29,20 +29,19 @@ from mgic_geo.training import (
     Classifier,
     CloudData,
     Evaluation,
-    History,
     ModelCard,
     OptimizerConfig,
-    Progress,
     RunConfig,
     Summary,
     UsageError,
     blaming,
-    claim_output,
+    build,
+    claim,
     evaluate,
-    global_rank,
+    evaluation_device,
+    fit,
+    load_for,
     load_model,
-    make_trainer,
-    naming_divergence,
     plain_errors,
     plot_confusion,
     plot_curves,
@@ -167,48 +166,34 @@ def load(config: Config, points: int) -> tuple[PointClouds, PointClouds]:
 
 def train(config: Config) -> None:
     """Train, evaluate the last epoch on the test clouds, and write the results."""
-    rank, checkpoint = global_rank(), config.output / "last.ckpt"
-    if rank == 0:
-        claim_output(config, checkpoint)
+    claim(config)
     (train_clouds, test_clouds), val_clouds = load(config, config.points), None
     if config.val_fraction:
         with blaming("--val-fraction"):
             train_clouds, val_clouds = split_validation(train_clouds, config.val_fraction, config.seed)
 
     card = ModelCard(config.model, config.model_kwargs(), train_clouds.classes, config.points)
-    torch.manual_seed(config.seed)
-    model = card.build()
-    if config.compile:
-        model.compile()  # in place, so the names of the weights stay as they are
-    if rank == 0:
-        print(f"{config.model} on {config.data}, {len(train_clouds):,} training clouds", flush=True)
-
-    history = History(config.output)
-    trainer = make_trainer(config, checkpoint, [history, Progress()], validate=val_clouds is not None)
-    with naming_divergence(model, trainer, config.peak_lr):
-        trainer.fit(
-            Classifier(model, len(card.classes), config, config.seed),
-            CloudData(
-                train_clouds, val_clouds, config.batch_size, config.points, config.augment(), config.seed
-            ),
-            ckpt_path=checkpoint if config.resume and checkpoint.exists() else None,
-            weights_only=True,
-        )
-    if not trainer.is_global_zero:
+    model = build(config, card, f"{len(train_clouds):,} training clouds")
+    fitted = fit(
+        config,
+        Classifier(model, len(card.classes), config, config.seed),
+        CloudData(train_clouds, val_clouds, config.batch_size, config.points, config.augment(), config.seed),
+        validate=val_clouds is not None,
+    )
+    if fitted is None:
         return
     save_model(config.output / "model.safetensors", model, card)
-    result, summary = judge(config, config.output, test_clouds, trainer.strategy.root_device, history.rows)
+    result, summary = judge(config, config.output, test_clouds, fitted.device, fitted.rows)
     summary.save(config.output / "summary.json")
-    plot_curves(config.output / "curves.png", history.rows, result.accuracy)
+    plot_curves(config.output / "curves.png", fitted.rows, result.accuracy)
     print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")
 
 
 def evaluate_saved(config: Config, path: Path) -> None:
     """Evaluate the saved model at ``path`` on the test clouds."""
-    device = torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     with blaming("--eval"):
-        points = load_model(path)[1].points  # before the data, which may have to be downloaded
-    _, summary = judge(config, path, load(config, points)[1], device)
+        points = load_model(path, ModelCard)[1].points  # before the data, which may have to be downloaded
+    _, summary = judge(config, path, load(config, points)[1], evaluation_device(config))
     print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")
 
 
@@ -220,13 +205,7 @@ def judge(
     rows: Sequence[dict[str, float]] = (),
 ) -> tuple[Evaluation, Summary]:
     """Evaluate the saved model at ``path`` and draws its confusions and hardest clouds beside it."""
-    with blaming("model"):
-        model, card = load_model(path)
-    if card.classes != clouds.classes:
-        raise UsageError(
-            f"the model knows the classes {', '.join(card.classes)}, but --data {config.data} has "
-            f"{', '.join(clouds.classes)}; give the --data it was trained on"
-        )
+    model, card = load_for(path, ModelCard, clouds.classes, config.data)
     cost = complexity(model, torch.zeros(1, card.points, 3))
     with blaming("evaluation"):
         batches = CloudLoader(clouds, 32, points=card.points, device=device)

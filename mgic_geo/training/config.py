@@ -88,46 +88,6 @@ class RunConfig:
         return found
 
 
-@dataclass(kw_only=True)
-class OptimizerConfig:
-    """Flags of the loss and the optimiser."""
-
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """adamw: AdamW with a one-cycle schedule, best for few epochs. sgd: DGCNN's recipe, momentum 0.9 and a
-    cosine schedule down to a hundredth of --lr, for 200 epochs or more."""
-    lr: float | None = None
-    """Highest learning rate. By default 0.006 for adamw, 0.1 for sgd."""
-    weight_decay: float | None = None
-    """By default 0.05 for adamw (norms and biases are spared), 0.0001 for sgd."""
-    label_smoothing: float = 0.1
-    """Share of the target spread evenly over all classes."""
-
-    @property
-    def peak_lr(self) -> float:
-        """The highest learning rate, default resolved."""
-        return self.lr if self.lr is not None else {"adamw": 6e-3, "sgd": 0.1}[self.optimizer]
-
-    @property
-    def decay(self) -> float:
-        """The weight decay, default resolved."""
-        return (
-            self.weight_decay
-            if self.weight_decay is not None
-            else {"adamw": 0.05, "sgd": 1e-4}[self.optimizer]
-        )
-
-    def problems(self) -> list[str]:
-        """Return what is wrong with the values, each with its remedy."""
-        found = []
-        if not self.peak_lr > 0:
-            found.append(f"--lr is {self.lr}; give a positive number, or leave it out for the default")
-        if not self.decay >= 0:
-            found.append(f"--weight-decay is {self.weight_decay}; give 0 or more")
-        if not 0 <= self.label_smoothing < 1:
-            found.append(f"--label-smoothing is {self.label_smoothing}; give 0 or more, under 1")
-        return found
-
-
 def global_rank() -> int:
     """Return the rank of this process, as torchrun or Lightning's launcher says; 0 without one."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))

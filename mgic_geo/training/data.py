@@ -1,13 +1,17 @@
-"""Point clouds for Lightning: each rank's loaders, on its device."""
+"""Point clouds and images for Lightning: each rank's loaders, on its device."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 
-from mgic_geo.datasets import Augment, CloudLoader, PointClouds
+from mgic_geo.datasets import Augment, CloudLoader, FileLoader, ImageLoader, PointClouds
 from mgic_geo.training.config import UsageError, blaming
+
+# Called with device, rank and world_size.
+MakeLoader = Callable[..., ImageLoader | FileLoader]
 
 
 class CloudData(L.LightningDataModule):
@@ -62,4 +66,36 @@ class CloudData(L.LightningDataModule):
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
                 **kwargs,
+            )
+
+
+class ImageData(L.LightningDataModule):
+    """
+    Gives the trainer image loaders for this rank.
+
+    Args:
+        train: makes the training loader: a ``partial`` of ``ImageLoader`` or ``FileLoader`` that lacks
+            ``device``, ``rank`` and ``world_size``.
+        val: likewise for validation, or None if the trainer does not validate.
+    """
+
+    def __init__(self, train: MakeLoader, val: MakeLoader | None = None):
+        super().__init__()
+        self.train, self.val = train, val
+
+    def train_dataloader(self) -> ImageLoader | FileLoader:
+        """Return the training loader."""
+        return self._loader(self.train)
+
+    def val_dataloader(self) -> ImageLoader | FileLoader:
+        """Return the validation loader. The trainer asks for it only if there is one."""
+        assert self.val is not None
+        return self._loader(self.val)
+
+    def _loader(self, make: MakeLoader) -> ImageLoader | FileLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        with blaming("cannot cut batches"):
+            return make(
+                device=trainer.strategy.root_device, rank=trainer.global_rank, world_size=trainer.world_size
             )

@@ -1,5 +1,5 @@
 """
-Pictures of a run: learning curves, confusion matrix, gallery of clouds.
+Pictures of a run: learning curves, confusion matrix, gallery of clouds; images have theirs in image_plots.
 
 Colours are Okabe and Ito's, told apart by colour-blind readers; right and wrong also differ by a sign.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ from mgic_geo.training.evaluate import Evaluation
 from mgic_geo.training.files import replacing
 
 BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
+NAMED = 40  # classes that a confusion matrix has room to name
 
 
 def plot_curves(path: Path, rows: Sequence[dict[str, float]], test_accuracy: float) -> None:
@@ -46,7 +48,7 @@ def plot_curves(path: Path, rows: Sequence[dict[str, float]], test_accuracy: flo
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     accuracy.legend(loc="best")
     loss.legend(loc="best")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(path: Path, result: Evaluation) -> None:
@@ -54,20 +56,23 @@ def plot_confusion(path: Path, result: Evaluation) -> None:
     counts = result.confusion.numpy()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = len(result.classes)
-    side = max(5.0, 0.36 * size)
+    named = size <= NAMED  # beyond, a picture with every name and number would be too large to look at
+    side = max(5.0, 0.36 * min(size, NAMED))
     figure = Figure(figsize=(side + 2, side + 1.2), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="share of the true class", shrink=0.8)
     shown = (counts > 0) | np.eye(size, dtype=bool)  # a class never found shows its 0
-    for row, column in zip(*shown.nonzero(), strict=True):
+    for row, column in zip(*shown.nonzero(), strict=True) if named else ():
         color = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
-    axes.set_xticks(range(size), result.classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(size), result.classes)
-    axes.set(xlabel="predicted class", ylabel="true class")
+    if named:
+        axes.set_xticks(range(size), result.classes, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(size), result.classes)
+    by = "" if named else ", by number"
+    axes.set(xlabel=f"predicted class{by}", ylabel=f"true class{by}")
     axes.set_title(f"{len(result.labels):,} test samples, {result.accuracy:.1%} classified rightly")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_gallery(
@@ -91,21 +96,25 @@ def plot_gallery(
     count = f"{wrong:,} of {len(result.labels):,} are wrong"
     figure.suptitle(f"Hardest test clouds, worst first ({count}); near points are dark")
     for axes, index in zip(figure.subplots(rows, columns, squeeze=False).flat, chosen, strict=False):
-        label, prediction = int(result.labels[index]), int(result.predictions[index])
-        truth, share = (float(result.probabilities[index, c]) for c in (label, prediction))
-        right = label == prediction
         _draw_cloud(axes, points[index].numpy())
-        axes.set_title(
-            f"true: {result.classes[label]} {truth:.1%}\n"
-            f"{'✓✗'[not right]} {result.classes[prediction]} {share:.1%}",
-            color=BLUE if right else ORANGE, fontsize=9,
-        )  # fmt: skip
-        axes.text(
-            0.5, 0, names[index], transform=axes.transAxes, ha="center", va="top", fontsize=6, color="grey"
-        )
+        write_verdict(axes, result, index)
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+        axes.text(0.5, 0, names[index], fontsize=6, color="grey", **place)
     for axes in figure.axes:
         axes.set_axis_off()
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def write_verdict(axes: Axes, result: Evaluation, index: int) -> None:
+    """Write the true class of sample ``index`` above ``axes``, and what it was taken for."""
+    label, prediction = int(result.labels[index]), int(result.predictions[index])
+    truth, share = (float(result.probabilities[index, c]) for c in (label, prediction))
+    right = label == prediction
+    axes.set_title(
+        f"true: {result.classes[label]} {truth:.1%}\n"
+        f"{'✓✗'[not right]} {result.classes[prediction]} {share:.1%}",
+        color=BLUE if right else ORANGE, fontsize=9,
+    )  # fmt: skip
 
 
 def _draw_cloud(
@@ -122,6 +131,7 @@ def _draw_cloud(
     axes.set_aspect("equal", adjustable="datalim")  # all panels stay of one size
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write ``figure`` to ``path`` as PNG."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)

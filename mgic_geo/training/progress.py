@@ -32,8 +32,9 @@ class Progress(Checkpoint):
         """Open the bar, where the run stands."""
         self.started, self.first_epoch = time.perf_counter(), trainer.current_epoch
         if trainer.is_global_zero and sys.stderr.isatty():
-            total = int(trainer.estimated_stepping_batches)
-            self.bar = tqdm(total=total, initial=trainer.global_step, bar_format=BAR, dynamic_ncols=True)
+            done, batches = trainer.current_epoch, int(trainer.num_training_batches)
+            total = batches * (trainer.max_epochs or 0)
+            self.bar = tqdm(total=total, initial=batches * done, bar_format=BAR, dynamic_ncols=True)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the epoch's running means."""

@@ -21,11 +21,14 @@ from mgic_geo.training.checkpoint import AtomicCheckpointIO, SaveLast
 from mgic_geo.training.config import RunConfig, UsageError
 
 
-def make_trainer(config: RunConfig, checkpoint: Path, callbacks: list[Callback], validate: bool) -> L.Trainer:
+def make_trainer(
+    config: RunConfig, checkpoint: Path, callbacks: list[Callback], validate: bool, accumulate: int = 1
+) -> L.Trainer:
     """
     Return the trainer for ``config``.
 
     It saves its state to ``checkpoint`` after every epoch, and runs the validation loop if ``validate``.
+    The optimiser steps once in ``accumulate`` batches, and at the end of each epoch.
     """
     # Lightning's notes (accelerators it sees, tips for other products) are no news of the run; warnings stay.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -40,6 +43,7 @@ def make_trainer(config: RunConfig, checkpoint: Path, callbacks: list[Callback],
         num_nodes=max(1, world // local),
         strategy=_ddp() if world > 1 else "auto",
         precision=config.precision,
+        accumulate_grad_batches=accumulate,
         callbacks=[*callbacks, SaveLast(checkpoint)],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=checkpoint.parent,
@@ -53,7 +57,7 @@ def make_trainer(config: RunConfig, checkpoint: Path, callbacks: list[Callback],
 
 
 @contextmanager
-def naming_divergence(model: nn.Module, trainer: L.Trainer, lr: float) -> Iterator[None]:
+def naming_divergence(model: nn.Module, trainer: L.Trainer) -> Iterator[None]:
     """Turn an error inside into a :class:`UsageError` where the weights show that training diverged.
 
     Looked at only after an error, since looking at every step would make a GPU wait.
@@ -64,7 +68,7 @@ def naming_divergence(model: nn.Module, trainer: L.Trainer, lr: float) -> Iterat
         weights = [p.detach() for p in model.parameters()]
         if all(bool(w.isfinite().all()) and float(w.abs().max()) < 1e3 for w in weights):
             raise
-        epoch = trainer.current_epoch + 1
+        epoch, lr = trainer.current_epoch + 1, trainer.optimizers[0].defaults["lr"]
         raise UsageError(f"training diverged in epoch {epoch}: lower --lr, which is {lr:g}") from error
 
 

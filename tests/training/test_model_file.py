@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mgic_geo.training import ModelCard, load_model, save_model
+from mgic_geo.training import ImageCard, ModelCard, load_model, save_model
 
 CARD = ModelCard("mgic_dgcnn", {"k": 4, "dropout": 0.0, "coarse_size": 16}, ("chair", "sofa", "bed"), 32)
 
@@ -39,3 +39,11 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(ValueError, match="does not say which model"):
         load_model(tmp_path / "other")
+
+
+def test_images_have_a_card_of_their_own(tmp_path: Path) -> None:
+    card = ImageCard("resnet56", {}, ("cat", "dog"), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), (32, 32))
+    save_model(tmp_path / "model.safetensors", card.build(), card)
+    assert load_model(tmp_path, ImageCard)[1] == card
+    with pytest.raises(ValueError, match="holds resnet56, whose card is no ModelCard"):
+        load_model(tmp_path)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mgic_geo.training import Classifier, OptimizerConfig
-from mgic_geo.training.module import parameter_groups
+from mgic_geo.training.optimizers import parameter_groups
 
 
 def test_decay_spares_norms_and_biases() -> None:

@@ -7,7 +7,7 @@ import torch
 from matplotlib.image import imread
 
 from mgic_geo.datasets import PointClouds
-from mgic_geo.training import Evaluation, plot_confusion, plot_curves, plot_gallery
+from mgic_geo.training import Evaluation, plot_confusion, plot_curves, plot_gallery, plot_images
 
 
 def ink(path: Path) -> float:
@@ -44,3 +44,16 @@ def test_gallery_of_any_size(
     plot_gallery(tmp_path / "a.png", made.points, made.names, part, columns=4, rows=2)
     assert ink(tmp_path / "a.png") > 0.005
     assert np.isfinite(imread(tmp_path / "a.png")).all()
+
+
+def test_a_confusion_of_many_classes_stays_small(tmp_path: Path) -> None:
+    names = tuple(f"class {i}" for i in range(300))
+    plot_confusion(tmp_path / "a.png", Evaluation(torch.eye(300), torch.arange(300), names))
+    assert max(imread(tmp_path / "a.png").shape) < 2500
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_gallery_of_images(tmp_path: Path, result: Evaluation, size: int) -> None:
+    part = Evaluation(result.probabilities[:size], result.labels[:size], result.classes)
+    plot_images(tmp_path / "a.png", lambda index: torch.full((3, 8, 8), 9 * index).byte(), part, 4, 2)
+    assert ink(tmp_path / "a.png") > 0.05

@@ -1,0 +1,232 @@
+"""
+Train an image classifier on ImageNet, or on any folder of class folders, and say how good it is.
+
+Images are read from --data/train/CLASS/*.jpg and --data/val/CLASS/*.jpg. By default MGIC-ResNet-50 (groups of
+32, coarsest level of 64) is trained by a modern recipe. The output folder gets the model, the settings, logs
+and figures, and pictures: learning curves, confusion matrix, and a gallery of the hardest images. The images
+of val are classified once, after the last epoch. Defaults depend on the recipe: --recipe paper --help shows
+the paper's.
+
+    torchrun --nproc-per-node 8 experiments/imagenet.py --data /data/imagenet --batch-size 32
+    python experiments/imagenet.py --data flowers --size 128 --epochs 20 --output runs/flowers
+    python experiments/imagenet.py --data flowers --eval runs/flowers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+from torchvision.transforms import v2
+
+from mgic_geo.datasets import (
+    IMAGENET,
+    FileLoader,
+    ImageFiles,
+    eval_transform,
+    load_image_files,
+    split_validation,
+    train_transform,
+)
+from mgic_geo.models import list_models
+from mgic_geo.training import (
+    Evaluation,
+    Fitted,
+    ImageCard,
+    ImageConfig,
+    Summary,
+    blaming,
+    claim,
+    evaluation_device,
+    judge_images,
+    parse_recipe,
+    plain_errors,
+    plot_curves,
+    train_images,
+)
+
+WRITTEN = (
+    "model.safetensors, summary.json, config.yaml, metrics.csv, the pictures\n"
+    "curves.png, confusion.png and gallery.png, and logs for `tensorboard --logdir`"
+)
+
+# The modern recipe is that of Config's own defaults.
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "recipe": "paper",
+        "epochs": 180,
+        "optimizer": "sgd",
+        "nesterov": False,
+        "lr": 0.1,
+        "weight_decay": 1e-4,
+        "schedule": "steps",
+        "warmup": 0.0,
+        "label_smoothing": 0.0,
+        "output": Path("runs/imagenet-paper"),
+    }
+}
+
+
+@dataclass(kw_only=True)
+class Config(ImageConfig):
+    """Flags of this experiment."""
+
+    data: str = "imagenet"
+    """The folder: images lie at train/CLASS/*.jpg and val/CLASS/*.jpg in it, of any size and kind. All are
+    read once before the training, to find corrupt ones; what was found is kept in ./data, or where the
+    environment variable MGIC_DATA says."""
+    recipe: Literal["modern", "paper"] = "modern"
+    """Decides the defaults of the other flags. modern: SGD with Nesterov's momentum, cosine schedule with
+    warm-up and label smoothing. paper: plain SGD for 180 epochs in batches of 256 over all devices, the
+    learning rate 0.1 divided by 10 every 30 epochs, flips and crops."""
+    output: Path = Path("runs/imagenet")
+    """Folder for everything the run writes."""
+    model: str = "mgic_resnet50_g32_c64"
+    """mgic_resnet50_g16_c64, …_g32_c64 and …_g64_c64, and mgic_mobilenetv3_large_060, …_100 and …_120 are the
+    paper's; resnet50, mobilenetv3_large and mobilenetv3_small are plain; mgic_resnet50,
+    mgic_mobilenetv3_large and mgic_mobilenetv3_small take --group-size and --coarse-size."""
+    epochs: int = 100
+    """Passes over the training set."""
+    batch_size: int = 256
+    """Images per step, on each device."""
+    weight_decay: float | None = 1e-4
+    """Weight decay. With adamw, which spares norms and biases, 0.05 is customary."""
+
+    size: int = 224
+    """Side of the square that the model sees, in pixels."""
+    workers: int | None = None
+    """Processes that read images, on each device; by default one a core, but 8 at most."""
+    verify: bool = True
+    """Read all images before the training. Otherwise a corrupt one stops it, named, when it is met."""
+    flip: bool = True
+    """Augmentation: mirror half of the images."""
+    least_area: float = 0.08
+    """Augmentation: crops show this share of the image's area, or more."""
+    rand_augment: int | None = None
+    """Augmentation: magnitude of RandAugment, 0 … 30, customarily 9; by default off."""
+    erase: float = 0.0
+    """Augmentation: share of the images of which a rectangle is blackened."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems()
+        if self.size < 32:
+            found.append(f"--size is {self.size}; give 32 or more pixels")
+        if self.workers is not None and self.workers < 0:
+            found.append(f"--workers is {self.workers}; give 0 (read in the training's process) or more")
+        if not 0 < self.least_area <= 1:
+            found.append(f"--least-area is {self.least_area}; give more than 0, and at most 1")
+        if not 0 <= self.erase <= 1:
+            found.append(f"--erase is {self.erase}; give 0 (none) … 1")
+        if self.rand_augment is not None and not 0 <= self.rand_augment <= 30:
+            found.append(f"--rand-augment is {self.rand_augment}; give 0 … 30, or leave it out")
+        if self.skip_corrupt and not self.verify:
+            found.append("--skip-corrupt leaves out what --verify finds; leave --no-verify out")
+        return found
+
+    def augment(self) -> v2.Transform:
+        """Return the augmentation that the switches ask for."""
+        return train_transform(
+            self.size,
+            scale=(self.least_area, 1.0),
+            flip=self.flip,
+            rand_augment=self.rand_augment,
+            erase=self.erase,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment with the arguments ``argv``, or those of the command line."""
+    config = parse_recipe(Config, RECIPES, argv, (__doc__ or "").strip())
+    with plain_errors():
+        config.check(
+            [name for name in list_models() if "resnet50" in name or name.find("mobilenet") in (0, 5)]
+        )
+        if config.eval is not None:
+            evaluate_saved(config, config.eval)
+        else:
+            train(config)
+
+
+def load(config: Config, *splits: str) -> tuple[ImageFiles, ...]:
+    """Return the splits of the data."""
+    with blaming(f"--data {config.data}"):
+        return load_image_files(
+            config.data,
+            splits,
+            verify=config.verify,
+            skip_corrupt=config.skip_corrupt,
+            workers=config.workers,
+        )
+
+
+def train(config: Config) -> None:
+    """Train, evaluate the last epoch on the images of val, and write the results."""
+    claim(config)
+    (files, test), val = load(config, "train", "val"), None
+    if config.val_fraction:
+        with blaming("--val-fraction"):
+            files, val = split_validation(files, config.val_fraction, config.seed)
+
+    size = (config.size, config.size)
+    card = ImageCard(config.model, config.model_kwargs(), files.classes, IMAGENET.mean, IMAGENET.std, size)
+    loader = partial(
+        FileLoader,
+        batch_size=config.batch_size,
+        normalization=IMAGENET,
+        channels_last=config.channels_last,
+        workers=config.workers,
+        seed=config.seed,
+    )
+    fitted = train_images(
+        config,
+        card,
+        len(files),
+        partial(loader, files, train=True, transform=config.augment()),
+        partial(loader, val, transform=centre(card)) if val is not None else None,
+    )
+    if fitted is None:
+        return
+    result, summary = judge(config, config.output, test, fitted)
+    summary.save(config.output / "summary.json")
+    plot_curves(config.output / "curves.png", fitted.rows, result.accuracy)
+    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")
+
+
+def evaluate_saved(config: Config, path: Path) -> None:
+    """Evaluate the saved model at ``path`` on the images of val."""
+    (test,) = load(config, "val")
+    _, summary = judge(config, path, test, Fitted((), evaluation_device(config)))
+    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")
+
+
+def judge(config: Config, path: Path, files: ImageFiles, fitted: Fitted) -> tuple[Evaluation, Summary]:
+    """Evaluate the saved model at ``path`` and draw its confusions and hardest images beside it."""
+
+    def batches(card: ImageCard) -> partial[FileLoader]:
+        return partial(
+            FileLoader,
+            files,
+            64,
+            normalization=card.normalization,
+            transform=centre(card),
+            workers=config.workers,
+        )
+
+    def picture(card: ImageCard, index: int) -> Tensor:
+        return centre(card)(*files.read(index))[0]
+
+    return judge_images(config, path, files.classes, batches, picture, fitted)
+
+
+def centre(card: ImageCard) -> v2.Transform:
+    """Return the customary evaluation transform: of 224 pixels after the shorter side became 256."""
+    return eval_transform(card.size[0], card.size[0] * 256 // 224)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The flags of loss and optimiser, and the optimisers with their schedules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+
+from mgic_geo.training.schedule import Schedule, rate_factor
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """Flags of the loss and the optimiser."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw: AdamW with a one-cycle schedule, best for few epochs. sgd: DGCNN's recipe, momentum 0.9 and a
+    cosine schedule down to a hundredth of --lr, for 200 epochs or more."""
+    lr: float | None = None
+    """Highest learning rate. By default 0.006 for adamw, 0.1 for sgd."""
+    weight_decay: float | None = None
+    """By default 0.05 for adamw (norms and biases are spared), 0.0001 for sgd."""
+    label_smoothing: float = 0.1
+    """Share of the target spread evenly over all classes."""
+
+    default_lr: ClassVar[dict[str, float]] = {"adamw": 6e-3, "sgd": 0.1}
+    default_decay: ClassVar[dict[str, float]] = {"adamw": 0.05, "sgd": 1e-4}
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate, default resolved."""
+        return self.lr if self.lr is not None else self.default_lr[self.optimizer]
+
+    @property
+    def decay(self) -> float:
+        """The weight decay, default resolved."""
+        return self.weight_decay if self.weight_decay is not None else self.default_decay[self.optimizer]
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = []
+        if not self.peak_lr > 0:
+            found.append(f"--lr is {self.lr}; give a positive number, or leave it out for the default")
+        if not self.decay >= 0:
+            found.append(f"--weight-decay is {self.weight_decay}; give 0 or more")
+        if not 0 <= self.label_smoothing < 1:
+            found.append(f"--label-smoothing is {self.label_smoothing}; give 0 or more, under 1")
+        return found
+
+    def optimization(self, model: nn.Module, steps: int, epochs: int) -> tuple[Optimizer, LRScheduler]:
+        """Return the optimiser of ``model`` and its schedule over ``steps`` in ``epochs``."""
+        if self.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                model.parameters(), lr=self.peak_lr, momentum=0.9, weight_decay=self.decay
+            )
+            return optimizer, CosineAnnealingLR(optimizer, T_max=steps, eta_min=self.peak_lr / 100)
+        optimizer = torch.optim.AdamW(parameter_groups(model, self.decay), lr=self.peak_lr)
+        return optimizer, OneCycleLR(optimizer, max_lr=self.peak_lr, total_steps=steps)
+
+
+@dataclass(kw_only=True)
+class ImageOptimizerConfig(OptimizerConfig):
+    """Flags of the loss, the optimiser and the schedule of image networks."""
+
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    """sgd has momentum 0.9."""
+    nesterov: bool = True
+    """Nesterov's momentum, for sgd."""
+    lr: float | None = None
+    """Highest learning rate. By default 0.1 for sgd, 0.002 for adamw; it does not follow the batch size."""
+    weight_decay: float | None = None
+    """By default 0.0005 for sgd, 0.05 for adamw (norms and biases are spared)."""
+    schedule: Schedule = "cosine"
+    """cosine down to 0; steps: a tenth after every --drop-every epochs; poly: (1 − share done)^0.9."""
+    drop_every: int = 30
+    """Epochs between the drops of --schedule steps."""
+    warmup: float = 5.0
+    """Epochs at the start over which the learning rate rises from near 0; 0 for none."""
+    ema: float = 0.0
+    """Report and save, in place of the last weights, their exponential moving average with this decay per
+    step, such as 0.999; 0 for none. While there are few steps, the decay is (1 + steps) / (10 + steps)."""
+
+    default_lr: ClassVar[dict[str, float]] = {"adamw": 2e-3, "sgd": 0.1}
+    default_decay: ClassVar[dict[str, float]] = {"adamw": 0.05, "sgd": 5e-4}
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems()
+        if self.drop_every < 1:
+            found.append(f"--drop-every is {self.drop_every}; give 1 or more")
+        if not self.warmup >= 0:
+            found.append(f"--warmup is {self.warmup}; give 0 (none) or more epochs")
+        if not 0 <= self.ema < 1:
+            found.append(f"--ema is {self.ema}; give 0 (none) or more, under 1")
+        return found
+
+    def optimization(self, model: nn.Module, steps: int, epochs: int) -> tuple[Optimizer, LRScheduler]:
+        """Return the optimiser of ``model`` and its schedule over ``steps`` in ``epochs``."""
+        if self.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                model.parameters(),
+                lr=self.peak_lr,
+                momentum=0.9,
+                nesterov=self.nesterov,
+                weight_decay=self.decay,
+            )
+        else:
+            optimizer = torch.optim.AdamW(parameter_groups(model, self.decay), lr=self.peak_lr)
+        return optimizer, LambdaLR(
+            optimizer,
+            lambda step: rate_factor(self.schedule, step, steps, epochs, self.warmup, self.drop_every),
+        )
+
+
+def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Split the parameters: matrices decay by ``decay``, vectors (norms and biases) do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,116 @@
+"""The parts of a run that every experiment has, in their order: claim, build, fit, load what was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from mgic_geo.training.config import RunConfig, UsageError, blaming, claim_output, global_rank
+from mgic_geo.training.ema import EMA
+from mgic_geo.training.history import History
+from mgic_geo.training.model_file import Card, load_model
+from mgic_geo.training.progress import Progress
+from mgic_geo.training.trainer import make_trainer, naming_divergence
+
+CardT = TypeVar("CardT", bound=Card)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What remains of a training: the rows of ``History``, and the device that was trained on."""
+
+    rows: Sequence[dict[str, float]]
+    device: torch.device
+
+
+def claim(config: RunConfig) -> None:
+    """Claim the output folder, on rank 0; see :func:`claim_output`."""
+    if global_rank() == 0:
+        claim_output(config, _checkpoint(config))
+
+
+def build(config: RunConfig, card: Card, what: str) -> nn.Module:
+    """Build the model from the run's seed, compiled if asked for; say so, with ``what`` it is trained on."""
+    torch.manual_seed(config.seed)
+    model = card.build()
+    if config.compile:
+        model.compile()  # in place, so the names of the weights stay as they are
+    if global_rank() == 0:
+        print(f"{card.model} on {config.data}, {what}", flush=True)  # noqa: T201
+    return model
+
+
+def fit(
+    config: RunConfig,
+    module: L.LightningModule,
+    data: L.LightningDataModule,
+    *,
+    validate: bool,
+    accumulate: int = 1,
+    ema: float = 0.0,
+) -> Fitted | None:
+    """
+    Train ``module``, from its last checkpoint if the run is resumed, with logs, bar and checkpoints.
+
+    Args:
+        config: the run's settings.
+        module: has the model as ``model``, which is trained in place.
+        data: the loaders.
+        validate: whether ``data`` has validation batches.
+        accumulate: batches whose gradients make one step.
+        ema: decay of the moving average of the weights, which the model ends with; 0 for none.
+
+    Returns:
+        The outcome on rank 0; None on all others, which have nothing left to do.
+    """
+    checkpoint, history = _checkpoint(config), History(config.output)
+    average = EMA(ema) if ema else None
+    callbacks: list[Callback] = [history, Progress(), *([average] if average else [])]
+    trainer = make_trainer(config, checkpoint, callbacks, validate, accumulate)
+    with naming_divergence(module, trainer):
+        trainer.fit(
+            module,
+            data,
+            ckpt_path=checkpoint if config.resume and checkpoint.exists() else None,
+            weights_only=True,
+        )
+    if not trainer.is_global_zero:
+        return None
+    if average is not None:
+        model = module.model
+        assert isinstance(model, nn.Module)
+        average.put_into(model)
+    return Fitted(history.rows, trainer.strategy.root_device)
+
+
+def evaluation_device(config: RunConfig) -> torch.device:
+    """Return the device to evaluate a saved model on."""
+    return torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_for(path: Path, kind: type[CardT], classes: Sequence[str], data: Any) -> tuple[nn.Module, CardT]:
+    """
+    Rebuild the model saved at ``path`` to judge it on ``data``.
+
+    Raises:
+        UsageError: there is no such model, or its classes are not ``classes``.
+    """
+    with blaming(f"model {path}"):
+        model, card = load_model(path, kind)
+    if card.classes != tuple(classes):
+        raise UsageError(
+            f"the model knows the classes {', '.join(card.classes)}, but --data {data} has "
+            f"{', '.join(classes)}; give the --data it was trained on"
+        )
+    return model, card
+
+
+def _checkpoint(config: RunConfig) -> Path:
+    return config.output / "last.ckpt"
