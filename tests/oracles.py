@@ -28,6 +28,17 @@ def nearest(x: Tensor, k: int) -> Tensor:
     return distance.argsort(dim=1)[:, :k]
 
 
+def assert_nearest(x, table):
+    """Each row holds the point itself, then as near ones as a full sort finds, all distinct."""
+    k = table.size(1)
+    distance = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    found = distance.gather(1, table)
+    best = distance.gather(1, nearest(x, k))
+    torch.testing.assert_close(found, best, rtol=1e-5, atol=1e-30)
+    assert torch.equal(table[:, 0], torch.arange(len(x)))
+    assert all(len(set(row)) == k for row in table.tolist())
+
+
 def neighbor_reduce(y: Tensor, source: Tensor, target: Tensor, nodes: int, how: str) -> Tensor:
     """Maximum or sum over neighbours, one node after another."""
     rows = []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mgic_geo.graph import knn_backends
+from mgic_geo.graph.knn_settle import settle
 
 __all__ = ["check_backend", "check_k", "knn", "knn_graph", "knn_table"]
 
@@ -207,7 +208,7 @@ def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
                 value, index = distance.topk(keep, largest=False)
                 if not direct:
                     near = norm[:, start : start + rows]
-                    _settle(x[first : first + together], start, distance, near, value, index, k, loop)
+                    settle(x[first : first + together], start, distance, near, value, index, k, loop)
                 table[first : first + together, start : start + rows] = index[..., :k]
     return table
 
@@ -239,53 +240,6 @@ def _squared_differences(query: Tensor, cloud: Tensor, out: Tensor) -> None:
     for channel in range(cloud.size(-1)):
         difference = query[..., channel].unsqueeze(2) - cloud[..., channel].unsqueeze(1)
         out.addcmul_(difference, difference)
-
-
-def _settle(
-    clouds: Tensor,
-    start: int,
-    distance: Tensor,
-    norm: Tensor,
-    value: Tensor,
-    index: Tensor,
-    k: int,
-    loop: bool,
-) -> None:
-    """Choose again, by differences of the points as given, where rounding could have decided.
-
-    The sorted ``value`` is |x_j|² - 2 x_i·x_j, so a point within reach d of x_i has |x_j| <= |x_i| + d, and
-    rounding moves its value by less than 1.5 · eps · sqrt(C) · (|x_i| + d)² (the largest seen was 1.2).
-
-    Args:
-        clouds: (B, N, C) the points as given.
-        start: Place of the first query in its cloud.
-        distance: (B, R, N) all values of the queries; overwritten.
-        norm: (B, R) squared norms of the queries.
-        value: (B, R, K) the least values, ascending, those of k neighbours and, where there is one, the next.
-        index: (B, R, K) their points; corrected in place.
-        k: Number of neighbours.
-        loop: Whether a point is its own first neighbour.
-    """
-    reach = (value[..., k - 1] + norm).clamp(min=0).sqrt()
-    noise = 1.5 * torch.finfo(value.dtype).eps * clouds.size(-1) ** 0.5 * (norm.sqrt() + reach).square()
-    cloud, row = (value.diff(dim=-1) <= 2 * noise.unsqueeze(-1)).any(-1).nonzero(as_tuple=True)
-    few = min(4 * value.size(-1), clouds.size(1))
-    candidate_value, candidate = distance[cloud, row].topk(few, largest=False)
-    exact = (clouds[cloud.unsqueeze(1), candidate] - clouds[cloud, start + row].unsqueeze(1)).square().sum(-1)
-    itself = -torch.inf if loop else torch.inf
-    exact = exact.masked_fill(candidate == (start + row).unsqueeze(1), itself)
-    exact, order = exact.sort(dim=-1, stable=True)
-    index[cloud, row] = candidate.gather(1, order[:, : index.size(-1)])
-    # Behind the last candidate nothing is nearer than the k-th, unless rounding hid it.
-    last, kth, doubt = candidate_value[:, -1] + norm[cloud, row], exact[:, k - 1], noise[cloud, row]
-    open_ = (
-        (kth > 0) & (kth > last - doubt) if few < clouds.size(1) else torch.zeros_like(kth, dtype=torch.bool)
-    )
-    for b in cloud[open_].unique().tolist():
-        rest = row[open_ & (cloud == b)]
-        full = torch.cdist(clouds[b, start + rest], clouds[b], compute_mode="donot_use_mm_for_euclid_dist")
-        full[torch.arange(len(rest), device=rest.device), start + rest] = itself
-        index[b, rest] = full.topk(index.size(-1), largest=False).indices
 
 
 @contextmanager

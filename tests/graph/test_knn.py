@@ -13,17 +13,6 @@ from mgic_geo.graph.knn import knn_table
 module = sys.modules["mgic_geo.graph.knn"]
 
 
-def assert_nearest(x, table):
-    """Each row holds the point itself, then as near ones as a full sort finds, all distinct."""
-    k = table.size(1)
-    distance = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    found = distance.gather(1, table)
-    best = distance.gather(1, oracles.nearest(x, k))
-    torch.testing.assert_close(found, best, rtol=1e-5, atol=1e-30)
-    assert torch.equal(table[:, 0], torch.arange(len(x)))
-    assert all(len(set(row)) == k for row in table.tolist())
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 60), st.integers(1, 20), st.data())
 def test_equals_a_full_sort(clouds, points, channels, data):
@@ -32,7 +21,7 @@ def test_equals_a_full_sort(clouds, points, channels, data):
     table = knn(x, k)
     assert table.shape == (clouds, points, k)
     for cloud, rows in zip(x, table, strict=True):
-        assert_nearest(cloud, rows)
+        oracles.assert_nearest(cloud, rows)
 
 
 @pytest.mark.parametrize("channels", [3, 8, 64])
@@ -50,7 +39,7 @@ def test_far_clusters_and_offsets_stay_exact(channels):
 def test_duplicates(channels):
     torch.manual_seed(0)
     x = torch.randn(6, channels).repeat_interleave(5, 0)
-    assert_nearest(x, knn(x, 8))
+    oracles.assert_nearest(x, knn(x, 8))
     graph = knn_graph(x, 8)
     assert torch.equal(graph[1], torch.arange(30).repeat_interleave(8))
     assert not bool((graph[0] == graph[1]).any())
@@ -124,7 +113,7 @@ def test_float32_inside_autocast_and_whatever_the_precision(monkeypatch):
         matmul.fp32_precision = before
     assert set(seen) == {("ieee", False)}
     for cloud, rows in zip(x, table, strict=True):
-        assert_nearest(cloud, rows)
+        oracles.assert_nearest(cloud, rows)
 
 
 def test_float64_is_kept():
@@ -189,27 +178,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     command = [sys.executable, "-W", "ignore", "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(run.stdout) < 160_000  # in kB
-
-
-@pytest.mark.parametrize("loop", [True, False])
-def test_nearest_first_where_rounding_hides_the_order(loop):
-    """Tight clusters far apart: among 8 channels the matrix form cannot tell a cluster's points apart."""
-    torch.manual_seed(0)
-    x = (100 * torch.randn(30, 1, 8) + 1e-2 * torch.randn(30, 10, 8)).view(300, 8)
-    distance = (x.double().unsqueeze(1) - x.double().unsqueeze(0)).square().sum(-1)
-    distance.fill_diagonal_(-1 if loop else torch.inf)
-    expected = distance.argsort(dim=1)[:, :8]
-    assert torch.equal(knn_graph(x, 8, loop=loop)[0].view(300, 8), expected)
-
-
-@pytest.mark.parametrize("copies", [4, 30, 120])
-def test_many_coinciding_points_in_many_dimensions(copies):
-    """More copies than candidates: rows are settled by the full comparison, or at once by distance 0."""
-    torch.manual_seed(0)
-    x = torch.randn(240 // copies, 8).repeat_interleave(copies, 0)
-    table = knn(x, 6)
-    assert_nearest(x, table)
-    assert torch.equal(table[:, 0], torch.arange(240))
 
 
 def test_no_points_and_no_clouds():

@@ -1,0 +1,26 @@
+import oracles
+import pytest
+import torch
+
+from mgic_geo import knn, knn_graph
+
+
+@pytest.mark.parametrize("loop", [True, False])
+def test_nearest_first_where_rounding_hides_the_order(loop):
+    """Tight clusters far apart: among 8 channels the matrix form cannot tell a cluster's points apart."""
+    torch.manual_seed(0)
+    x = (100 * torch.randn(30, 1, 8) + 1e-2 * torch.randn(30, 10, 8)).view(300, 8)
+    distance = (x.double().unsqueeze(1) - x.double().unsqueeze(0)).square().sum(-1)
+    distance.fill_diagonal_(-1 if loop else torch.inf)
+    expected = distance.argsort(dim=1)[:, :8]
+    assert torch.equal(knn_graph(x, 8, loop=loop)[0].view(300, 8), expected)
+
+
+@pytest.mark.parametrize("copies", [4, 30, 120])
+def test_many_coinciding_points_in_many_dimensions(copies):
+    """More copies than candidates: rows are settled by the full comparison, or at once by distance 0."""
+    torch.manual_seed(0)
+    x = torch.randn(240 // copies, 8).repeat_interleave(copies, 0)
+    table = knn(x, 6)
+    oracles.assert_nearest(x, table)
+    assert torch.equal(table[:, 0], torch.arange(240))
