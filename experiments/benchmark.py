@@ -1,8 +1,9 @@
 """
-Time one training step of MGIC-DGCNN beside its peers, interleaved in one run.
+Time one training step of the MGIC networks beside their peers, interleaved in one run.
 
-The peers are the same network built from PyG's EdgeConv on torch-cluster's k-NN (needs the extra
-``cluster``), and this package's own dense DGCNN. Prints medians, spreads and ratios as Markdown.
+points: MGIC-DGCNN, this package's own dense DGCNN, and the same network built from PyG's EdgeConv on
+torch-cluster's k-NN (needs the extra ``cluster``). images: MGIC-ResNet-56 (8, 16) and ResNet-56 on images of
+32×32, channels first and last. Prints medians, spreads and ratios as Markdown.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -24,22 +26,38 @@ from torch.nn import functional as F
 from mgic_geo import create_model
 from mgic_geo.graph.knn_backends import available
 from mgic_geo.models import DGCNN
+from mgic_geo.training.files import replacing
+from mgic_geo.training.memory import keep_memory
 
 
 @dataclass
 class Config:
     """What to measure."""
 
+    parts: tuple[Literal["points", "images"], ...] = ("points", "images")
+    """Which comparisons."""
     batch_size: int = 16
     """Clouds in a step."""
     points: int = 1024
     """Points in a cloud."""
     k: int = 10
     """Neighbours of a point, itself counted."""
+    images: int = 64
+    """Images in a step."""
     rounds: int = 15
     """Timed steps of each model; they take turns."""
     output: Path | None = None
     """Write the figures to this JSON file, too."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Times of one model's step in milliseconds, and the ratio of its median to the first model's."""
+
+    model: str
+    median_ms: float
+    quartiles_ms: tuple[float, float]
+    ratio: float
 
 
 class PyGDGCNN(nn.Module):
@@ -101,10 +119,8 @@ def processor() -> str:
     return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
-def main(config: Config) -> None:
-    """Measure and print."""
-    torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def point_steps(config: Config, device: str) -> dict[str, Callable[[], float]]:
+    """Steps of the point-cloud networks, all on the same clouds."""
     points = torch.randn(config.batch_size, config.points, 3, device=device)
     points /= points.norm(dim=-1).amax(1).view(-1, 1, 1)
     labels = torch.randint(0, 10, (config.batch_size,), device=device)
@@ -116,39 +132,66 @@ def main(config: Config) -> None:
         models["DGCNN, PyG EdgeConv + torch-cluster"] = PyGDGCNN(config.k)
     else:
         print("torch-cluster is not installed: no PyG peer (extra: cluster)\n")
-    steps = {name: step_of(model.to(device), points, labels) for name, model in models.items()}
+    return {name: step_of(model.to(device), points, labels) for name, model in models.items()}
+
+
+def image_steps(config: Config, device: str) -> dict[str, Callable[[], float]]:
+    """Steps of the CIFAR networks in both layouts, all on the same images."""
+    images = torch.randn(config.images, 3, 32, 32, device=device)
+    labels = torch.randint(0, 10, (config.images,), device=device)
+    steps = {}
+    for layout, name in ((torch.channels_last, "channels last"), (torch.contiguous_format, "channels first")):
+        for title, model in (("MGIC-ResNet-56 (8, 16)", "mgic_resnet56_g8_c16"), ("ResNet-56", "resnet56")):
+            network = create_model(model).to(device=device, memory_format=layout)  # type: ignore[call-overload]
+            steps[f"{title}, {name}"] = step_of(network, images.to(memory_format=layout), labels)
+    return steps
+
+
+def measure(steps: dict[str, Callable[[], float]], rounds: int) -> list[Row]:
+    """Let the steps take turns for ``rounds`` rounds, behind two that warm up."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(config.rounds + 2):
+    for round_ in range(rounds + 2):
         for name, step in steps.items():
             seconds = step()
-            if round_ >= 2:  # the first two warm up
-                times[name].append(seconds)
-    base = statistics.median(next(iter(times.values())))
-    rows = []
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        spread = [statistics.quantiles(seconds, n=4)[i] for i in (0, 2)] if len(seconds) > 1 else [median] * 2
-        rows.append(
-            {
-                "model": name,
-                "median_ms": median * 1e3,
-                "quartiles_ms": [s * 1e3 for s in spread],
-                "ratio": median / base,
-            }
+            if round_ >= 2:
+                times[name].append(1e3 * seconds)
+    base, rows = statistics.median(next(iter(times.values()))), []
+    for name, values in times.items():
+        low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+        rows.append(Row(name, median, (low, high), median / base))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print, with the arguments ``argv`` or those of the command line."""
+    config = tyro.cli(Config, args=argv, description=__doc__)
+    torch.manual_seed(0)
+    keep_memory()  # as the training scripts do
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(f"{processor()}; torch {torch.__version__}, torch-geometric {version('torch-geometric')}")
+    parts = {
+        "points": (
+            f"{config.batch_size} clouds × {config.points} points, k = {config.k}",
+            point_steps,
+        ),
+        "images": (f"{config.images} images of 32×32", image_steps),
+    }
+    results = {}
+    for part in config.parts:
+        title, steps = parts[part]
+        results[part] = measure(steps(config, device), config.rounds)
+        print(
+            f"\nOne training step on {title}\n\n| model | median ms | quartiles | ratio |\n|---|---|---|---|"
         )
-    print(f"One training step on {config.batch_size} clouds × {config.points} points, k = {config.k}")
-    print(f"{processor()}; torch {torch.__version__}, torch-geometric {version('torch-geometric')}\n")
-    print("| model | median ms | quartiles | ratio |\n|---|---|---|---|")
-    for row in rows:
-        low, high = row["quartiles_ms"]
-        print(f"| {row['model']} | {row['median_ms']:.0f} | {low:.0f} to {high:.0f} | {row['ratio']:.2f} |")
+        for row in results[part]:
+            low, high = row.quartiles_ms
+            print(f"| {row.model} | {row.median_ms:.0f} | {low:.0f} to {high:.0f} | {row.ratio:.2f} |")
     if config.output:
-        temporary = config.output.with_suffix(".tmp")
-        temporary.write_text(
-            json.dumps({"config": asdict(config), "device": processor(), "rows": rows}, indent=1, default=str)
-        )
-        temporary.replace(config.output)
+        rows = {part: [asdict(row) for row in rows] for part, rows in results.items()}
+        content = {"config": asdict(config), "device": processor(), "rows": rows}
+        with replacing(config.output) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    main()

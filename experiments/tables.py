@@ -57,10 +57,12 @@ class Row:
     changed: str = ""
 
 
-def _resnet56(group_size: int, coarse_size: int, paper: Paper, blocks: str) -> Row:
+def _resnet56(group_size: int, coarse_size: int, paper: Paper, blocks: str, least: int = 1) -> Row:
     literal = ("mgic_resnet56", {"group_size": group_size, "coarse_size": coarse_size})
     name = f"mgic_resnet56_g{group_size}_c{coarse_size}"
-    return Row("CIFAR-10", name, (32, 32), paper, literal, f"blocks {blocks} for 9, 9, 9")
+    return Row(
+        "CIFAR-10", name, (32, 32), paper, literal, f"blocks {blocks} for 9, 9, 9; `min_levels={least}`"
+    )
 
 
 def _resnet50(group_size: int, paper: Paper, blocks: str) -> Row:
@@ -82,7 +84,7 @@ def _lraspp(name: str, paper: Paper, changed: str = "") -> Row:
 
 ROWS = (
     Row("CIFAR-10", "resnet56", (32, 32), Paper(0.85, 125, 93.0)),
-    _resnet56(8, 16, Paper(0.41, 60, 94.2), "7, 6, 16"),
+    _resnet56(8, 16, Paper(0.41, 60, 94.2), "4, 8, 11", least=0),
     _resnet56(16, 16, Paper(0.47, 65, 94.3), "2, 8, 10"),
     _resnet56(16, 32, Paper(0.50, 76, 94.6), "4, 8, 9"),
     _resnet56(16, 64, Paper(0.53, 91, 94.7), "6, 8, 10"),

@@ -27,7 +27,9 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "mgic_dgcnn": partial(DGCNN, conv="mgic"),
     "resnet56": resnet.resnet56,
     "mgic_resnet56": resnet.mgic_resnet56,
-    "mgic_resnet56_g8_c16": partial(resnet.mgic_resnet56, group_size=8, coarse_size=16, depths=(7, 6, 16)),
+    "mgic_resnet56_g8_c16": partial(
+        resnet.mgic_resnet56, group_size=8, coarse_size=16, depths=(4, 8, 11), min_levels=0
+    ),
     "mgic_resnet56_g16_c16": partial(resnet.mgic_resnet56, group_size=16, coarse_size=16, depths=(2, 8, 10)),
     "mgic_resnet56_g16_c32": partial(resnet.mgic_resnet56, group_size=16, coarse_size=32, depths=(4, 8, 9)),
     "mgic_resnet56_g16_c64": partial(resnet.mgic_resnet56, group_size=16, coarse_size=64, depths=(6, 8, 10)),

@@ -15,6 +15,7 @@ from torch import nn
 from mgic_geo.training.config import RunConfig, UsageError, blaming, claim_output, global_rank
 from mgic_geo.training.ema import EMA
 from mgic_geo.training.history import History
+from mgic_geo.training.memory import keep_memory
 from mgic_geo.training.model_file import Card, load_model
 from mgic_geo.training.progress import Progress
 from mgic_geo.training.trainer import make_trainer, naming_divergence
@@ -70,6 +71,7 @@ def fit(
     Returns:
         The outcome on rank 0; None on all others, which have nothing left to do.
     """
+    keep_memory()
     checkpoint, history = _checkpoint(config), History(config.output)
     average = EMA(ema) if ema else None
     callbacks: list[Callback] = [history, Progress(), *([average] if average else [])]
