@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 
 from mgic_geo.complexity import complexity
 from mgic_geo.datasets import Augment, CloudLoader, PointClouds, load_clouds, split_validation
@@ -37,6 +36,7 @@ from mgic_geo.training import (
     blaming,
     build,
     claim,
+    command_line,
     evaluate,
     evaluation_device,
     fit,
@@ -143,7 +143,7 @@ class Config(OptimizerConfig, RunConfig):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment with the arguments ``argv``, or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=(__doc__ or "").strip())
+    config = command_line(Config, argv, __doc__)
     with plain_errors():
         config.check()
         if config.eval is not None:

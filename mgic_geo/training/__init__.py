@@ -2,6 +2,7 @@
 
 from .checkpoint import AtomicCheckpointIO as AtomicCheckpointIO
 from .checkpoint import SaveLast as SaveLast
+from .command_line import command_line as command_line
 from .config import RunConfig as RunConfig
 from .config import UsageError as UsageError
 from .config import blaming as blaming

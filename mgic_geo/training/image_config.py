@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-
+from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import RunConfig, UsageError
 from mgic_geo.training.optimizers import ImageOptimizerConfig
 
@@ -76,7 +75,7 @@ def parse_recipe(
     config: type[ConfigT],
     recipes: Mapping[str, Mapping[str, Any]],
     argv: Sequence[str] | None,
-    description: str,
+    description: str | None,
 ) -> ConfigT:
     """
     Read the command line, with the defaults of the recipe that it names by ``--recipe``.
@@ -92,5 +91,4 @@ def parse_recipe(
     scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     scan.add_argument("--recipe", nargs="?")
     name = scan.parse_known_args(argv)[0].recipe
-    default = config(**recipes.get(name, {}))  # tyro refuses names that are none
-    return tyro.cli(config, args=argv, description=description, default=default)
+    return command_line(config, argv, description, recipes.get(name))  # which refuses names that are none
