@@ -15,6 +15,18 @@ from mgic_geo.training.optimizers import ImageOptimizerConfig
 
 ConfigT = TypeVar("ConfigT")
 
+# What the recipes of the paper's classifiers have in common (sections 5.2.1 and 5.2.2).
+PAPER: dict[str, Any] = {
+    "recipe": "paper",
+    "epochs": 180,
+    "optimizer": "sgd",
+    "nesterov": False,
+    "weight_decay": 1e-4,
+    "schedule": "steps",
+    "warmup": 0.0,
+    "label_smoothing": 0.0,
+}
+
 
 @dataclass(kw_only=True)
 class ImageConfig(ImageOptimizerConfig, RunConfig):
