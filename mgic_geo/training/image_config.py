@@ -58,6 +58,11 @@ class ImageConfig(ImageOptimizerConfig, RunConfig):
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
         found = RunConfig.problems(self) + ImageOptimizerConfig.problems(self)
+        if self.warmup is not None and self.warmup >= self.epochs > 0:
+            found.append(
+                f"--warmup is {self.warmup:g}, but the run has --epochs {self.epochs} and so only warms up; "
+                "give less, or leave it out for a tenth of the run, and 5 at most"
+            )
         for name, size in self.model_kwargs().items():
             if size < 1:
                 found.append(f"--{name.replace('_', '-')} is {size}; give 1 or more")

@@ -48,6 +48,13 @@ def test_sizes_go_to_the_model() -> None:
         ({"coarse_size": 0}, "--coarse-size is 0; give 1 or more"),
         ({"val_fraction": 1.0}, "--val-fraction is 1.0; give 0 or more, under 1"),
         ({"accumulate": 0}, "--accumulate is 0; give 1 or more"),
+        (
+            {"epochs": 5, "warmup": 5.0},
+            "--warmup is 5, but the run has --epochs 5 .* give less, or",
+        ),
+        ({"epochs": 5, "warmup": float("inf")}, "--warmup is inf, but"),
+        ({"warmup": -1.0}, "--warmup is -1.0; give 0"),
+        ({"warmup": float("nan")}, "--warmup is nan; give 0"),
         ({"eval": Path("x"), "resume": True}, "nothing to --resume"),
         ({"model": "resnet5"}, "try resnet56, resnet50, mgic_resnet56"),
         ({"model": "dgcnn"}, "none of this task's; try mgic_resnet56, resnet50, resnet56"),
@@ -57,3 +64,8 @@ def test_bad_values_are_named_with_the_remedy(change: dict[str, Any], message: s
     Config().check(MODELS)
     with pytest.raises(UsageError, match=message):
         replace(Config(), **change).check(MODELS)
+
+
+@pytest.mark.parametrize("change", [{"epochs": 1}, {"epochs": 2, "warmup": 1.5}, {"warmup": 0.0}])
+def test_short_runs_need_no_thought_about_warm_up(change: dict[str, Any]) -> None:
+    assert replace(Config(), **change).problems() == []
