@@ -39,7 +39,7 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         """Share of samples classified rightly."""
-        return float(self.confusion.diag().sum() / self.confusion.sum())
+        return int(self.confusion.trace()) / len(self.labels)
 
     def top(self, k: int) -> float:
         """
@@ -62,7 +62,7 @@ class Evaluation:
     def class_accuracy(self) -> float:
         """Mean over classes of the share classified rightly; classes without samples do not count."""
         totals = self.confusion.sum(1)
-        return float((self.confusion.diag() / totals)[totals > 0].mean())
+        return float((self.confusion.diag().double() / totals)[totals > 0].mean())
 
     @property
     def standard_error(self) -> float:
