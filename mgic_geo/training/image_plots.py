@@ -56,7 +56,7 @@ def _fit_titles(figure: Figure) -> None:
         for axes in figure.axes
     )
     for axes in figure.axes:
-        axes.title.set_fontsize(axes.title.get_fontsize() * min(1.0, room))
+        axes.title.set_fontsize(float(axes.title.get_fontsize()) * min(1.0, room))
 
 
 def _cut(name: str) -> str:
