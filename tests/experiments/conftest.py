@@ -94,7 +94,7 @@ def torchrun() -> Callable[[str, list[str]], subprocess.CompletedProcess[str]]:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,  # it takes seconds, but the machine may have other work
         )
         assert result.returncode == 0, result.stderr
         return result
