@@ -19,49 +19,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
+from torch import Tensor
 
-from mgic_geo.datasets import ImageAugment, ImageLoader, Images, Normalization, load_images, split_validation
+from mgic_geo.datasets import ImageAugment, ImageLoader, Images, Normalization, load_images
 from mgic_geo.models import list_models
 from mgic_geo.training import (
-    Evaluation,
-    Fitted,
+    PAPER,
     ImageCard,
     ImageConfig,
-    Summary,
-    blaming,
-    claim,
-    evaluation_device,
-    judge_images,
+    ImageTask,
     parse_recipe,
     plain_errors,
-    plot_curves,
-    train_images,
-)
-
-WRITTEN = (
-    "model.safetensors, summary.json, config.yaml, metrics.csv, the pictures\n"
-    "curves.png, confusion.png and gallery.png, and logs for `tensorboard --logdir`"
+    run_classification,
 )
 
 # The modern recipe is that of Config's own defaults.
-RECIPES: dict[str, dict[str, Any]] = {
-    "paper": {
-        "recipe": "paper",
-        "epochs": 180,
-        "optimizer": "sgd",
-        "nesterov": False,
-        "lr": 0.001,
-        "weight_decay": 1e-4,
-        "schedule": "steps",
-        "warmup": 0.0,
-        "label_smoothing": 0.0,
-        "cutout": 0,
-        "output": Path("runs/cifar10-paper"),
-    }
-}
+RECIPES = {"paper": PAPER | {"lr": 0.001, "cutout": 0, "output": Path("runs/cifar10-paper")}}
+FAMILIES = ("resnet", "mobilenet")  # of models that this script trains
 
 
 @dataclass(kw_only=True)
@@ -103,74 +79,44 @@ class Config(ImageConfig):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiment with the arguments ``argv``, or those of the command line."""
-    config = parse_recipe(Config, RECIPES, argv, (__doc__ or "").strip())
+    """Train, judge the last epoch on the test images and write the results; or judge what --eval names."""
+    config = parse_recipe(Config, RECIPES, argv, __doc__)
     with plain_errors():
-        config.check([name for name in list_models() if "resnet" in name or name.find("mobilenet") in (0, 5)])
-        if config.eval is not None:
-            evaluate_saved(config, config.eval)
-        else:
-            train(config)
+        config.check([name for name in list_models() if name.removeprefix("mgic_").startswith(FAMILIES)])
+        run_classification(config, ImageTask(load=load, card=card, loader=loader, picture=picture))
 
 
 def load(config: Config) -> tuple[Images, Images]:
     """Return the training and test images."""
-    with blaming(f"--data {config.data}"):
-        return load_images(config.data, skip_corrupt=config.skip_corrupt)
+    return load_images(config.data, skip_corrupt=config.skip_corrupt)
 
 
-def train(config: Config) -> None:
-    """Train, evaluate the last epoch on the test images, and write the results."""
-    claim(config)
-    (images, test), val = load(config), None
-    if config.val_fraction:
-        with blaming("--val-fraction"):
-            images, val = split_validation(images, config.val_fraction, config.seed)
-
+def card(config: Config, images: Images) -> ImageCard:
+    """Describe the model, for images of this size in the training images' colours."""
     colours = Normalization.of(images.images)
     height, width = images.images.shape[2:]
-    card = ImageCard(
+    return ImageCard(
         config.model, config.model_kwargs(), images.classes, colours.mean, colours.std, (height, width)
     )
-    loader = partial(
+
+
+def loader(config: Config, images: Images, card: ImageCard, train: bool) -> partial[ImageLoader]:
+    """Return a maker of loaders: normalised batches, shuffled and augmented for training."""
+    return partial(
         ImageLoader,
-        batch_size=config.batch_size,
-        normalization=colours,
+        images,
+        config.batch_size,
+        normalization=card.normalization,
+        train=train,
+        augment=ImageAugment(config.padding, config.flip, cutout=config.cutout) if train else None,
         channels_last=config.channels_last,
         seed=config.seed,
     )
-    augment = ImageAugment(config.padding, config.flip, cutout=config.cutout)
-    fitted = train_images(
-        config,
-        card,
-        len(images),
-        partial(loader, images, train=True, augment=augment),
-        partial(loader, val) if val is not None else None,
-    )
-    if fitted is None:
-        return
-    result, summary = judge(config, config.output, test, fitted)
-    summary.save(config.output / "summary.json")
-    plot_curves(config.output / "curves.png", fitted.rows, result.accuracy)
-    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")
 
 
-def evaluate_saved(config: Config, path: Path) -> None:
-    """Evaluate the saved model at ``path`` on the test images."""
-    _, summary = judge(config, path, load(config)[1], Fitted((), evaluation_device(config)))
-    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")
-
-
-def judge(config: Config, path: Path, images: Images, fitted: Fitted) -> tuple[Evaluation, Summary]:
-    """Evaluate the saved model at ``path`` and draw its confusions and hardest images beside it."""
-
-    def batches(card: ImageCard) -> partial[ImageLoader]:
-        return partial(ImageLoader, images, 256, normalization=card.normalization)
-
-    def picture(_: ImageCard, index: int) -> torch.Tensor:
-        return images.images[index]
-
-    return judge_images(config, path, images.classes, batches, picture, fitted)
+def picture(images: Images, card: ImageCard, index: int) -> Tensor:
+    """Return an image as it is, (3, H, W) uint8."""
+    return images.images[index]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 from torchvision.transforms import v2
@@ -29,46 +29,22 @@ from mgic_geo.datasets import (
     ImageFiles,
     eval_transform,
     load_image_files,
-    split_validation,
     train_transform,
 )
 from mgic_geo.models import list_models
 from mgic_geo.training import (
-    Evaluation,
-    Fitted,
+    PAPER,
     ImageCard,
     ImageConfig,
-    Summary,
-    blaming,
-    claim,
-    evaluation_device,
-    judge_images,
+    ImageTask,
     parse_recipe,
     plain_errors,
-    plot_curves,
-    train_images,
-)
-
-WRITTEN = (
-    "model.safetensors, summary.json, config.yaml, metrics.csv, the pictures\n"
-    "curves.png, confusion.png and gallery.png, and logs for `tensorboard --logdir`"
+    run_classification,
 )
 
 # The modern recipe is that of Config's own defaults.
-RECIPES: dict[str, dict[str, Any]] = {
-    "paper": {
-        "recipe": "paper",
-        "epochs": 180,
-        "optimizer": "sgd",
-        "nesterov": False,
-        "lr": 0.1,
-        "weight_decay": 1e-4,
-        "schedule": "steps",
-        "warmup": 0.0,
-        "label_smoothing": 0.0,
-        "output": Path("runs/imagenet-paper"),
-    }
-}
+RECIPES = {"paper": PAPER | {"lr": 0.1, "output": Path("runs/imagenet-paper")}}
+FAMILIES = ("resnet50", "mobilenet")  # of models that this script trains
 
 
 @dataclass(kw_only=True)
@@ -140,87 +116,48 @@ class Config(ImageConfig):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiment with the arguments ``argv``, or those of the command line."""
-    config = parse_recipe(Config, RECIPES, argv, (__doc__ or "").strip())
+    """Train, judge the last epoch on the test images and write the results; or judge what --eval names."""
+    config = parse_recipe(Config, RECIPES, argv, __doc__)
     with plain_errors():
-        config.check(
-            [name for name in list_models() if "resnet50" in name or name.find("mobilenet") in (0, 5)]
-        )
-        if config.eval is not None:
-            evaluate_saved(config, config.eval)
-        else:
-            train(config)
+        config.check([name for name in list_models() if name.removeprefix("mgic_").startswith(FAMILIES)])
+        run_classification(config, ImageTask(load=load, card=card, loader=loader, picture=picture))
 
 
-def load(config: Config, *splits: str) -> tuple[ImageFiles, ...]:
-    """Return the splits of the data."""
-    with blaming(f"--data {config.data}"):
-        return load_image_files(
-            config.data,
-            splits,
-            verify=config.verify,
-            skip_corrupt=config.skip_corrupt,
-            workers=config.workers,
-        )
+def load(config: Config) -> tuple[ImageFiles, ...]:
+    """Return the images of train and val, or those of val alone, which --eval looks at."""
+    return load_image_files(
+        config.data,
+        ("train", "val") if config.eval is None else ("val",),
+        verify=config.verify,
+        skip_corrupt=config.skip_corrupt,
+        workers=config.workers,
+    )
 
 
-def train(config: Config) -> None:
-    """Train, evaluate the last epoch on the images of val, and write the results."""
-    claim(config)
-    (files, test), val = load(config, "train", "val"), None
-    if config.val_fraction:
-        with blaming("--val-fraction"):
-            files, val = split_validation(files, config.val_fraction, config.seed)
-
+def card(config: Config, files: ImageFiles) -> ImageCard:
+    """Describe the model, for squares of --size pixels in ImageNet's customary colours."""
     size = (config.size, config.size)
-    card = ImageCard(config.model, config.model_kwargs(), files.classes, IMAGENET.mean, IMAGENET.std, size)
-    loader = partial(
+    return ImageCard(config.model, config.model_kwargs(), files.classes, IMAGENET.mean, IMAGENET.std, size)
+
+
+def loader(config: Config, files: ImageFiles, card: ImageCard, train: bool) -> partial[FileLoader]:
+    """Return a maker of loaders: normalised batches, shuffled and augmented for training."""
+    return partial(
         FileLoader,
-        batch_size=config.batch_size,
-        normalization=IMAGENET,
+        files,
+        config.batch_size,
+        normalization=card.normalization,
+        train=train,
+        transform=config.augment() if train else centre(card),
         channels_last=config.channels_last,
         workers=config.workers,
         seed=config.seed,
     )
-    fitted = train_images(
-        config,
-        card,
-        len(files),
-        partial(loader, files, train=True, transform=config.augment()),
-        partial(loader, val, transform=centre(card)) if val is not None else None,
-    )
-    if fitted is None:
-        return
-    result, summary = judge(config, config.output, test, fitted)
-    summary.save(config.output / "summary.json")
-    plot_curves(config.output / "curves.png", fitted.rows, result.accuracy)
-    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")
 
 
-def evaluate_saved(config: Config, path: Path) -> None:
-    """Evaluate the saved model at ``path`` on the images of val."""
-    (test,) = load(config, "val")
-    _, summary = judge(config, path, test, Fitted((), evaluation_device(config)))
-    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")
-
-
-def judge(config: Config, path: Path, files: ImageFiles, fitted: Fitted) -> tuple[Evaluation, Summary]:
-    """Evaluate the saved model at ``path`` and draw its confusions and hardest images beside it."""
-
-    def batches(card: ImageCard) -> partial[FileLoader]:
-        return partial(
-            FileLoader,
-            files,
-            64,
-            normalization=card.normalization,
-            transform=centre(card),
-            workers=config.workers,
-        )
-
-    def picture(card: ImageCard, index: int) -> Tensor:
-        return centre(card)(*files.read(index))[0]
-
-    return judge_images(config, path, files.classes, batches, picture, fitted)
+def picture(files: ImageFiles, card: ImageCard, index: int) -> Tensor:
+    """Return what the model sees of an image, (3, H, W) uint8."""
+    return centre(card)(*files.read(index))[0]
 
 
 def centre(card: ImageCard) -> v2.Transform:

@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 
-from mgic_geo.complexity import complexity
 from mgic_geo.datasets import Augment, CloudLoader, PointClouds, load_clouds, split_validation
 from mgic_geo.training import (
     Classifier,
     CloudData,
     Evaluation,
+    Fitted,
     ModelCard,
     OptimizerConfig,
     RunConfig,
@@ -37,22 +36,17 @@ from mgic_geo.training import (
     blaming,
     build,
     claim,
-    evaluate,
+    command_line,
+    conclude,
+    conclude_evaluation,
     evaluation_device,
     fit,
+    judge,
     load_for,
     load_model,
     plain_errors,
-    plot_confusion,
-    plot_curves,
     plot_gallery,
     save_model,
-    summarize,
-)
-
-WRITTEN = (
-    "model.safetensors, summary.json, config.yaml, metrics.csv, the pictures\n"
-    "curves.png, confusion.png and gallery.png, and logs for `tensorboard --logdir`"
 )
 
 
@@ -143,7 +137,7 @@ class Config(OptimizerConfig, RunConfig):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment with the arguments ``argv``, or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=(__doc__ or "").strip())
+    config = command_line(Config, argv, __doc__)
     with plain_errors():
         config.check()
         if config.eval is not None:
@@ -183,46 +177,32 @@ def train(config: Config) -> None:
     if fitted is None:
         return
     save_model(config.output / "model.safetensors", model, card)
-    result, summary = judge(config, config.output, test_clouds, fitted.device, fitted.rows)
-    summary.save(config.output / "summary.json")
-    plot_curves(config.output / "curves.png", fitted.rows, result.accuracy)
-    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")
+    conclude(config, fitted, *judge_saved(config, config.output, test_clouds, fitted))
 
 
 def evaluate_saved(config: Config, path: Path) -> None:
     """Evaluate the saved model at ``path`` on the test clouds."""
     with blaming("--eval"):
         points = load_model(path, ModelCard)[1].points  # before the data, which may have to be downloaded
-    _, summary = judge(config, path, load(config, points)[1], evaluation_device(config))
-    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")
+    test_clouds, fitted = load(config, points)[1], Fitted((), evaluation_device(config))
+    conclude_evaluation(judge_saved(config, path, test_clouds, fitted)[1])
 
 
-def judge(
-    config: Config,
-    path: Path,
-    clouds: PointClouds,
-    device: torch.device,
-    rows: Sequence[dict[str, float]] = (),
+def judge_saved(
+    config: Config, path: Path, clouds: PointClouds, fitted: Fitted
 ) -> tuple[Evaluation, Summary]:
-    """Evaluate the saved model at ``path`` and draws its confusions and hardest clouds beside it."""
+    """Evaluate the saved model at ``path``, and draw its confusions and hardest clouds beside it."""
     model, card = load_for(path, ModelCard, clouds.classes, config.data)
-    cost = complexity(model, torch.zeros(1, card.points, 3))
-    with blaming("evaluation"):
-        batches = CloudLoader(clouds, 32, points=card.points, device=device)
-        result = evaluate(model, batches, card.classes, device)
-    folder = path if path.is_dir() else path.parent
-    plot_confusion(folder / "confusion.png", result)
-    plot_gallery(folder / "gallery.png", clouds.points, clouds.names, result)
-    summary = summarize(
-        card.model,
-        config.data,
-        result,
-        parameters=cost.parameters,
-        multiply_adds=cost.multiply_adds,
-        device=device,
-        history=rows,
+    return judge(
+        path,
+        model,
+        card,
+        data=config.data,
+        example=torch.zeros(1, card.points, 3),
+        batches=CloudLoader(clouds, 32, points=card.points, device=fitted.device),
+        gallery=lambda file, result: plot_gallery(file, clouds.points, clouds.names, result),
+        fitted=fitted,
     )
-    return result, summary
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgic_geo.datasets import parse_mesh, sample_mesh, unit_sphere
-from mgic_geo.training import UsageError, blaming, load_model, plain_errors
+from mgic_geo.training import UsageError, blaming, command_line, load_model, plain_errors
 
 POOL = 4096  # points that load_clouds samples from each mesh
 MESHES, CLOUDS = (".off", ".obj", ".ply", ".stl"), (".npy", ".xyz")
@@ -45,7 +45,7 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=(__doc__ or "").strip())
+    config = command_line(Config, argv, __doc__)
     with plain_errors(), blaming("--model"):
         if not config.files:
             raise UsageError("give the files to classify; --help says which formats are read")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
 from mgic_geo.image.conv import Layer, conv2d, conv_norm_act
@@ -21,27 +19,34 @@ class _Residual2d(nn.Module):
 
     def __init__(
         self,
-        convolutions: list[nn.Conv2d],
-        downsample: nn.Module | None,
-        norm_layer: Layer | None,
-        act_layer: Layer,
-        preactivation: bool,
+        in_channels: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        groups: int = 1,
+        dilation: int = 1,
+        norm_layer: Layer | None = None,
+        act_layer: Layer = nn.ReLU,
+        preactivation: bool = False,
     ) -> None:
         super().__init__()
+        convolutions = self.convolutions(in_channels, planes, stride, groups, dilation)
         norm_layer = norm_layer or nn.BatchNorm2d
         self.depth, self.preactivation = len(convolutions), preactivation
         for i, conv in enumerate(convolutions, start=1):
             self.add_module(f"conv{i}", conv)
             self.add_module(f"bn{i}", norm_layer(conv.in_channels if preactivation else conv.out_channels))
         self.act = act_layer(inplace=True)
-        first, last = convolutions[0], convolutions[-1]
-        stride = math.prod(conv.stride[0] for conv in convolutions)
-        if downsample is None and (stride != 1 or first.in_channels != last.out_channels):
-            groups = first.groups
-            downsample = conv_norm_act(
-                first.in_channels, last.out_channels, 1, stride, groups, 1, norm_layer, None
-            )
+        out_channels = planes * self.expansion
+        if downsample is None and (stride != 1 or in_channels != out_channels):
+            downsample = conv_norm_act(in_channels, out_channels, 1, stride, groups, 1, norm_layer, None)
         self.downsample = downsample
+
+    def convolutions(
+        self, in_channels: int, planes: int, stride: int, groups: int, dilation: int
+    ) -> list[nn.Conv2d]:
+        """Return the branch's convolutions, first to last."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H', W'), smaller by the stride."""
@@ -85,23 +90,14 @@ class BasicBlock2d(_Residual2d):
 
     expansion = 1
 
-    def __init__(
-        self,
-        in_channels: int,
-        planes: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        groups: int = 1,
-        dilation: int = 1,
-        norm_layer: Layer | None = None,
-        act_layer: Layer = nn.ReLU,
-        preactivation: bool = False,
-    ) -> None:
-        convolutions = [
+    def convolutions(
+        self, in_channels: int, planes: int, stride: int, groups: int, dilation: int
+    ) -> list[nn.Conv2d]:
+        """Return the branch's convolutions, first to last."""
+        return [
             conv2d(in_channels, planes, 3, stride, groups, dilation),
             conv2d(planes, planes, 3, 1, groups, dilation),
         ]
-        super().__init__(convolutions, downsample, norm_layer, act_layer, preactivation)
 
 
 class Bottleneck2d(_Residual2d):
@@ -115,24 +111,15 @@ class Bottleneck2d(_Residual2d):
 
     expansion = 4
 
-    def __init__(
-        self,
-        in_channels: int,
-        planes: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        groups: int = 1,
-        dilation: int = 1,
-        norm_layer: Layer | None = None,
-        act_layer: Layer = nn.ReLU,
-        preactivation: bool = False,
-    ) -> None:
-        convolutions = [
+    def convolutions(
+        self, in_channels: int, planes: int, stride: int, groups: int, dilation: int
+    ) -> list[nn.Conv2d]:
+        """Return the branch's convolutions, first to last."""
+        return [
             conv2d(in_channels, planes, 1, 1, groups),
             conv2d(planes, planes, 3, stride, groups, dilation),
             conv2d(planes, planes * self.expansion, 1, 1, groups),
         ]
-        super().__init__(convolutions, downsample, norm_layer, act_layer, preactivation)
 
 
 class SqueezeExcite2d(nn.Module):

@@ -2,6 +2,7 @@
 
 from .checkpoint import AtomicCheckpointIO as AtomicCheckpointIO
 from .checkpoint import SaveLast as SaveLast
+from .command_line import command_line as command_line
 from .config import RunConfig as RunConfig
 from .config import UsageError as UsageError
 from .config import blaming as blaming
@@ -15,8 +16,9 @@ from .evaluate import Evaluation as Evaluation
 from .evaluate import evaluate as evaluate
 from .files import replacing as replacing
 from .history import History as History
-from .image_classification import judge_images as judge_images
-from .image_classification import train_images as train_images
+from .image_classification import ImageTask as ImageTask
+from .image_classification import run_classification as run_classification
+from .image_config import PAPER as PAPER
 from .image_config import ImageConfig as ImageConfig
 from .image_config import parse_recipe as parse_recipe
 from .image_plots import plot_images as plot_images
@@ -29,6 +31,9 @@ from .model_file import save_model as save_model
 from .module import Classifier as Classifier
 from .optimizers import ImageOptimizerConfig as ImageOptimizerConfig
 from .optimizers import OptimizerConfig as OptimizerConfig
+from .outcome import conclude as conclude
+from .outcome import conclude_evaluation as conclude_evaluation
+from .outcome import judge as judge
 from .plots import plot_confusion as plot_confusion
 from .plots import plot_curves as plot_curves
 from .plots import plot_gallery as plot_gallery

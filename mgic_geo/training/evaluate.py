@@ -39,13 +39,30 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         """Share of samples classified rightly."""
-        return float(self.confusion.diag().sum() / self.confusion.sum())
+        return int(self.confusion.trace()) / len(self.labels)
+
+    def top(self, k: int) -> float:
+        """
+        Share of samples whose true class is among their ``k`` most probable; ``top(1)`` is ``accuracy``.
+
+        Equal probabilities rank in the order of the classes, as they do in ``predictions``.
+
+        Raises:
+            ValueError: ``k`` is not in 1 … C.
+        """
+        if not 1 <= k <= len(self.classes):
+            raise ValueError(f"k must lie in 1 … {len(self.classes)}, the number of classes; got {k}")
+        labels = self.labels[:, None]
+        true = self.probabilities.gather(1, labels)
+        earlier = torch.arange(len(self.classes)) < labels
+        ahead = (self.probabilities > true) | ((self.probabilities == true) & earlier)
+        return float((ahead.sum(1) < k).double().mean())
 
     @property
     def class_accuracy(self) -> float:
         """Mean over classes of the share classified rightly; classes without samples do not count."""
         totals = self.confusion.sum(1)
-        return float((self.confusion.diag() / totals)[totals > 0].mean())
+        return float((self.confusion.diag().double() / totals)[totals > 0].mean())
 
     @property
     def standard_error(self) -> float:

@@ -9,12 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-
+from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import RunConfig, UsageError
 from mgic_geo.training.optimizers import ImageOptimizerConfig
 
 ConfigT = TypeVar("ConfigT")
+
+# What the recipes of the paper's classifiers have in common (sections 5.2.1 and 5.2.2).
+PAPER: dict[str, Any] = {
+    "recipe": "paper",
+    "epochs": 180,
+    "optimizer": "sgd",
+    "nesterov": False,
+    "weight_decay": 1e-4,
+    "schedule": "steps",
+    "warmup": 0.0,
+    "label_smoothing": 0.0,
+}
 
 
 @dataclass(kw_only=True)
@@ -47,6 +58,11 @@ class ImageConfig(ImageOptimizerConfig, RunConfig):
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
         found = RunConfig.problems(self) + ImageOptimizerConfig.problems(self)
+        if self.warmup is not None and self.warmup >= self.epochs > 0:
+            found.append(
+                f"--warmup is {self.warmup:g}, but the run has --epochs {self.epochs} and so only warms up; "
+                "give less, or leave it out for a tenth of the run, and 5 at most"
+            )
         for name, size in self.model_kwargs().items():
             if size < 1:
                 found.append(f"--{name.replace('_', '-')} is {size}; give 1 or more")
@@ -76,7 +92,7 @@ def parse_recipe(
     config: type[ConfigT],
     recipes: Mapping[str, Mapping[str, Any]],
     argv: Sequence[str] | None,
-    description: str,
+    description: str | None,
 ) -> ConfigT:
     """
     Read the command line, with the defaults of the recipe that it names by ``--recipe``.
@@ -92,5 +108,4 @@ def parse_recipe(
     scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     scan.add_argument("--recipe", nargs="?")
     name = scan.parse_known_args(argv)[0].recipe
-    default = config(**recipes.get(name, {}))  # tyro refuses names that are none
-    return tyro.cli(config, args=argv, description=description, default=default)
+    return command_line(config, argv, description, recipes.get(name))  # which refuses names that are none

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from mgic_geo.training.evaluate import Evaluation
 from mgic_geo.training.plots import save_figure, write_verdict
+
+NAME = 20  # letters of a class name that are shown
 
 
 def plot_images(
@@ -26,6 +29,7 @@ def plot_images(
         columns: images in a row.
         rows: rows at most.
     """
+    result = replace(result, classes=tuple(_cut(name) for name in result.classes))
     chosen = result.worst_first()[: columns * rows].tolist()
     rows = math.ceil(len(chosen) / columns)
     figure = Figure(figsize=(1.7 * columns, 2.1 * rows + 0.5), layout="constrained")
@@ -34,9 +38,26 @@ def plot_images(
         f"Hardest test images, worst first ({wrong:,} of {len(result.labels):,} are wrong); "
         "shares say how sure the model was"
     )
-    for axes, index in zip(figure.subplots(rows, columns, squeeze=False).flat, chosen, strict=False):
+    figure.subplots(rows, columns, squeeze=False)
+    for axes, index in zip(figure.axes, chosen, strict=False):
         axes.imshow(picture(index).permute(1, 2, 0).numpy())
         write_verdict(axes, result, index)
     for axes in figure.axes:
         axes.set_axis_off()
+    _fit_titles(figure)
     save_figure(figure, path)
+
+
+def _fit_titles(figure: Figure) -> None:
+    """Print the titles smaller, all alike, where one is wider than its panel."""
+    figure.draw_without_rendering()
+    room = min(
+        axes.get_window_extent().width / max(1.0, axes.title.get_window_extent().width)
+        for axes in figure.axes
+    )
+    for axes in figure.axes:
+        axes.title.set_fontsize(float(axes.title.get_fontsize()) * min(1.0, room))
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"

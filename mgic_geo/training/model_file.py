@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model as load_weights
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from mgic_geo.datasets import Normalization
@@ -80,7 +80,8 @@ def save_model(path: Path, model: nn.Module, card: Card) -> None:
     """Write the weights of ``model`` and ``card`` to ``path``."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(weights, temporary, metadata={KEY: json.dumps(asdict(card))})
+        # safetensors' own writing makes files that nobody but their owner may read.
+        temporary.write_bytes(save(weights, metadata={KEY: json.dumps(asdict(card))}))
 
 
 @overload

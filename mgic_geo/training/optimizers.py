@@ -78,8 +78,9 @@ class ImageOptimizerConfig(OptimizerConfig):
     """cosine down to 0; steps: a tenth after every --drop-every epochs; poly: (1 − share done)^0.9."""
     drop_every: int = 30
     """Epochs between the drops of --schedule steps."""
-    warmup: float = 5.0
-    """Epochs at the start over which the learning rate rises from near 0; 0 for none."""
+    warmup: float | None = None
+    """Epochs at the start over which the learning rate rises from near 0; 0 for none. By default 5, but at
+    most a tenth of the run."""
     ema: float = 0.0
     """Report and save, in place of the last weights, their exponential moving average with this decay per
     step, such as 0.999; 0 for none. While there are few steps, the decay is (1 + steps) / (10 + steps)."""
@@ -92,14 +93,19 @@ class ImageOptimizerConfig(OptimizerConfig):
         found = super().problems()
         if self.drop_every < 1:
             found.append(f"--drop-every is {self.drop_every}; give 1 or more")
-        if not self.warmup >= 0:
+        if self.warmup is not None and not self.warmup >= 0:
             found.append(f"--warmup is {self.warmup}; give 0 (none) or more epochs")
         if not 0 <= self.ema < 1:
             found.append(f"--ema is {self.ema}; give 0 (none) or more, under 1")
         return found
 
+    def warmup_of(self, epochs: int) -> float:
+        """The epochs of warm-up in a run of ``epochs``, default resolved."""
+        return self.warmup if self.warmup is not None else min(5.0, epochs / 10)
+
     def optimization(self, model: nn.Module, steps: int, epochs: int) -> tuple[Optimizer, LRScheduler]:
         """Return the optimiser of ``model`` and its schedule over ``steps`` in ``epochs``."""
+        warmup = self.warmup_of(epochs)
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(
                 model.parameters(),
@@ -112,7 +118,7 @@ class ImageOptimizerConfig(OptimizerConfig):
             optimizer = torch.optim.AdamW(parameter_groups(model, self.decay), lr=self.peak_lr)
         return optimizer, LambdaLR(
             optimizer,
-            lambda step: rate_factor(self.schedule, step, steps, epochs, self.warmup, self.drop_every),
+            lambda step: rate_factor(self.schedule, step, steps, epochs, warmup, self.drop_every),
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from mgic_geo.training.evaluate import Evaluation
 from mgic_geo.training.files import replacing
 
+TOP5 = 20  # from so many classes on five guesses say something: of fewer, chance hits more than a quarter
 PACKAGES = ("mgic-geo", "torch", "torch-geometric", "lightning")
 
 
@@ -27,6 +28,7 @@ class Summary:
     test_accuracy: float
     standard_error: float
     class_accuracy: float
+    top5_accuracy: float | None
     test_samples: int
     parameters: int
     multiply_adds: int
@@ -43,6 +45,7 @@ class Summary:
             "model": self.model,
             "data": self.data,
             "test accuracy": f"{100 * self.test_accuracy:.1f} % {error}",
+            **({} if self.top5_accuracy is None else {"top-5 accuracy": f"{100 * self.top5_accuracy:.1f} %"}),
             "mean class accuracy": f"{100 * self.class_accuracy:.1f} %",
             "parameters": f"{self.parameters:,}",
             "multiply-adds": f"{self.multiply_adds / 1e6:,.1f} M per sample",
@@ -79,6 +82,7 @@ def summarize(
         test_accuracy=result.accuracy,
         standard_error=result.standard_error,
         class_accuracy=result.class_accuracy,
+        top5_accuracy=result.top(5) if len(result.classes) >= TOP5 else None,
         test_samples=len(result.labels),
         parameters=parameters,
         multiply_adds=multiply_adds,

@@ -108,10 +108,16 @@ def load_for(path: Path, kind: type[CardT], classes: Sequence[str], data: Any) -
         model, card = load_model(path, kind)
     if card.classes != tuple(classes):
         raise UsageError(
-            f"the model knows the classes {', '.join(card.classes)}, but --data {data} has "
-            f"{', '.join(classes)}; give the --data it was trained on"
+            f"the model knows the classes {_told(card.classes, classes)}, but --data {data} has "
+            f"{_told(classes, card.classes)}; give the --data it was trained on"
         )
     return model, card
+
+
+def _told(classes: Sequence[str], others: Sequence[str], most: int = 10) -> str:
+    """Return names of ``classes``, those that are not among ``others`` first."""
+    names = sorted(classes, key=set(others).__contains__)
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
 def _checkpoint(config: RunConfig) -> Path:

@@ -1,18 +1,23 @@
-"""Three classes of tiny clouds in a file, and the experiments as functions."""
+"""Tiny data sets, and the experiments as functions and as commands."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from pictures import write_image
 
 from mgic_geo.datasets import PointClouds, write_clouds
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+Main = Callable[[list[str]], None]
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +38,27 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def make_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write images of cats (dark) and dogs: ``make_images(name, size, train=8, test=3)`` of each class."""
+
+    def make(name: str, size: Callable[[int], tuple[int, int]], **counts: int) -> Path:
+        folder, rng = tmp_path_factory.mktemp("images") / name, np.random.default_rng(0)
+        for split, count in counts.items():
+            for label, shade in (("cat", 60), ("dog", 150)):
+                for number in range(count):
+                    pixels = (shade + rng.integers(0, 60, (*size(number), 3))).astype(np.uint8)
+                    write_image(folder / split / label / f"{number}.png", pixels)
+        return folder
+
+    return make
+
+
 @pytest.fixture
-def script() -> Callable[[str], Callable[[list[str]], None]]:
+def script() -> Callable[[str], Main]:
     """Give the ``main`` of an experiment by its name."""
 
-    def load(name: str) -> Callable[[list[str]], None]:
+    def load(name: str) -> Main:
         spec = importlib.util.spec_from_file_location(f"experiments_{name}", EXPERIMENTS / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
@@ -47,3 +68,35 @@ def script() -> Callable[[str], Callable[[list[str]], None]]:
         return module.main
 
     return load
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[Main, list[str]], str]:
+    """Run an experiment that must end with status 2; give its message."""
+
+    def run(main: Main, arguments: list[str]) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def torchrun() -> Callable[[str, list[str]], subprocess.CompletedProcess[str]]:
+    """Run an experiment in two processes on the CPU, and see that it ends well."""
+
+    def run(name: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        result = subprocess.run(
+            [*launcher, str(EXPERIMENTS / f"{name}.py"), "--accelerator", "cpu", *arguments],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,  # it takes seconds, but the machine may have other work
+        )
+        assert result.returncode == 0, result.stderr
+        return result
+
+    return run

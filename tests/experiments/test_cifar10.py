@@ -1,43 +1,33 @@
 import csv
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from pictures import write_image
 from safetensors.torch import load_file
 
-from mgic_geo.training import ImageCard, SaveLast, load_model
+from mgic_geo.training import Classifier, ImageCard, load_model
 
 Main = Callable[[list[str]], None]
 
 
+@pytest.fixture(scope="session")
+def pets(make_images: Callable[..., Path]) -> Path:
+    """8 × 8 images of two classes."""
+    return make_images("Pets2", lambda _: (8, 8), train=8, test=3)
+
+
 @pytest.fixture
-def main(
-    script: Callable[[str], Main], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Main:
-    """The experiment on 8 × 8 images of two classes, of which an epoch has two steps."""
-    folder, rng = tmp_path_factory.mktemp("pets"), np.random.default_rng(0)
-    monkeypatch.setenv("MGIC_DATA", str(folder / "cache"))
-    for split, count in (("train", 8), ("test", 3)):
-        for label, shade in (("cat", 60), ("dog", 150)):
-            for number in range(count):
-                pixels = (shade + rng.integers(0, 60, (8, 8, 3))).astype(np.uint8)
-                write_image(folder / "Pets2" / split / label / f"{number}.png", pixels)
+def main(script: Callable[[str], Main], pets: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
+    """The experiment on them: an epoch has two steps."""
+    monkeypatch.setenv("MGIC_DATA", str(pets.parent / "cache"))
     run = script("cifar10")
-    fixed = ["--data", str(folder / "Pets2"), "--batch-size", "8", "--accelerator", "cpu"]
+    fixed = ["--data", str(pets), "--batch-size", "8", "--accelerator", "cpu"]
     return lambda arguments: run([*fixed, *arguments])
-
-
-def refused(main: Main, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    return capsys.readouterr().err
 
 
 def test_two_steps_end_with_everything_written(
@@ -92,9 +82,9 @@ def test_the_papers_recipe_with_all_options(main: Main, tmp_path: Path) -> None:
     ],
 )
 def test_bad_values_are_refused(
-    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    refused: Callable[..., str], main: Main, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    assert message in refused(main, ["--output", str(tmp_path / "out"), *arguments], capsys)
+    assert message in refused(main, ["--output", str(tmp_path / "out"), *arguments])
     assert not (tmp_path / "out" / "last.ckpt").exists()
 
 
@@ -102,23 +92,54 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    arguments = ["--model", "resnet56", "--epochs", "3", "--ema", "0.9", "--warmup", "1"]
-    main([*arguments, "--output", str(whole)])
-    save = SaveLast.on_train_epoch_end
+    # 12 images train, so of the 3 batches of an epoch the first two make one step, and the last another.
+    options = (
+        "--model resnet56 --epochs 3 --warmup 1 --ema 0.9 --val-fraction 0.2 --batch-size 4 --accumulate 2"
+    )
+    main([*options.split(), "--output", str(whole)])
+    step, batches = Classifier.training_step, 0
 
-    def killed(self: SaveLast, trainer: Any, module: Any) -> None:
-        if trainer.current_epoch == 1:
+    def killed(self: Classifier, batch: Any, batch_idx: int) -> Any:
+        nonlocal batches
+        batches += 1
+        if batches == 5:  # within the second epoch, between two batches of one step
             raise RuntimeError("killed")
-        save(self, trainer, module)
+        return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(SaveLast, "on_train_epoch_end", killed)
-    with pytest.raises(RuntimeError, match="killed"):
-        main([*arguments, "--output", str(broken)])
-    monkeypatch.undo()
-    monkeypatch.setenv("MGIC_DATA", str(tmp_path / "cache"))
-    main([*arguments, "--output", str(broken), "--resume"])
+    with monkeypatch.context() as patched:
+        patched.setattr(Classifier, "training_step", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            main([*options.split(), "--output", str(broken)])
+    main([*options.split(), "--output", str(broken), "--resume"])
     assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    last, resumed = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (whole, broken))
+    assert last["global_step"] == resumed["global_step"] == last["callbacks"]["EMA"]["steps"] == 6
     # What was saved is the average, not the last weights, which the checkpoint holds.
-    last = torch.load(whole / "last.ckpt", weights_only=True)["state_dict"]
     saved = load_file(whole / "model.safetensors")
-    assert any(not torch.equal(saved[name], last[f"model.{name}"]) for name in saved)
+    assert any(not torch.equal(saved[name], last["state_dict"][f"model.{name}"]) for name in saved)
+    assert all(
+        torch.equal(resumed["state_dict"][name], last["state_dict"][name]) for name in last["state_dict"]
+    )
+
+
+def test_torchrun_shares_the_images_between_two_processes(
+    torchrun: Callable[..., subprocess.CompletedProcess[str]],
+    pets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MGIC_DATA", str(pets.parent / "cache"))
+    arguments = f"--data {pets} --model resnet56 --epochs 1 --batch-size 4 --ema 0.5 --output {tmp_path}"
+    result = torchrun("cifar10", arguments.split())
+    assert result.stdout.count("test accuracy") == 1
+    assert result.stderr.count("epoch 1/1") == 1
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["processes"] == 2
+    # 16 images are 4 batches of 4; each of two processes takes 2 of them.
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 2
+    assert last["state_dict"]["model.bn1.num_batches_tracked"] == 2
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(tmp_path / "model.safetensors").values())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["epochs"], summary["test_samples"]) == (1, 6)
+    assert 0 <= summary["test_accuracy"] <= 1

@@ -2,9 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pictures import write_image
 
 from mgic_geo.training import ImageCard, load_model
 
@@ -13,18 +11,13 @@ Main = Callable[[list[str]], None]
 
 @pytest.fixture
 def main(
-    script: Callable[[str], Main], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    script: Callable[[str], Main], make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Main:
     """The experiment on images of several sizes of two classes, of which an epoch has two steps."""
-    folder, rng = tmp_path_factory.mktemp("pets"), np.random.default_rng(0)
-    monkeypatch.setenv("MGIC_DATA", str(folder / "cache"))
-    for split, count in (("train", 5), ("val", 2)):
-        for label in ("cat", "dog"):
-            for number in range(count):
-                pixels = rng.integers(0, 256, (40 + number, 50, 3), dtype=np.uint8)
-                write_image(folder / "pets" / split / label / f"{number}.jpg", pixels)
+    pets = make_images("pets", lambda number: (40 + number, 50), train=5, val=2)
+    monkeypatch.setenv("MGIC_DATA", str(pets.parent / "cache"))
     run = script("imagenet")
-    fixed = ["--data", str(folder / "pets"), "--batch-size", "4", "--size", "32", "--workers", "0"]
+    fixed = ["--data", str(pets), "--batch-size", "4", "--size", "32", "--workers", "0"]
     small = ["--model", "mobilenetv3_small", "--accelerator", "cpu"]
     return lambda arguments: run([*fixed, *small, *arguments])
 
@@ -59,9 +52,6 @@ def test_two_steps_end_with_everything_written(
     ],
 )
 def test_bad_values_are_refused(
-    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    refused: Callable[..., str], main: Main, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["--output", str(tmp_path / "out"), *arguments])
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(main, ["--output", str(tmp_path / "out"), *arguments])

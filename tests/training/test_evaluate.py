@@ -21,6 +21,23 @@ def test_figures_by_hand() -> None:
     assert result.standard_error == pytest.approx(math.sqrt(0.8 * 0.2 / 5))
 
 
+def test_top_k_by_hand() -> None:
+    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.8, 0.1, 0.1]])
+    result = Evaluation(probabilities, torch.tensor([0, 1, 2, 2]), NAMES)
+    assert [result.top(k) for k in (1, 2, 3)] == [1 / 4, 2 / 4, 1]  # of equals the first class goes first
+    with pytest.raises(ValueError, match="1 … 3"):
+        result.top(4)
+
+
+def test_top_1_is_the_accuracy_also_among_equals() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.randint(3, (200, 6), generator=generator) / 2.0
+    labels = torch.randint(6, (200,), generator=generator)
+    result = Evaluation(probabilities, labels, tuple("abcdef"))
+    assert result.top(1) == pytest.approx(result.accuracy)
+    assert result.top(6) == 1
+
+
 def test_worst_first() -> None:
     probabilities = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.9, 0.0], [1.0, 0.0, 0.0]])
     assert Evaluation(probabilities, torch.tensor([0, 0, 0]), NAMES).worst_first().tolist() == [1, 0, 2]

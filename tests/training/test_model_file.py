@@ -47,3 +47,10 @@ def test_images_have_a_card_of_their_own(tmp_path: Path) -> None:
     assert load_model(tmp_path, ImageCard)[1] == card
     with pytest.raises(ValueError, match="holds resnet56, whose card is no ModelCard"):
         load_model(tmp_path)
+
+
+def test_whoever_may_read_other_files_may_read_the_model(tmp_path: Path) -> None:
+    save_model(tmp_path / "model.safetensors", CARD.build(), CARD)
+    (tmp_path / "other").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("model.safetensors", "other")]
+    assert modes[0] == modes[1]

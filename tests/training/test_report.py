@@ -39,3 +39,13 @@ def test_nothing_is_said_of_epochs_where_nothing_was_trained() -> None:
     summary = summarize("dgcnn", "x.h5", result, parameters=1, multiply_adds=1, device=torch.device("cpu"))
     assert "epochs" not in summary.table()
     assert "validation" not in summary.table()
+
+
+def test_top_5_is_said_from_20_classes_on() -> None:
+    for classes, said in ((19, False), (20, True)):
+        # The true class has the fifth rank in half of the samples, and the sixth in the others.
+        logits = -torch.arange(classes).float().expand(4, -1)
+        result = Evaluation(logits.softmax(1), torch.tensor([4, 5, 4, 5]), tuple(map(str, range(classes))))
+        summary = summarize("m", "d", result, parameters=1, multiply_adds=1, device=torch.device("cpu"))
+        assert ("top-5 accuracy       50.0 %" in summary.table()) == said
+        assert summary.top5_accuracy == (0.5 if said else None)

@@ -1,10 +1,8 @@
 import math
 
 import pytest
-import torch
-from torch import nn
 
-from mgic_geo.training import ImageOptimizerConfig, rate_factor
+from mgic_geo.training import rate_factor
 
 
 def test_warm_up_rises_linearly_to_the_formula() -> None:
@@ -22,17 +20,3 @@ def test_poly_and_steps() -> None:
 
 def test_a_warm_up_that_fills_the_run_stays_below_the_peak() -> None:
     assert all(0 < rate_factor("cosine", step, 6, 3, warmup=9) < 1 for step in range(6))
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_optimiser_follows_it(optimizer: str) -> None:
-    config = ImageOptimizerConfig(optimizer=optimizer, warmup=1)  # type: ignore[arg-type]
-    stepper, schedule = config.optimization(nn.Linear(2, 2), steps=8, epochs=4)
-    rates = []
-    for _ in range(8):
-        rates.append(stepper.param_groups[0]["lr"])
-        stepper.step()
-        schedule.step()
-    peak = config.peak_lr
-    assert rates == pytest.approx([peak * rate_factor("cosine", s, 8, 4, warmup=1) for s in range(8)])
-    assert torch.tensor(rates).argmax() == 2
