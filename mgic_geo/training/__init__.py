@@ -41,6 +41,10 @@ from .optimizers import OptimizerConfig as OptimizerConfig
 from .outcome import conclude as conclude
 from .outcome import conclude_evaluation as conclude_evaluation
 from .outcome import judge as judge
+from .paper_rows import OTHERS as OTHERS
+from .paper_rows import PANELS as PANELS
+from .paper_rows import ROWS as ROWS
+from .paper_rows import Row as Row
 from .plots import plot_confusion as plot_confusion
 from .plots import plot_curves as plot_curves
 from .plots import plot_gallery as plot_gallery
@@ -62,4 +66,6 @@ from .run import evaluation_device as evaluation_device
 from .run import fit as fit
 from .run import load_for as load_for
 from .schedule import rate_factor as rate_factor
+from .score_plot import ScorePoint as ScorePoint
+from .score_plot import plot_scores as plot_scores
 from .trainer import make_trainer as make_trainer
