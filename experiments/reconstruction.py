@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 
 from mgic_geo import ChannelHierarchy
 from mgic_geo.datasets import ImagePool, fit_size, open_images
@@ -31,6 +30,7 @@ from mgic_geo.training import (
     UsageError,
     blaming,
     claim_folder,
+    command_line,
     find_layer,
     judge_code,
     learn_code,
@@ -113,7 +113,7 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment with the arguments ``argv``, or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=(__doc__ or "").strip())
+    config = command_line(Config, argv, __doc__)
     with plain_errors():
         if found := config.problems():
             raise UsageError("\n       ".join(found))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 from mgic_geo import complexity, create_model
 from mgic_geo.training import (
@@ -28,6 +27,7 @@ from mgic_geo.training import (
     Row,
     ScorePoint,
     UsageError,
+    command_line,
     plain_errors,
     plot_scores,
     replacing,
@@ -114,7 +114,7 @@ def read_scores(path: Path | None) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=(__doc__ or "").strip())
+    config = command_line(Config, argv, __doc__)
     with plain_errors():
         rows = [row for row in ROWS if config.only in row.model]
         if not rows:
