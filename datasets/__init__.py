@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from .imagenet import eval_transform as eval_transform
     from .imagenet import load_image_files as load_image_files
     from .imagenet import train_transform as train_transform
+    from .pool import ImagePool as ImagePool
+    from .pool import fit_size as fit_size
+    from .pool import open_images as open_images
 
 _LATER = {
     "SegmentedFiles": "cityscapes",
@@ -48,6 +51,9 @@ _LATER = {
     "eval_transform": "imagenet",
     "load_image_files": "imagenet",
     "train_transform": "imagenet",
+    "ImagePool": "pool",
+    "fit_size": "pool",
+    "open_images": "pool",
 }
 
 

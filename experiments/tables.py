@@ -1,11 +1,11 @@
 """
-Print the paper's tables of image models as Markdown: what ours cost, beside the paper's figures.
+Print the paper's tables of image models as Markdown, with what ours cost beside; draw its Figure 3.
 
 Parameters and multiply-adds are counted on the spot; scores come from a file, if one is given. Each row is a
 model of ``create_model``. Where it departs from the paper's words the table says in what, and what the model
 by those words costs.
 
-    python experiments/tables.py --results scores.json --output tables.md
+    python experiments/tables.py --results scores.json --output tables.md --plot figure3.png
 """
 
 from __future__ import annotations
@@ -15,97 +15,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import tyro
 
 from mgic_geo import complexity, create_model
-from mgic_geo.training import UsageError, plain_errors
-from mgic_geo.training.files import replacing
-
-
-class Paper(NamedTuple):
-    """What the paper says: parameters and multiply-adds of one image, both in millions, and its score.
-
-    The score is the accuracy, or on Cityscapes the mean intersection over union, in percent.
-    """
-
-    parameters: float
-    multiply_adds: float
-    score: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the paper's tables.
-
-    Args:
-        task: Data set.
-        model: Name for ``create_model``.
-        size: Height and width of the image.
-        paper: The paper's figures.
-        literal: Name and arguments of the model by the paper's words; None for a baseline.
-        changed: In what ours departs from it.
-    """
-
-    task: str
-    model: str
-    size: tuple[int, int]
-    paper: Paper
-    literal: tuple[str, dict[str, Any]] | None = None
-    changed: str = ""
-
-
-def _resnet56(group_size: int, coarse_size: int, paper: Paper, blocks: str, least: int = 1) -> Row:
-    literal = ("mgic_resnet56", {"group_size": group_size, "coarse_size": coarse_size})
-    name = f"mgic_resnet56_g{group_size}_c{coarse_size}"
-    return Row(
-        "CIFAR-10", name, (32, 32), paper, literal, f"blocks {blocks} for 9, 9, 9; `min_levels={least}`"
-    )
-
-
-def _resnet50(group_size: int, paper: Paper, blocks: str) -> Row:
-    literal = ("mgic_resnet50", {"group_size": group_size})
-    name = f"mgic_resnet50_g{group_size}_c64"
-    return Row("ImageNet", name, (224, 224), paper, literal, f"blocks {blocks} for 3, 4, 6, 3")
-
-
-def _mobilenet(width: float, paper: Paper, changed: str) -> Row:
-    literal = ("mgic_mobilenetv3_large", {"width": width})
-    name = f"mgic_mobilenetv3_large_{round(100 * width):03}"
-    return Row("ImageNet", name, (224, 224), paper, literal, changed)
-
-
-def _lraspp(name: str, paper: Paper, changed: str = "") -> Row:
-    literal = (name, {"tail_squeeze": False}) if "mgic" in name else None
-    return Row("Cityscapes", name, (1024, 2048), paper, literal, changed)
-
-
-ROWS = (
-    Row("CIFAR-10", "resnet56", (32, 32), Paper(0.85, 125, 93.0)),
-    _resnet56(8, 16, Paper(0.41, 60, 94.2), "4, 8, 11", least=0),
-    _resnet56(16, 16, Paper(0.47, 65, 94.3), "2, 8, 10"),
-    _resnet56(16, 32, Paper(0.50, 76, 94.6), "4, 8, 9"),
-    _resnet56(16, 64, Paper(0.53, 91, 94.7), "6, 8, 10"),
-    Row("ImageNet", "resnet50", (224, 224), Paper(25.6, 4100, 75.3)),
-    _resnet50(16, Paper(6.2, 1000, 74.3), "1, 3, 6, 3"),
-    _resnet50(32, Paper(9.4, 1600, 75.8), "1, 3, 6, 3"),
-    _resnet50(64, Paper(15.1, 2500, 77.9), "1, 2, 6, 3"),
-    Row("ImageNet", "mobilenetv3_large", (224, 224), Paper(5.4, 219, 75.2)),
-    _mobilenet(
-        0.6, Paper(2.3, 48, 66.3), "without rows 5, 8, 9; expansions × 0.6; 1168 hidden units for 768"
-    ),
-    _mobilenet(1.0, Paper(5.2, 145, 74.8), "without rows 5, 8, 9; 1760 hidden units for 1280"),
-    _mobilenet(1.2, Paper(7.1, 233, 76.1), "2064 hidden units for 1536, to spend the parameters"),
-    _lraspp("lraspp_mobilenetv3_large", Paper(1.51, 9740, 72.64)),
-    _lraspp("lraspp_mobilenetv3_small", Paper(0.47, 2900, 68.38)),
-    _lraspp(
-        "lraspp_mgic_mobilenetv3_large",
-        Paper(1.67, 9620, 72.60),
-        "at least one coarsening, squeeze-excite in all of the last stage, to spend the budget",
-    ),
-    _lraspp("lraspp_mgic_mobilenetv3_small", Paper(0.48, 2730, 68.52)),
+from mgic_geo.training import (
+    OTHERS,
+    PANELS,
+    ROWS,
+    Row,
+    ScorePoint,
+    UsageError,
+    command_line,
+    plain_errors,
+    plot_scores,
+    replacing,
 )
 
 
@@ -119,6 +44,8 @@ class Config:
     """A JSON file of our scores in percent, by the model's name."""
     output: Path | None = None
     """Write the table to this file, too."""
+    plot: Path | None = None
+    """Draw Figure 3, scores over multiply-adds, to this PNG: the paper's figures open, our scores filled."""
     literal: bool = True
     """Also count the models by the paper's words; takes some minutes."""
 
@@ -159,6 +86,18 @@ def table(rows: list[Row], scores: dict[str, float], literal: bool) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def points(rows: list[Row], scores: dict[str, float]) -> list[ScorePoint]:
+    """The figures of the rows and of what the paper compares them with, then our scores at our cost."""
+    panels = {row.panel for row in rows}
+    found = [ScorePoint(*other) for other in OTHERS if other.panel in panels]
+    found += [ScorePoint(r.panel, r.family, r.paper.multiply_adds, r.paper.score) for r in rows]
+    for row in rows:
+        if row.model in scores:
+            multiply_adds = cost(row.model, row.size)[1]
+            found.append(ScorePoint(row.panel, row.family, multiply_adds, scores[row.model], ours=True))
+    return sorted(found, key=lambda point: PANELS.index(point.panel))
+
+
 def read_scores(path: Path | None) -> dict[str, float]:
     """Our scores by model, none without a file."""
     if path is None:
@@ -175,17 +114,20 @@ def read_scores(path: Path | None) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=(__doc__ or "").strip())
+    config = command_line(Config, argv, __doc__)
     with plain_errors():
         rows = [row for row in ROWS if config.only in row.model]
         if not rows:
             names = ", ".join(row.model for row in ROWS)
             raise UsageError(f"--only {config.only}: no row's model holds that; there are {names}")
-        text = table(rows, read_scores(config.results), config.literal)
+        scores = read_scores(config.results)
+        text = table(rows, scores, config.literal)
         print(text)
         if config.output:
             with replacing(config.output) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
+        if config.plot:
+            plot_scores(config.plot, points(rows, scores))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """What the experiments share: configuration, the training loop's parts, evaluation, figures and pictures."""
 
+from .backbones import Backbone as Backbone
+from .backbones import saved_backbone as saved_backbone
+from .backbones import torchvision_backbone as torchvision_backbone
 from .checkpoint import AtomicCheckpointIO as AtomicCheckpointIO
 from .checkpoint import SaveLast as SaveLast
 from .command_line import command_line as command_line
 from .config import RunConfig as RunConfig
 from .config import UsageError as UsageError
 from .config import blaming as blaming
+from .config import claim_folder as claim_folder
 from .config import claim_output as claim_output
 from .config import global_rank as global_rank
 from .config import plain_errors as plain_errors
@@ -14,6 +18,9 @@ from .data import ImageData as ImageData
 from .ema import EMA as EMA
 from .evaluate import Evaluation as Evaluation
 from .evaluate import evaluate as evaluate
+from .features import FeatureLayer as FeatureLayer
+from .features import find_layer as find_layer
+from .features import read_features as read_features
 from .files import replacing as replacing
 from .history import History as History
 from .image_classification import ImageTask as ImageTask
@@ -34,10 +41,22 @@ from .optimizers import OptimizerConfig as OptimizerConfig
 from .outcome import conclude as conclude
 from .outcome import conclude_evaluation as conclude_evaluation
 from .outcome import judge as judge
+from .paper_rows import OTHERS as OTHERS
+from .paper_rows import PANELS as PANELS
+from .paper_rows import ROWS as ROWS
+from .paper_rows import Row as Row
 from .plots import plot_confusion as plot_confusion
 from .plots import plot_curves as plot_curves
 from .plots import plot_gallery as plot_gallery
 from .progress import Progress as Progress
+from .reconstruction import CodeResult as CodeResult
+from .reconstruction import Moments as Moments
+from .reconstruction import TransferAutoencoder as TransferAutoencoder
+from .reconstruction import best_code as best_code
+from .reconstruction import judge_code as judge_code
+from .reconstruction import learn_code as learn_code
+from .reconstruction_plot import Reconstruction as Reconstruction
+from .reconstruction_plot import plot_reconstructions as plot_reconstructions
 from .report import Summary as Summary
 from .report import summarize as summarize
 from .run import Fitted as Fitted
@@ -47,4 +66,6 @@ from .run import evaluation_device as evaluation_device
 from .run import fit as fit
 from .run import load_for as load_for
 from .schedule import rate_factor as rate_factor
+from .score_plot import ScorePoint as ScorePoint
+from .score_plot import plot_scores as plot_scores
 from .trainer import make_trainer as make_trainer

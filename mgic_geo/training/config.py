@@ -135,6 +135,27 @@ def claim_output(config: RunConfig, checkpoint: Path) -> None:
         temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
+def claim_folder(output: Path, config: Any) -> None:
+    """
+    Record ``config``, a dataclass, as ``config.yaml`` in a folder, unless another run has it.
+
+    For what takes minutes and is done again instead of resumed: the same settings give the same results, so
+    they may overwrite them.
+
+    Raises:
+        UsageError: the folder has the record of other settings.
+    """
+    record, settings = output / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False)
+    with blaming("--output"):
+        if record.exists() and record.read_text(encoding="utf-8") != settings:
+            raise UsageError(
+                f"{output} already holds a run with other settings. Choose another folder with --output, or "
+                "delete this one."
+            )
+        with replacing(record) as temporary:
+            temporary.write_text(settings, encoding="utf-8")
+
+
 def _read_record(record: Path) -> dict[str, Any]:
     if not record.exists():
         raise UsageError(f"{record} is missing, so this run's settings are unknown; choose another --output")

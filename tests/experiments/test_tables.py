@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from matplotlib.image import imread
 
 NAMES = [
     "resnet56", "mgic_resnet56_g8_c16", "mgic_resnet56_g16_c16", "mgic_resnet56_g16_c32",
@@ -50,6 +51,31 @@ def test_the_table(tables, tmp_path, capsys):
     ]  # fmt: skip
     tables.main(["--only", "resnet56", "--no-literal"])
     assert "literal" not in capsys.readouterr().out
+
+
+def test_the_figure_shows_the_papers_points_and_ours(tables, tmp_path, capsys):
+    (scores := tmp_path / "scores.json").write_text(json.dumps({"resnet56": 91.0}))
+    picture = tmp_path / "figure3.png"
+    tables.main(["--no-literal", "--only", "resnet56", "--results", str(scores), "--plot", str(picture)])
+    pixels = imread(picture)[..., :3]
+    assert float((pixels.min(-1) < 0.98).mean()) > 0.01
+    assert "93" in capsys.readouterr().out
+
+    points = tables.points([row for row in tables.ROWS if row.task == "CIFAR-10"], {"resnet56": 91.0})
+    assert len(points) == 4 + 5 + 1
+    assert {point.panel for point in points} == {"CIFAR-10, from ResNet-56 (Tables 2, 7, 8)"}
+    (ours,) = [point for point in points if point.ours]
+    assert (ours.family, ours.score) == ("ResNet-56", 91.0)
+    assert ours.multiply_adds == tables.cost("resnet56", (32, 32))[1]
+    assert points[4][1:4] == ("ResNet-56", 125, 93.0)
+
+
+def test_every_panel_has_rows_and_every_rival_a_panel(tables):
+    points = tables.points(list(tables.ROWS), {})
+    assert list(dict.fromkeys(point.panel for point in points)) == list(tables.PANELS)
+    assert len(points) == len(tables.ROWS) + len(tables.OTHERS)
+    # A rival's figures are the paper's: in the order of its tables, costs and scores lie in their range.
+    assert all(40 <= point.multiply_adds <= 9740 and 58 < point.score < 95 for point in points)
 
 
 def test_errors_name_value_and_remedy(tables, tmp_path, capsys):
