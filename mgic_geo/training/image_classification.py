@@ -87,7 +87,7 @@ def train(config: ConfigT, task: ImageTask[ConfigT, ImagesT]) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fitted = fit(
         config,
-        Classifier(model, len(card.classes), config, config.seed),
+        Classifier(model, config, config.seed),
         ImageData(
             task.loader(config, images, card, True),
             task.loader(config, val, card, False) if val is not None else None,
