@@ -32,10 +32,9 @@ from mgic_geo.datasets import (
 from mgic_geo.models import list_models
 from mgic_geo.training import (
     MIOU,
-    ClassWeights,
     Fitted,
     ImageCard,
-    ImageConfig,
+    SegmentationConfig,
     Split,
     blaming,
     claim,
@@ -68,6 +67,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "lr": 0.007,
         "weight_decay": 1e-4,
         "warmup": 0.0,
+        "norm_momentum": None,
         "brightness": 0.0,
         "contrast": 0.0,
         "saturation": 0.0,
@@ -77,7 +77,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(kw_only=True)
-class Config(ImageConfig):
+class Config(SegmentationConfig):
     """Flags of this experiment."""
 
     data: str = "CamVid"
@@ -112,12 +112,6 @@ class Config(ImageConfig):
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
 
-    class_weights: ClassWeights = "none"
-    """Weights of the classes in the loss, by how often they occur in the training masks. median: the median
-    of all frequencies over the class's own (median-frequency balancing); root: the square roots of these."""
-    ohem: float = 1.0
-    """Share of the pixels of a batch that count in the loss, the hardest ones (online hard example mining);
-    1: all."""
     crop: tuple[int, int] | None = None
     """Augmentation: height and width of the windows that are trained on. By default the whole size of
     CamVid's images, and 768 768 of Cityscapes'. Evaluation always sees whole images."""
@@ -141,8 +135,6 @@ class Config(ImageConfig):
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
         found = super().problems()
-        if not 0 < self.ohem <= 1:
-            found.append(f"--ohem is {self.ohem}; give more than 0, and at most 1 (all pixels)")
         if self.crop is not None and min(self.crop) < 32:
             found.append(f"--crop is {self.crop[0]} {self.crop[1]}; give 32 or more pixels each")
         if not 0 < self.scale_min <= self.scale_max:
@@ -221,7 +213,7 @@ def train(config: Config) -> None:
         seed=config.seed,
     )
     held_out = whole_batches(val, colours, config.workers) if val is not None else None
-    fitted = train_segmenter(config, card, len(images), batches, held_out, weight, config.ohem)
+    fitted = train_segmenter(config, card, len(images), batches, held_out, weight)
     if fitted is None:
         return
     result, summary = judge_segmenter(config, config.output, test, fitted, config.workers)

@@ -57,6 +57,7 @@ from .run import load_for as load_for
 from .schedule import rate_factor as rate_factor
 from .segmentation import judge_segmenter as judge_segmenter
 from .segmentation import train_segmenter as train_segmenter
+from .segmentation_config import SegmentationConfig as SegmentationConfig
 from .segmentation_data import Split as Split
 from .segmentation_data import look_at as look_at
 from .segmentation_data import training_batches as training_batches

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mgic_geo.complexity import complexity
 from mgic_geo.training.config import blaming
@@ -14,6 +14,7 @@ from mgic_geo.training.files import replacing
 from mgic_geo.training.image_config import ImageConfig
 from mgic_geo.training.model_file import ImageCard, save_model
 from mgic_geo.training.run import Fitted, build, fit, load_for
+from mgic_geo.training.segmentation_config import SegmentationConfig
 from mgic_geo.training.segmentation_data import Split, look_at, name_of, whole_batches
 from mgic_geo.training.segmentation_evaluation import SegmentationEvaluation, evaluate_segmenter
 from mgic_geo.training.segmentation_plots import plot_iou, plot_segmentations
@@ -22,13 +23,12 @@ from mgic_geo.training.segmenter import Segmenter
 
 
 def train_segmenter(
-    config: ImageConfig,
+    config: SegmentationConfig,
     card: ImageCard,
     size: int,
     train: MakeLoader,
     val: MakeLoader | None,
     weight: Tensor | None = None,
-    hardest: float = 1.0,
 ) -> Fitted | None:
     """
     Train the model of ``card``, and save it on rank 0.
@@ -40,7 +40,6 @@ def train_segmenter(
         train: makes the training loader.
         val: makes the validation loader, if there is one.
         weight: (C,) weights of the classes in the loss; None: all equal.
-        hardest: share of the labelled pixels of a batch that count in the loss.
 
     Returns:
         The outcome on rank 0, None on all others.
@@ -48,9 +47,12 @@ def train_segmenter(
     model = build(config, card, f"{size:,} training images")
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in model.modules():
+        if config.norm_momentum is not None and isinstance(module, nn.BatchNorm2d):
+            module.momentum = config.norm_momentum
     fitted = fit(
         config,
-        Segmenter(model, len(card.classes), config, weight, hardest, config.seed),
+        Segmenter(model, len(card.classes), config, weight, config.ohem, config.seed),
         ImageData(train, val),
         validate=val is not None,
         accumulate=config.accumulate,
