@@ -24,4 +24,4 @@ class Measure:
 
 
 ACCURACY = Measure("accuracy", "accuracy", "Accuracy", "share classified rightly")
-MIOU = Measure("miou", "mIoU", "Mean IoU", "intersection over union, mean of the classes")
+MIOU = Measure("miou", "mIoU", "Mean IoU", "intersection over union")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from mgic_geo.training.class_weights import ClassWeights
 from mgic_geo.training.image_config import ImageConfig
 
@@ -29,4 +31,12 @@ class SegmentationConfig(ImageConfig):
             found.append(f"--ohem is {self.ohem}; give more than 0, and at most 1 (all pixels)")
         if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
             found.append(f"--norm-momentum is {self.norm_momentum}; give more than 0 and at most 1, or None")
+        on_cpu = self.accelerator == "cpu" or not torch.cuda.device_count()
+        if self.precision == "bf16-mixed" and self.channels_last and on_cpu:
+            # Seen in torch 2.14: the weight gradient of dilated depth-wise convolutions, which LR-ASPP has,
+            # reads memory that was never written where bfloat16 lies channels last.
+            found.append(
+                "--channels-last with --precision bf16-mixed gives wrong gradients on CPU, by an error of "
+                "PyTorch's; leave out one of the two (32-true with --channels-last is the fastest)"
+            )
         return found
