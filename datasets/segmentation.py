@@ -37,11 +37,17 @@ def load_segmentation(
         workers: processes that verify Cityscapes; None: one a core.
 
     Raises:
-        FileNotFoundError: there is nothing at ``data``, or a split's folder is missing.
+        FileNotFoundError: there is nothing at ``data``, a split's folder is missing, or Cityscapes lies one
+            folder deeper.
         ValueError: it lacks a split, or is not in the layout.
         CorruptImageError: files cannot be used; the message lists all of them.
     """
-    if any((Path(data) / folder).is_dir() for folder in ("leftImg8bit", "gtFine")):
+    root = Path(data)
+    if root.is_dir() and (deeper := next(root.glob("*/leftImg8bit"), None)):
+        raise FileNotFoundError(
+            f"{root} is no data set, but {deeper.parent} seems to be Cityscapes; pass that"
+        )
+    if any((root / folder).is_dir() for folder in ("leftImg8bit", "gtFine")):
         from .cityscapes import load_cityscapes  # needs torchvision
 
         return load_cityscapes(data, splits, verify=verify, skip_corrupt=skip_corrupt, workers=workers)

@@ -37,7 +37,7 @@ def plot_iou(path: Path, result: SegmentationEvaluation, palette: Palette) -> No
     bars, matrix = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.25))
     iou = result.class_iou.numpy()
     places = np.arange(classes)
-    colors = [tuple(part / 255 for part in color) for color in palette]
+    colors = [_fraction(color) for color in palette]
     bars.barh(places, np.nan_to_num(iou), color=colors, edgecolor="#444444", linewidth=0.6)
     for place, value in zip(places, iou, strict=True):
         text = "does not occur" if np.isnan(value) else f"{value:.0%}"
@@ -104,7 +104,7 @@ def plot_segmentations(
     for axes in figure.axes:
         axes.set_axis_off()
     legend: list[Any] = [
-        Patch(facecolor=[part / 255 for part in color], edgecolor="#444444", label=name)
+        Patch(facecolor=_fraction(color), edgecolor="#444444", label=name)
         for name, color in zip(result.classes, palette, strict=True)
     ]
     legend.append(Patch(facecolor="#bbbbbb", edgecolor="#555555", hatch="////", label="no label"))
@@ -130,3 +130,8 @@ def laid_over(pixels: NDArray[np.uint8], labels: NDArray[np.integer], palette: P
     grey = pixels.mean(-1, keepdims=True)
     opaque = np.where(labels[..., None] == IGNORE, stripes, OPACITY * colors + (1 - OPACITY) * grey)
     return opaque.round().astype(np.uint8)
+
+
+def _fraction(color: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255

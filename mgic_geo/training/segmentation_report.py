@@ -64,16 +64,16 @@ def summarize_segmenter(
 def class_table(result: SegmentationEvaluation) -> str:
     """Return IoU, share found and share of the labelled pixels of each class, as a Markdown table."""
     shares = result.confusion.sum(1) / result.confusion.sum()
+    columns = (result.class_iou, result.class_recall, shares)
     lines = [("class", "IoU %", "found %", "pixels %")]
-    for name, *figures in zip(
-        result.classes, result.class_iou.tolist(), result.class_recall.tolist(), shares.tolist(), strict=True
-    ):
-        lines.append((name, *("–" if math.isnan(figure) else f"{100 * figure:.1f}" for figure in figures)))
+    for name, *figures in zip(result.classes, *map(torch.Tensor.tolist, columns), strict=True):
+        iou, found, share = ("–" if math.isnan(figure) else f"{100 * figure:.1f}" for figure in figures)
+        lines.append((name, iou, found, share))
     lines.append(("mean", f"{100 * result.miou:.1f}", f"{100 * result.class_accuracy:.1f}", ""))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
     rows = [
-        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |"
-        for line in lines
+        "| " + " | ".join([name.ljust(first), *map(str.rjust, figures, others)]) + " |"
+        for name, *figures in lines
     ]
-    rule = "|" + "-" * (widths[0] + 2) + "|" + "|".join("-" * (width + 1) + ":" for width in widths[1:]) + "|"
+    rule = "|" + "-" * (first + 2) + "|" + "|".join("-" * (width + 1) + ":" for width in others) + "|"
     return "\n".join([rows[0], rule, *rows[1:]])

@@ -49,6 +49,13 @@ def test_half_of_cityscapes_is_told_what_it_lacks(tmp_path):
         load_segmentation(tmp_path / "City")
 
 
+def test_the_folder_above_cityscapes_is_told_where_it_is(cityscapes):
+    with pytest.raises(
+        FileNotFoundError, match=r"is no data set, but .*City seems to be Cityscapes; pass that"
+    ):
+        load_segmentation(cityscapes.parent)
+
+
 @pytest.mark.parametrize("layout", ["camvid", "cityscapes"])
 def test_labels_are_counted_image_by_image(layout, request):
     (train,) = load_segmentation(request.getfixturevalue(layout), ["train"])
