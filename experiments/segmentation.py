@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from mgic_geo.datasets import (
     IMAGENET,
@@ -32,6 +32,7 @@ from mgic_geo.datasets import (
 from mgic_geo.models import list_models
 from mgic_geo.training import (
     MIOU,
+    PAPER,
     Fitted,
     ImageCard,
     SegmentationConfig,
@@ -42,6 +43,7 @@ from mgic_geo.training import (
     class_weights,
     evaluation_device,
     judge_segmenter,
+    load_model,
     look_at,
     parse_recipe,
     plain_errors,
@@ -57,16 +59,13 @@ WRITTEN = (
 )
 
 # The modern recipe is that of Config's own defaults.
-RECIPES: dict[str, dict[str, Any]] = {
-    "paper": {
-        "recipe": "paper",
+RECIPES = {
+    "paper": PAPER
+    | {
         "epochs": 480,
         "batch_size": 16,
-        "optimizer": "sgd",
-        "nesterov": False,
         "lr": 0.007,
-        "weight_decay": 1e-4,
-        "warmup": 0.0,
+        "schedule": "poly",
         "norm_momentum": None,
         "brightness": 0.0,
         "contrast": 0.0,
@@ -101,16 +100,17 @@ class Config(SegmentationConfig):
     """Images per step, on each device."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """sgd has momentum 0.9."""
-    lr: float | None = 0.003
-    """Highest learning rate; it does not follow the batch size. With sgd, 0.05 is customary."""
-    weight_decay: float | None = 0.01
-    """Weight decay; adamw spares norms and biases."""
+    lr: float | None = None
+    """Highest learning rate. By default 0.003 for adamw, 0.05 for sgd; it does not follow the batch size."""
+    weight_decay: float | None = None
+    """By default 0.01 for adamw (norms and biases are spared), 0.0001 for sgd."""
     schedule: Literal["cosine", "steps", "poly"] = "poly"
     """cosine down to 0; steps: a tenth after every --drop-every epochs; poly: (1 − share done)^0.9."""
-    warmup: float = 3.0
-    """Epochs at the start over which the learning rate rises from near 0; 0 for none."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
+
+    default_lr: ClassVar[dict[str, float]] = {"adamw": 3e-3, "sgd": 0.05}
+    default_decay: ClassVar[dict[str, float]] = {"adamw": 0.01, "sgd": 1e-4}
 
     crop: tuple[int, int] | None = None
     """Augmentation: height and width of the windows that are trained on. By default the whole size of
@@ -164,7 +164,7 @@ class Config(SegmentationConfig):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment with the arguments ``argv``, or those of the command line."""
-    config = parse_recipe(Config, RECIPES, argv, (__doc__ or "").strip())
+    config = parse_recipe(Config, RECIPES, argv, __doc__)
     with plain_errors():
         config.check([name for name in list_models() if name.startswith("lraspp")])
         if config.eval is not None:
@@ -224,6 +224,8 @@ def train(config: Config) -> None:
 
 def evaluate_saved(config: Config, path: Path) -> None:
     """Evaluate the saved model at ``path`` on the images of val."""
+    with blaming("--eval"):
+        load_model(path, ImageCard)  # before the images, which may all have to be read
     (images,) = load(config, "val")
     fitted = Fitted((), evaluation_device(config))
     result, summary = judge_segmenter(config, path, images, fitted, config.workers)

@@ -2,9 +2,9 @@
 
 from .checkpoint import AtomicCheckpointIO as AtomicCheckpointIO
 from .checkpoint import SaveLast as SaveLast
-from .command_line import command_line as command_line
 from .class_weights import ClassWeights as ClassWeights
 from .class_weights import class_weights as class_weights
+from .command_line import command_line as command_line
 from .config import RunConfig as RunConfig
 from .config import UsageError as UsageError
 from .config import blaming as blaming
@@ -27,6 +27,7 @@ from .image_config import PAPER as PAPER
 from .image_config import ImageConfig as ImageConfig
 from .image_config import parse_recipe as parse_recipe
 from .image_plots import plot_images as plot_images
+from .image_training import train_images as train_images
 from .learner import Learner as Learner
 from .measure import ACCURACY as ACCURACY
 from .measure import MIOU as MIOU

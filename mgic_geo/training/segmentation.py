@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from mgic_geo.complexity import complexity
 from mgic_geo.training.config import blaming
-from mgic_geo.training.data import ImageData, MakeLoader
+from mgic_geo.training.data import MakeLoader
 from mgic_geo.training.files import replacing
 from mgic_geo.training.image_config import ImageConfig
-from mgic_geo.training.model_file import ImageCard, save_model
-from mgic_geo.training.run import Fitted, build, fit, load_for
+from mgic_geo.training.image_training import train_images
+from mgic_geo.training.model_file import ImageCard
+from mgic_geo.training.run import Fitted, load_for
 from mgic_geo.training.segmentation_config import SegmentationConfig
 from mgic_geo.training.segmentation_data import Split, look_at, name_of, whole_batches
 from mgic_geo.training.segmentation_evaluation import SegmentationEvaluation, evaluate_segmenter
@@ -44,23 +45,14 @@ def train_segmenter(
     Returns:
         The outcome on rank 0, None on all others.
     """
-    model = build(config, card, f"{size:,} training images")
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in model.modules():
-        if config.norm_momentum is not None and isinstance(module, nn.BatchNorm2d):
-            module.momentum = config.norm_momentum
-    fitted = fit(
-        config,
-        Segmenter(model, len(card.classes), config, weight, config.ohem, config.seed),
-        ImageData(train, val),
-        validate=val is not None,
-        accumulate=config.accumulate,
-        ema=config.ema,
-    )
-    if fitted is not None:
-        save_model(config.output / "model.safetensors", model, card)
-    return fitted
+
+    def learner(model: nn.Module) -> Segmenter:
+        for module in model.modules():
+            if config.norm_momentum is not None and isinstance(module, nn.BatchNorm2d):
+                module.momentum = config.norm_momentum
+        return Segmenter(model, len(card.classes), config, weight, config.ohem, config.seed)
+
+    return train_images(config, card, size, learner, train, val)
 
 
 def judge_segmenter(

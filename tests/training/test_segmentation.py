@@ -11,8 +11,8 @@ from mgic_geo.training import (
     ImageCard,
     SegmentationConfig,
     UsageError,
+    image_training,
     judge_segmenter,
-    segmentation,
     train_segmenter,
     training_batches,
 )
@@ -38,7 +38,7 @@ def test_normalisations_get_the_momentum_that_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: float | None, momentum: set[float]
 ) -> None:
     seen: list[nn.Module] = []
-    monkeypatch.setattr(segmentation, "fit", lambda _, module, *args, **kwargs: seen.append(module.model))
+    monkeypatch.setattr(image_training, "fit", lambda _, module, *args, **kwargs: seen.append(module.model))
     run = config(tmp_path, norm_momentum=flag, channels_last=True)
     assert train_segmenter(run, CARD, 2, lambda: None, None) is None  # type: ignore[arg-type, return-value]
     norms = [module for module in seen[0].modules() if isinstance(module, nn.BatchNorm2d)]
@@ -58,5 +58,5 @@ def test_what_was_trained_is_saved_and_judged(tmp_path: Path) -> None:
     for name in ("iou.md", "iou.png", "gallery.png"):
         assert (tmp_path / name).stat().st_size > 100
     others = SegmentedImages(split().images, split().masks, ("0", "1"), ("sky", "sea"), PALETTE)
-    with pytest.raises(UsageError, match="the model knows the classes sky, road"):
+    with pytest.raises(UsageError, match="the model knows the classes road, sky"):
         judge_segmenter(run, tmp_path, others, fitted)
