@@ -30,6 +30,8 @@ from .meshes import parse_mesh as parse_mesh
 from .meshes import sample_mesh as sample_mesh
 from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
+from .segmentation import label_counts as label_counts
+from .segmentation import load_segmentation as load_segmentation
 from .segmentation_augment import SegmentationAugment as SegmentationAugment
 from .splits import split_validation as split_validation
 

@@ -102,16 +102,24 @@ class SegmentedFiles:
             CorruptImageError: one of them cannot be decoded, they differ in size, or the mask holds values
                 that must not occur.
         """
-        image = decode_image(read_bytes(self.images[index]))
+        image, mask = decode_image(read_bytes(self.images[index])), self.read_mask(index)
+        if image.shape[1:] != mask.shape:
+            raise CorruptImageError(
+                f"is {image.shape[1]} × {image.shape[2]}, "
+                f"but its mask {self.masks[index].name} is {mask.shape[0]} × {mask.shape[1]}"
+            )
+        return tv_tensors.Image(image), tv_tensors.Mask(mask)
+
+    def read_mask(self, index: int) -> Tensor:
+        """Return mask ``index`` (H, W) uint8: classes, or ``IGNORE``.
+
+        Raises:
+            CorruptImageError: it cannot be decoded, or holds values that must not occur.
+        """
         try:
             labels = decode_mask(read_bytes(self.masks[index]))
         except CorruptImageError as error:
             raise CorruptImageError(f"its mask {self.masks[index].name} {error}") from error
-        if image.shape[1:] != labels.shape:
-            raise CorruptImageError(
-                f"is {image.shape[1]} × {image.shape[2]}, "
-                f"but its mask {self.masks[index].name} is {labels.shape[0]} × {labels.shape[1]}"
-            )
         mask = self.table[labels.int()]
         if (unknown := mask == _UNKNOWN).any():
             known = (self.table != _UNKNOWN).nonzero()[:, 0].tolist()
@@ -119,7 +127,7 @@ class SegmentedFiles:
                 f"its mask {self.masks[index].name} holds the labels {labels[unknown].unique().tolist()}; "
                 f"known are {known}"
             )
-        return tv_tensors.Image(image), tv_tensors.Mask(mask)
+        return mask
 
 
 def load_cityscapes(

@@ -170,7 +170,7 @@ def train(config: Config) -> None:
     model = build(config, card, f"{len(train_clouds):,} training clouds")
     fitted = fit(
         config,
-        Classifier(model, len(card.classes), config, config.seed),
+        Classifier(model, config, config.seed),
         CloudData(train_clouds, val_clouds, config.batch_size, config.points, config.augment(), config.seed),
         validate=val_clouds is not None,
     )

@@ -146,3 +146,47 @@ def assert_same_gradients(ours: Tensor, twin: Tensor, inputs: list[Tensor], twin
         torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(twin, twins, upstream), strict=True
     ):
         torch.testing.assert_close(a, b)
+
+
+def segmentation_loss(
+    logits: Tensor, masks: Tensor, weight: Tensor | None, hardest: float, smoothing: float
+) -> Tensor:
+    """The mean loss of a batch's labelled pixels (those not 255), one pixel after another."""
+    classes = logits.shape[1]
+    pixels = []
+    for image, mask in zip(logits, masks, strict=True):
+        for row in range(mask.shape[0]):
+            for column in range(mask.shape[1]):
+                label = int(mask[row, column])
+                if label != 255:
+                    pixels.append((image[:, row, column].log_softmax(0), label))
+    pixels.sort(key=lambda pixel: float(pixel[0][pixel[1]].detach()))  # least probable first; stable
+    pixels = pixels[: max(1, round(hardest * len(pixels)))]
+    weights = [1.0] * classes if weight is None else weight.tolist()
+    total, norm = 0 * logits.sum(), 0.0
+    for log_probabilities, label in pixels:
+        target = [smoothing / classes + (1 - smoothing) * (c == label) for c in range(classes)]
+        total = total - sum(target[c] * weights[c] * log_probabilities[c] for c in range(classes))
+        norm += weights[label]
+    return total / norm if norm else total
+
+
+def confusion(predictions: Tensor, masks: Tensor, classes: int) -> list[list[int]]:
+    """How often each true class (rows) was taken for each class, one pixel after another; 255 is left out."""
+    counts = [[0] * classes for _ in range(classes)]
+    for prediction, label in zip(predictions.flatten().tolist(), masks.flatten().tolist(), strict=True):
+        if label != 255:
+            counts[label][prediction] += 1
+    return counts
+
+
+def intersection_over_union(predictions: Tensor, masks: Tensor, classes: int) -> list[float | None]:
+    """Of each class by sets of pixels; None for a class in neither; pixels with mask 255 are left out."""
+    pixels = list(zip(predictions.flatten().tolist(), masks.flatten().tolist(), strict=True))
+    pixels = [(predicted, true) for predicted, true in pixels if true != 255]
+    found: list[float | None] = []
+    for c in range(classes):
+        predicted = {place for place, pixel in enumerate(pixels) if pixel[0] == c}
+        true = {place for place, pixel in enumerate(pixels) if pixel[1] == c}
+        found.append(len(predicted & true) / len(predicted | true) if predicted | true else None)
+    return found

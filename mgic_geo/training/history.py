@@ -13,16 +13,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mgic_geo.training.files import replacing
 
-METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-
 
 class History(Checkpoint):
     """
     Collects what each epoch logged in ``rows``, and writes ``metrics.csv`` and TensorBoard's event files.
 
-    The rows travel in the checkpoint and the CSV is rewritten from them, so an epoch that was cut off and
-    repeated appears once. Accuracies are fractions; ``seconds`` is the training part of the epoch. A subclass
-    of Lightning's ``Checkpoint`` because those run after the module has logged its epoch.
+    A row has the epoch, all ``train_…`` and then all ``val_…`` figures the module logged, the learning rate
+    and ``seconds``, the training part of the epoch; shares are fractions. The rows travel in the checkpoint
+    and the CSV is rewritten from them, so an epoch that was cut off and repeated appears once. A subclass of
+    Lightning's ``Checkpoint`` because those run after the module has logged its epoch.
     """
 
     def __init__(self, folder: Path):
@@ -54,9 +53,10 @@ class History(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row and write it."""
-        logged = trainer.callback_metrics
         row = {"epoch": float(trainer.current_epoch + 1)}
-        row |= {name: float(logged[name]) for name in METRICS if name in logged}
+        for split in ("train_", "val_"):
+            logged = trainer.callback_metrics.items()
+            row |= {name: float(value) for name, value in logged if name.startswith(split)}
         row |= {"lr": self._lr, "seconds": self._seconds}
         self.rows.append(row)
         if self._writer is not None:

@@ -13,15 +13,16 @@ from torch import Tensor
 from mgic_geo.datasets import split_validation
 from mgic_geo.datasets.splits import Divisible
 from mgic_geo.training.config import blaming
-from mgic_geo.training.data import ImageData, MakeLoader
+from mgic_geo.training.data import MakeLoader
 from mgic_geo.training.evaluate import Evaluation
 from mgic_geo.training.image_config import ImageConfig
 from mgic_geo.training.image_plots import plot_images
-from mgic_geo.training.model_file import ImageCard, load_model, save_model
+from mgic_geo.training.image_training import train_images
+from mgic_geo.training.model_file import ImageCard, load_model
 from mgic_geo.training.module import Classifier
 from mgic_geo.training.outcome import conclude, conclude_evaluation, judge
 from mgic_geo.training.report import Summary
-from mgic_geo.training.run import Fitted, build, claim, evaluation_device, fit, load_for
+from mgic_geo.training.run import Fitted, claim, evaluation_device, load_for
 
 
 class LabelledImages(Divisible, Protocol):
@@ -82,24 +83,16 @@ def train(config: ConfigT, task: ImageTask[ConfigT, ImagesT]) -> None:
     with blaming(f"--data {config.data}"):
         card = task.card(config, images)
 
-    model = build(config, card, f"{len(images):,} training images")
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fitted = fit(
+    fitted = train_images(
         config,
-        Classifier(model, len(card.classes), config, config.seed),
-        ImageData(
-            task.loader(config, images, card, True),
-            task.loader(config, val, card, False) if val is not None else None,
-        ),
-        validate=val is not None,
-        accumulate=config.accumulate,
-        ema=config.ema,
+        card,
+        len(images),
+        lambda model: Classifier(model, config, config.seed),
+        task.loader(config, images, card, True),
+        task.loader(config, val, card, False) if val is not None else None,
     )
-    if fitted is None:
-        return
-    save_model(config.output / "model.safetensors", model, card)
-    conclude(config, fitted, *judge_saved(config, task, config.output, test, fitted))
+    if fitted is not None:
+        conclude(config, fitted, *judge_saved(config, task, config.output, test, fitted))
 
 
 def evaluate_saved(config: ConfigT, task: ImageTask[ConfigT, ImagesT], path: Path) -> None:

@@ -1,14 +1,17 @@
-"""What all Lightning modules here do alike: seed each epoch by its number, and optimise as they are told."""
+"""What all Lightning modules here do alike: step, measure, log, seed each epoch, optimise."""
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
 
 import lightning as L
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
 
+from mgic_geo.training.measure import Measure
 from mgic_geo.training.optimizers import OptimizerConfig
 
 ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
@@ -16,17 +19,50 @@ ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
 
 class Learner(L.LightningModule, Generic[ConfigT]):
     """
-    The base of :class:`Classifier`. The training loader must have ``set_epoch``.
+    The base of :class:`Classifier` and :class:`Segmenter`, which say what the loss and the measure are.
+
+    The training loader must have ``set_epoch``. Logged for each epoch, over all ranks: ``train_loss``, the
+    measure as ``train_<key>`` and, with validation, ``val_loss`` and ``val_<key>``.
 
     Args:
-        model: the model.
+        model: maps inputs (B, …) to logits.
         config: loss and optimiser.
+        counts: the shape of what :meth:`count` returns.
         seed: with the epoch and the rank it decides every random number the model draws, as for dropout.
     """
 
-    def __init__(self, model: nn.Module, config: ConfigT, seed: int = 0):
+    measure: ClassVar[Measure]
+
+    def __init__(self, model: nn.Module, config: ConfigT, counts: tuple[int, ...], seed: int = 0):
         super().__init__()
         self.model, self.config, self.seed = model, config, seed
+        self.train_score, self.val_score = Score(counts, self.score), Score(counts, self.score)
+        self.train_loss, self.val_loss = (
+            MeanMetric(nan_strategy="disable"),
+            MeanMetric(nan_strategy="disable"),
+        )
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch, a scalar."""
+        raise NotImplementedError
+
+    def count(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return integers that, added up over batches and ranks, :meth:`score` can be computed from."""
+        raise NotImplementedError
+
+    @staticmethod
+    def score(counts: Tensor) -> Tensor:
+        """Return the measure, a scalar."""
+        raise NotImplementedError
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Return ``loss``, and the ``counts`` of the batch."""
+        inputs, targets = batch
+        logits = self.model(inputs).float()
+        loss, counts = self.loss(logits, targets), self.count(logits.detach(), targets)
+        self.train_loss.update(loss.detach(), len(targets))
+        self.train_score.update(counts)
+        return {"loss": loss, "counts": counts}
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch by its number, so that a resumed run draws what the uninterrupted one drew."""
@@ -34,9 +70,49 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         entropy = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's figures."""
+        self.log_dict({"train_loss": self.train_loss, f"train_{self.measure.key}": self.train_score})
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add one batch to the validation's figures."""
+        inputs, targets = batch
+        logits = self.model(inputs).float()
+        self.val_loss.update(self.loss(logits, targets), len(targets))
+        self.val_score.update(self.count(logits, targets))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the validation set."""
+        self.log_dict({"val_loss": self.val_loss, f"val_{self.measure.key}": self.val_score})
+
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule, which moves on with each of the optimiser's steps."""
         steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs
         assert epochs is not None
         optimizer, schedule = self.config.optimization(self.model, steps, epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Score(Metric):
+    """
+    A figure computed from counts that add up over batches and ranks.
+
+    Args:
+        shape: of the counts.
+        score: computes the figure, a scalar, from the sum.
+    """
+
+    counts: Tensor
+
+    def __init__(self, shape: tuple[int, ...], score: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.add_state("counts", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        self.score = score
+
+    def update(self, counts: Tensor) -> None:
+        """Add a batch's counts."""
+        self.counts = self.counts + counts
+
+    def compute(self) -> Tensor:
+        """Return the figure."""
+        return self.score(self.counts)

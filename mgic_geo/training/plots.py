@@ -20,19 +20,35 @@ from torch import Tensor
 
 from mgic_geo.training.evaluate import Evaluation
 from mgic_geo.training.files import replacing
+from mgic_geo.training.measure import ACCURACY, Measure
 
 BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
 NAMED = 40  # classes that a confusion matrix has room to name
 
 
-def plot_curves(path: Path, rows: Sequence[dict[str, float]], test_accuracy: float) -> None:
-    """Draw loss and accuracy over epochs from the rows of ``History``, and the test accuracy at the end."""
+def plot_curves(
+    path: Path,
+    rows: Sequence[dict[str, float]],
+    score: float,
+    measure: Measure = ACCURACY,
+    judged_on: str = "test",
+) -> None:
+    """
+    Draw loss and measure over epochs, and the final score as a star.
+
+    Args:
+        path: the PNG to write.
+        rows: those of ``History``.
+        score: the measure on the images or clouds that the last epoch was judged on.
+        measure: what the rows have beside the loss.
+        judged_on: what that split is called.
+    """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in rows]
-    loss, accuracy = figure.subplots(1, 2)
+    loss, scores = figure.subplots(1, 2)
     for axes, name, title, unit in (
         (loss, "loss", "Loss", "cross-entropy"),
-        (accuracy, "accuracy", "Accuracy", "share classified rightly"),
+        (scores, measure.key, measure.title, measure.unit),
     ):
         for split, color, label in (("train", BLUE, "training"), ("val", ORANGE, "validation")):
             if f"{split}_{name}" in rows[0]:
@@ -41,12 +57,12 @@ def plot_curves(path: Path, rows: Sequence[dict[str, float]], test_accuracy: flo
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-    accuracy.plot(
-        epochs[-1:], [test_accuracy], "*", color=BLACK, markersize=12, clip_on=False,
-        label=f"test, after the last epoch: {test_accuracy:.1%}",
+    scores.plot(
+        epochs[-1:], [score], "*", color=BLACK, markersize=12, clip_on=False,
+        label=f"{judged_on}, after the last epoch: {score:.1%}",
     )  # fmt: skip
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    accuracy.legend(loc="best")
+    scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    scores.legend(loc="best")
     loss.legend(loc="best")
     save_figure(figure, path)
 

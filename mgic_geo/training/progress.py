@@ -11,12 +11,14 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from tqdm import tqdm
 
+from mgic_geo.training.learner import Learner
+
 BAR = "{desc} |{bar}| {percentage:3.0f} %  {remaining} left"
 
 
 class Progress(Checkpoint):
     """
-    Shows loss, accuracy and the time left for the whole run.
+    Shows loss, the measure of the :class:`Learner` that trains, and the time left for the whole run.
 
     A bar where standard error is a terminal, else one line per epoch; nothing on ranks above 0. A subclass of
     Lightning's ``Checkpoint`` because those run after the module has logged its epoch.
@@ -38,7 +40,8 @@ class Progress(Checkpoint):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the epoch's running means."""
-        self.sums, self.samples = torch.zeros(2, device=pl_module.device), 0
+        self.loss, self.samples = torch.zeros((), device=pl_module.device), 0
+        self.counts = torch.zeros((), dtype=torch.int64, device=pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,14 +49,15 @@ class Progress(Checkpoint):
         """Move the bar on."""
         if self.bar is None:
             return
-        size = len(batch[1])
-        self.sums += torch.stack([outputs["loss"].detach() * size, outputs["correct"]])
+        size, learner = len(batch[1]), _learner(pl_module)
+        self.loss += outputs["loss"].detach() * size
+        self.counts = self.counts + outputs["counts"]
         self.samples += size
         if (now := time.perf_counter()) - self.shown > self.seconds_between:
-            loss, accuracy = (self.sums / self.samples).tolist()
+            loss, score = float(self.loss / self.samples), float(learner.score(self.counts))
             epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             self.bar.set_description_str(
-                f"{epoch}  loss {loss:.3f}  accuracy {accuracy:>6.1%}", refresh=False
+                f"{epoch}  loss {loss:.3f}  {learner.measure.name} {score:>6.1%}", refresh=False
             )
             self.shown = now
         self.bar.update()
@@ -63,10 +67,11 @@ class Progress(Checkpoint):
         if self.bar is not None or not trainer.is_global_zero:
             return
         logged, epoch, epochs = trainer.callback_metrics, trainer.current_epoch + 1, trainer.max_epochs or 0
+        measure = _learner(pl_module).measure
         line = f"epoch {epoch}/{epochs}  loss {logged['train_loss']:.3f}"
-        line += f"  accuracy {logged['train_accuracy']:.1%}"
-        if "val_accuracy" in logged:
-            line += f"  validation {logged['val_accuracy']:.1%}"
+        line += f"  {measure.name} {logged[f'train_{measure.key}']:.1%}"
+        if (validated := f"val_{measure.key}") in logged:
+            line += f"  validation {logged[validated]:.1%}"
         left = (time.perf_counter() - self.started) / (epoch - self.first_epoch) * (epochs - epoch)
         print(f"{line}  {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)  # noqa: T201
 
@@ -89,3 +94,8 @@ class Progress(Checkpoint):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def _learner(module: L.LightningModule) -> Learner[Any]:
+    assert isinstance(module, Learner)
+    return module

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,39 +20,28 @@ TOP5 = 20  # from so many classes on five guesses say something: of fewer, chanc
 PACKAGES = ("mgic-geo", "torch", "torch-geometric", "lightning")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What is said of a run: accuracies are fractions; what was not measured is None."""
+    """What is said of any run: scores are fractions; what was not measured is None."""
 
     model: str
     data: str
-    test_accuracy: float
-    standard_error: float
-    class_accuracy: float
-    top5_accuracy: float | None
-    test_samples: int
     parameters: int
     multiply_adds: int
-    val_accuracy: float | None
     epochs: int | None
     seconds_per_epoch: float | None
     device: str
     versions: dict[str, str]
 
+    def scores(self) -> dict[str, str]:
+        """Return the lines that say how good the model is."""
+        raise NotImplementedError
+
     def table(self) -> str:
         """Return the figures as aligned lines."""
-        error = f"± {100 * self.standard_error:.1f} (one standard error, {self.test_samples:,} samples)"
-        rows = {
-            "model": self.model,
-            "data": self.data,
-            "test accuracy": f"{100 * self.test_accuracy:.1f} % {error}",
-            **({} if self.top5_accuracy is None else {"top-5 accuracy": f"{100 * self.top5_accuracy:.1f} %"}),
-            "mean class accuracy": f"{100 * self.class_accuracy:.1f} %",
-            "parameters": f"{self.parameters:,}",
-            "multiply-adds": f"{self.multiply_adds / 1e6:,.1f} M per sample",
-        }
-        if self.val_accuracy is not None:
-            rows["validation accuracy"] = f"{100 * self.val_accuracy:.1f} %, after the last epoch"
+        rows = {"model": self.model, "data": self.data} | self.scores()
+        rows["parameters"] = f"{self.parameters:,}"
+        rows["multiply-adds"] = f"{self.multiply_adds / 1e6:,.1f} M per sample"
         if self.epochs is not None and self.seconds_per_epoch is not None:
             rows["epochs"] = f"{self.epochs}, {self.seconds_per_epoch:.3g} s each; the last one is reported"
         rows["device"] = self.device
@@ -65,6 +55,29 @@ class Summary:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSummary(Summary):
+    """What is said of a classifier's run."""
+
+    test_accuracy: float
+    standard_error: float
+    class_accuracy: float
+    top5_accuracy: float | None
+    test_samples: int
+    val_accuracy: float | None
+
+    def scores(self) -> dict[str, str]:
+        """Return the lines that say how good the model is."""
+        error = f"± {100 * self.standard_error:.1f} (one standard error, {self.test_samples:,} samples)"
+        rows = {"test accuracy": f"{100 * self.test_accuracy:.1f} % {error}"}
+        if self.top5_accuracy is not None:
+            rows["top-5 accuracy"] = f"{100 * self.top5_accuracy:.1f} %"
+        rows["mean class accuracy"] = f"{100 * self.class_accuracy:.1f} %"
+        if self.val_accuracy is not None:
+            rows["validation accuracy"] = f"{100 * self.val_accuracy:.1f} %, after the last epoch"
+        return rows
+
+
 def summarize(
     model: str,
     data: str,
@@ -74,24 +87,38 @@ def summarize(
     multiply_adds: int,
     device: torch.device,
     history: Sequence[dict[str, float]] = (),
-) -> Summary:
-    """Gather a :class:`Summary`; ``history`` has the epochs' rows, whose median of seconds is reported."""
-    return Summary(
-        model=model,
-        data=data,
+) -> ClassifierSummary:
+    """Gather a :class:`ClassifierSummary`; ``history`` has the epochs' rows."""
+    return ClassifierSummary(
         test_accuracy=result.accuracy,
         standard_error=result.standard_error,
         class_accuracy=result.class_accuracy,
         top5_accuracy=result.top(5) if len(result.classes) >= TOP5 else None,
         test_samples=len(result.labels),
-        parameters=parameters,
-        multiply_adds=multiply_adds,
         val_accuracy=history[-1].get("val_accuracy") if history else None,
-        epochs=len(history) or None,
-        seconds_per_epoch=statistics.median(row["seconds"] for row in history) if history else None,
-        device=device_name(device),
-        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        **circumstances(model, data, parameters, multiply_adds, device, history),
     )
+
+
+def circumstances(
+    model: str,
+    data: str,
+    parameters: int,
+    multiply_adds: int,
+    device: torch.device,
+    history: Sequence[dict[str, float]] = (),
+) -> dict[str, Any]:
+    """Gather the values of :class:`Summary`; of the epochs' rows the median of seconds is reported."""
+    return {
+        "model": model,
+        "data": data,
+        "parameters": parameters,
+        "multiply_adds": multiply_adds,
+        "epochs": len(history) or None,
+        "seconds_per_epoch": statistics.median(row["seconds"] for row in history) if history else None,
+        "device": device_name(device),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
 
 
 def device_name(device: torch.device) -> str:

@@ -58,7 +58,7 @@ def fit(tmp_path: Path) -> Callable[..., tuple[L.Trainer, Classifier, History]]:
         history, checkpoint = History(folder), folder / "last.ckpt"
         trainer = make_trainer(config, checkpoint, [history, *callbacks], validate=val)
         torch.manual_seed(0)
-        module = Classifier(Extent(), 3, OptimizerConfig(optimizer=optimizer, lr=0.05))  # type: ignore[arg-type]
+        module = Classifier(Extent(), OptimizerConfig(optimizer=optimizer, lr=0.05))  # type: ignore[arg-type]
         data = CloudData(clouds(26), clouds(9, seed=1) if val else None, 8, points=12)
         trainer.fit(module, data, ckpt_path=checkpoint if resume else None, weights_only=True)
         return trainer, module, history

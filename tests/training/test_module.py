@@ -18,7 +18,7 @@ def test_decay_spares_norms_and_biases() -> None:
 
 
 def test_loss_smooths_labels() -> None:
-    module = Classifier(nn.Identity(), 2, OptimizerConfig(label_smoothing=0.2))
+    module = Classifier(nn.Identity(), OptimizerConfig(label_smoothing=0.2))
     logits = torch.tensor([[2.0, 0.0]])
     expected = -(0.9 * logits.log_softmax(1)[0, 0] + 0.1 * logits.log_softmax(1)[0, 1])
     torch.testing.assert_close(module.loss(logits, torch.tensor([0])), expected)

@@ -7,7 +7,7 @@ import torch
 from matplotlib.image import imread
 
 from mgic_geo.datasets import PointClouds
-from mgic_geo.training import Evaluation, plot_confusion, plot_curves, plot_gallery, plot_images
+from mgic_geo.training import MIOU, Evaluation, plot_confusion, plot_curves, plot_gallery, plot_images
 
 
 def ink(path: Path) -> float:
@@ -28,6 +28,12 @@ def test_curves_with_and_without_validation(tmp_path: Path) -> None:
     plot_curves(tmp_path / "a.png", rows, 0.9)
     plot_curves(tmp_path / "b.png", [r | {"val_loss": 1.0, "val_accuracy": 0.0} for r in rows], 0.9)
     assert 0.01 < ink(tmp_path / "a.png") < ink(tmp_path / "b.png")
+
+
+def test_curves_of_another_measure(tmp_path: Path) -> None:
+    rows = [{"epoch": e, "train_loss": 1 / e, "train_miou": 1 - 1 / e} for e in (1.0, 2.0)]
+    plot_curves(tmp_path / "a.png", rows, 0.9, MIOU, "val")
+    assert ink(tmp_path / "a.png") > 0.01
 
 
 def test_confusion(tmp_path: Path, result: Evaluation) -> None:

@@ -1,0 +1,78 @@
+"""Images with masks, in memory or in files: loading by layout, and counts of their labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .camvid import load_camvid
+from .cores import usable_cores
+from .masks import IGNORE, SegmentedImages
+
+if TYPE_CHECKING:
+    from .cityscapes import SegmentedFiles
+
+
+def load_segmentation(
+    data: str | os.PathLike[str],
+    splits: Sequence[str] = ("train", "val"),
+    *,
+    verify: bool = True,
+    skip_corrupt: bool = False,
+    workers: int | None = None,
+) -> tuple[SegmentedImages, ...] | tuple[SegmentedFiles, ...]:
+    """Load splits of Cityscapes if ``data`` has a folder ``leftImg8bit`` or ``gtFine``, else of CamVid.
+
+    Args:
+        data: for :func:`load_cityscapes` or :func:`load_camvid`, where the layouts are described.
+        splits: those to return.
+        verify: of Cityscapes, read all files now. CamVid's are decoded into memory anyway.
+        skip_corrupt: leave out images that cannot be used instead of stopping.
+        workers: processes that verify Cityscapes; None: one a core.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``data``, a split's folder is missing, or Cityscapes lies one
+            folder deeper.
+        ValueError: it lacks a split, or is not in the layout.
+        CorruptImageError: files cannot be used; the message lists all of them.
+    """
+    root = Path(data)
+    if root.is_dir() and (deeper := next(root.glob("*/leftImg8bit"), None)):
+        raise FileNotFoundError(
+            f"{root} is no data set, but {deeper.parent} seems to be Cityscapes; pass that"
+        )
+    if any((root / folder).is_dir() for folder in ("leftImg8bit", "gtFine")):
+        from .cityscapes import load_cityscapes  # needs torchvision
+
+        return load_cityscapes(data, splits, verify=verify, skip_corrupt=skip_corrupt, workers=workers)
+    return load_camvid(data, splits, skip_corrupt=skip_corrupt)
+
+
+def label_counts(split: SegmentedImages | SegmentedFiles, workers: int | None = None) -> Tensor:
+    """Count the pixels of each class in each mask.
+
+    Args:
+        split: S images with masks of C classes.
+        workers: threads that read masks from files; None: one a core.
+
+    Returns:
+        (S, C) int64.
+
+    Raises:
+        CorruptImageError: a file cannot be read.
+    """
+    classes = len(split.classes)
+
+    def count(mask: Tensor) -> Tensor:
+        return mask.flatten().bincount(minlength=IGNORE + 1)[:classes]
+
+    if isinstance(split, SegmentedImages):
+        return torch.stack([count(mask) for mask in split.masks])
+    with ThreadPoolExecutor(max(1, usable_cores() if workers is None else workers)) as pool:
+        return torch.stack(list(pool.map(lambda index: count(split.read_mask(index)), range(len(split)))))

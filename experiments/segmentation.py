@@ -1,0 +1,236 @@
+"""
+Train a segmenter on CamVid or Cityscapes: a class for each pixel of a road scene, and say how good it is.
+
+By default LR-ASPP on a MGIC-MobileNetV3-Small is trained by a modern recipe, from scratch. The output folder
+gets the model, the settings, logs and figures, and pictures: learning curves, the classes' IoU, and a gallery
+of the worst images. The images of val are judged once, after the last epoch, whole and in float32. Defaults
+depend on the recipe: --recipe paper --help shows the paper's.
+
+    python experiments/segmentation.py --data camvid.zip
+    python experiments/segmentation.py --data camvid.zip --model lraspp_mobilenetv3_small --output runs/plain
+    python experiments/segmentation.py --data camvid.zip --eval runs/plain
+    torchrun --nproc-per-node 8 experiments/segmentation.py --data /data/cityscapes --recipe paper
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from mgic_geo.datasets import (
+    IMAGENET,
+    Color,
+    Normalization,
+    SegmentationAugment,
+    SegmentedImages,
+    label_counts,
+    load_segmentation,
+    split_validation,
+)
+from mgic_geo.models import list_models
+from mgic_geo.training import (
+    MIOU,
+    PAPER,
+    Fitted,
+    ImageCard,
+    SegmentationConfig,
+    Split,
+    blaming,
+    claim,
+    class_table,
+    class_weights,
+    evaluation_device,
+    judge_segmenter,
+    load_model,
+    look_at,
+    parse_recipe,
+    plain_errors,
+    plot_curves,
+    train_segmenter,
+    training_batches,
+    whole_batches,
+)
+
+WRITTEN = (
+    "model.safetensors, summary.json, iou.md, config.yaml, metrics.csv, the pictures\n"
+    "curves.png, iou.png and gallery.png, and logs for `tensorboard --logdir`"
+)
+
+# The modern recipe is that of Config's own defaults.
+RECIPES = {
+    "paper": PAPER
+    | {
+        "epochs": 480,
+        "batch_size": 16,
+        "lr": 0.007,
+        "schedule": "poly",
+        "norm_momentum": None,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "saturation": 0.0,
+        "output": Path("runs/segmentation-paper"),
+    }
+}
+
+
+@dataclass(kw_only=True)
+class Config(SegmentationConfig):
+    """Flags of this experiment."""
+
+    data: str = "CamVid"
+    """CamVid: a folder or archive (.zip, .tar.xz, …) of images CamVid/{train,val}/*.jpg or .png with masks
+    CamVid/{train,val}annot/*.png, kept in memory; decoded images are kept in ./data, or where the environment
+    variable MGIC_DATA says. Cityscapes: the folder that leftImg8bit and gtFine were unpacked into; its files
+    are read in each epoch."""
+    recipe: Literal["modern", "paper"] = "modern"
+    """Decides the defaults of the other flags. modern: AdamW, polynomial schedule with warm-up, changes of
+    scale and colour. paper: as DeepLabv3's, plain SGD in batches of 16 over all devices for 480 epochs
+    (90,000 steps on Cityscapes), polynomial schedule from 0.007, changes of scale, flips; it began with
+    weights from ImageNet, this begins from scratch."""
+    output: Path = Path("runs/segmentation")
+    """Folder for everything the run writes."""
+    model: str = "lraspp_mgic_mobilenetv3_small"
+    """lraspp_mgic_mobilenetv3_small and …_large are the paper's, lraspp_mobilenetv3_small and …_large their
+    baselines."""
+    epochs: int = 100
+    """Passes over the training set."""
+    batch_size: int = 8
+    """Images per step, on each device."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd has momentum 0.9."""
+    lr: float | None = None
+    """Highest learning rate. By default 0.003 for adamw, 0.05 for sgd; it does not follow the batch size."""
+    weight_decay: float | None = None
+    """By default 0.01 for adamw (norms and biases are spared), 0.0001 for sgd."""
+    schedule: Literal["cosine", "steps", "poly"] = "poly"
+    """cosine down to 0; steps: a tenth after every --drop-every epochs; poly: (1 − share done)^0.9."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+
+    default_lr: ClassVar[dict[str, float]] = {"adamw": 3e-3, "sgd": 0.05}
+    default_decay: ClassVar[dict[str, float]] = {"adamw": 0.01, "sgd": 1e-4}
+
+    crop: tuple[int, int] | None = None
+    """Augmentation: height and width of the windows that are trained on. By default the whole size of
+    CamVid's images, and 768 768 of Cityscapes'. Evaluation always sees whole images."""
+    scale_min: float = 0.5
+    """Augmentation: images are enlarged by a factor drawn between this …"""
+    scale_max: float = 2.0
+    """… and this, before the window is cut; 1 and 1 for none."""
+    flip: bool = True
+    """Augmentation: mirror half of the images."""
+    brightness: float = 0.3
+    """Augmentation: colours are multiplied by a factor of 1 ± this; 0 for none."""
+    contrast: float = 0.3
+    """Augmentation: likewise their distance from the image's mean grey."""
+    saturation: float = 0.3
+    """Augmentation: likewise their distance from the pixel's own grey."""
+    workers: int | None = None
+    """Processes that read the files of Cityscapes, on each device; by default one a core, but 8 at most."""
+    verify: bool = True
+    """Read all files of Cityscapes before the training. Otherwise a corrupt one stops it when it is met."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems()
+        if self.crop is not None and min(self.crop) < 32:
+            found.append(f"--crop is {self.crop[0]} {self.crop[1]}; give 32 or more pixels each")
+        if not 0 < self.scale_min <= self.scale_max:
+            found.append(
+                f"--scale-min is {self.scale_min} and --scale-max is {self.scale_max}; give more than 0, "
+                "and no less for --scale-max"
+            )
+        for name in ("brightness", "contrast", "saturation"):
+            if not (value := getattr(self, name)) >= 0:
+                found.append(f"--{name} is {value}; give 0 (none) or more")
+        if self.workers is not None and self.workers < 0:
+            found.append(f"--workers is {self.workers}; give 0 (read in the training's process) or more")
+        if self.skip_corrupt and not self.verify:
+            found.append("--skip-corrupt leaves out what --verify finds; leave --no-verify out")
+        return found
+
+    def augment(self, size: tuple[int, int]) -> SegmentationAugment:
+        """Return what the switches ask for, with windows of ``size`` unless --crop is given."""
+        color = Color(self.brightness, self.contrast, self.saturation)
+        return SegmentationAugment(
+            self.crop or size,
+            (self.scale_min, self.scale_max),
+            self.flip,
+            color if color != Color() else None,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment with the arguments ``argv``, or those of the command line."""
+    config = parse_recipe(Config, RECIPES, argv, __doc__)
+    with plain_errors():
+        config.check([name for name in list_models() if name.startswith("lraspp")])
+        if config.eval is not None:
+            evaluate_saved(config, config.eval)
+        else:
+            train(config)
+
+
+def load(config: Config, *splits: str) -> tuple[Split, ...]:
+    """Return the splits of the data."""
+    with blaming(f"--data {config.data}"):
+        return load_segmentation(
+            config.data,
+            splits,
+            verify=config.verify,
+            skip_corrupt=config.skip_corrupt,
+            workers=config.workers,
+        )
+
+
+def train(config: Config) -> None:
+    """Train, evaluate the last epoch on the images of val, and write the results."""
+    claim(config)
+    (images, test), val = load(config, "train", "val"), None
+    if config.val_fraction:
+        with blaming("--val-fraction"):
+            images, val = split_validation(images, config.val_fraction, config.seed)
+
+    with blaming(f"--data {config.data}"):
+        height, width = look_at(images, 0)[0].shape[1:]
+        weight = None
+        if config.class_weights != "none":
+            weight = class_weights(label_counts(images, config.workers), config.class_weights)
+    in_memory = isinstance(images, SegmentedImages)
+    colours = Normalization.of(images.images) if in_memory else IMAGENET
+    card = ImageCard(
+        config.model, config.model_kwargs(), images.classes, colours.mean, colours.std, (height, width)
+    )
+    batches = training_batches(
+        images,
+        config.batch_size,
+        colours,
+        config.augment((height, width) if in_memory else (768, 768)),
+        channels_last=config.channels_last,
+        workers=config.workers,
+        seed=config.seed,
+    )
+    held_out = whole_batches(val, colours, config.workers) if val is not None else None
+    fitted = train_segmenter(config, card, len(images), batches, held_out, weight)
+    if fitted is None:
+        return
+    result, summary = judge_segmenter(config, config.output, test, fitted, config.workers)
+    summary.save(config.output / "summary.json")
+    plot_curves(config.output / "curves.png", fitted.rows, result.miou, MIOU, "val")
+    print(f"\n{summary.table()}\n\n{class_table(result)}\n\nWritten to {config.output}: {WRITTEN}")
+
+
+def evaluate_saved(config: Config, path: Path) -> None:
+    """Evaluate the saved model at ``path`` on the images of val."""
+    with blaming("--eval"):
+        load_model(path, ImageCard)  # before the images, which may all have to be read
+    (images,) = load(config, "val")
+    fitted = Fitted((), evaluation_device(config))
+    result, summary = judge_segmenter(config, path, images, fitted, config.workers)
+    print(f"{summary.table()}\n\n{class_table(result)}\n\niou.md and the pictures are beside the model")
+
+
+if __name__ == "__main__":
+    main()
