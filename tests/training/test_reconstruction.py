@@ -69,7 +69,7 @@ def test_the_error_grows_as_groups_shrink(correlated: torch.Tensor) -> None:
     training, held_out = Moments.of([correlated[:1500]]), Moments.of([correlated[1500:]])
     results = []
     for group_size in (16, 8, 4):
-        start, learned = learn_code(ChannelHierarchy(64, group_size, 8), training, steps=700)
+        start, learned = learn_code(ChannelHierarchy(64, group_size, 8), training, steps=500)
         results.append(judge_code(start, learned, training, held_out))
     for result in results:
         assert result.converged
