@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn.resolver import activation_resolver
@@ -121,6 +124,25 @@ class EdgeConv(nn.Module):
         if neighbors.has_isolated:
             out = out * (neighbors.in_degree > 0).unsqueeze(1)
         return out.view(*shape, self.out_channels)
+
+    def split(self) -> list[EdgeConv]:
+        """The small layers that this one equals, one a group, with copies of its weights."""
+        sizes = self.in_channels // self.groups, self.out_channels // self.groups
+        options: dict[str, Any] = {"act": self.act, "norm": "batch_norm" if self.norm else None}
+        parts = []
+        for values in self.split_state(self.state_dict()):
+            small = EdgeConv(*sizes, bias=self.lin.bias is not None, flow=self.flow, **options)
+            small.load_state_dict(values)
+            parts.append(small.to(self.lin.weight).train(self.training))
+        return parts
+
+    def split_state(self, state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Cut what has this layer's names and shapes, its weights' gradients say, into the small layers'."""
+        pieces = {
+            n: value.chunk(self.groups) if value.dim() else [value] * self.groups
+            for n, value in state.items()
+        }
+        return [{name: piece[g] for name, piece in pieces.items()} for g in range(self.groups)]
 
     def _check(self, source: Tensor, target: Tensor) -> None:
         for x in (source, target):
