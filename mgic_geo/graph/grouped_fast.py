@@ -20,9 +20,12 @@ from torch_geometric import nn as pyg
 from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.graph import grouped_layers as own
+from mgic_geo.graph import grouped_nodewise as nodewise
 from mgic_geo.graph.grouped_build import Builder, construct
 from mgic_geo.graph.grouped_map import group_maps
 from mgic_geo.graph.grouped_state import join_states, separable, split_state
+from mgic_geo.graph.scatter import quicken
+from mgic_geo.graph.spread import linear_form
 
 __all__ = ["FAST", "FusedConv", "Rule", "fuse"]
 
@@ -56,7 +59,11 @@ class Rule:
 
 _PLAIN = Rule()
 _CONCATENATED = {"concat": (True,)}
-_TWO_NODES = Rule(parts=lambda _: {"lin_[fs]": (2, 1), "nn.lins.0": (2, 1)})
+
+
+def _linear(conv: type[pyg.MessagePassing], **options: Any) -> Rule:
+    """Of a layer whose messages are linear in the sources."""
+    return Rule(form=linear_form(conv), **options)
 
 
 def _pna_parts(options: Options) -> dict[str, tuple[int, int]]:
@@ -73,40 +80,44 @@ def _averaged_heads(options: Options) -> dict[str, tuple[int, int]]:
 
 
 FAST: dict[Builder, Rule] = {
-    pyg.APPNP: Rule(only={"dropout": (0,)}),  # one mask would serve all groups
+    pyg.APPNP: _linear(pyg.APPNP, only={"dropout": (0,)}),  # one mask would serve all groups
     pyg.ARMAConv: Rule(blocks=own.GroupedARMA),
-    pyg.CGConv: _TWO_NODES,
-    pyg.ChebConv: _PLAIN,
-    pyg.ClusterGCNConv: _PLAIN,
-    pyg.EdgeConv: _TWO_NODES,
+    pyg.CGConv: Rule(form=nodewise.NodewiseCG, parts=lambda _: {"lin_[fs]": (2, 1)}),
+    pyg.ChebConv: _linear(pyg.ChebConv),
+    pyg.ClusterGCNConv: _linear(pyg.ClusterGCNConv),
+    pyg.EdgeConv: Rule(form=nodewise.NodewiseEdge, parts=lambda _: {"nn.lins.0": (2, 1)}),
     pyg.FiLMConv: Rule(parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}),
     pyg.GATConv: Rule(only=_CONCATENATED, heads=True),
     pyg.GATv2Conv: Rule(only=_CONCATENATED, heads=True),
     pyg.GCN2Conv: Rule(blocks=own.GroupedGCN2),
-    pyg.GCNConv: _PLAIN,
+    pyg.GCNConv: _linear(pyg.GCNConv),
     pyg.GENConv: Rule(only={"norm": ("batch", None), "msg_norm": (False,)}, form=own.TiledGEN),
-    pyg.GINConv: _PLAIN,
+    pyg.GINConv: _linear(pyg.GINConv),
     pyg.GINEConv: Rule(form=own.TiledGINE),
     pyg.GatedGraphConv: Rule(blocks=own.GroupedGatedGraph),
-    pyg.GeneralConv: Rule(only={"attention": (False,), "l2_normalize": (False,)}, parts=_averaged_heads),
-    pyg.GraphConv: _PLAIN,
-    pyg.HypergraphConv: Rule(only={"use_attention": (False,)}),
-    pyg.LEConv: _PLAIN,
-    pyg.LGConv: _PLAIN,
-    pyg.MFConv: _PLAIN,
+    pyg.GeneralConv: Rule(
+        form=nodewise.NodewiseGeneral,
+        only={"attention": (False,), "l2_normalize": (False,)},
+        parts=_averaged_heads,
+    ),
+    pyg.GraphConv: _linear(pyg.GraphConv),
+    pyg.HypergraphConv: _linear(pyg.HypergraphConv, only={"use_attention": (False,)}),
+    pyg.LEConv: _linear(pyg.LEConv),
+    pyg.LGConv: _linear(pyg.LGConv),
+    pyg.MFConv: _linear(pyg.MFConv),
     pyg.NNConv: Rule(blocks=own.GroupedNN),
     pyg.PNAConv: Rule(only={"divide_input": (False,)}, parts=_pna_parts),
-    pyg.PPFConv: _PLAIN,
-    pyg.PointNetConv: _PLAIN,
+    pyg.PPFConv: Rule(form=nodewise.NodewisePPF),
+    pyg.PointNetConv: Rule(form=nodewise.NodewisePointNet),
     pyg.PointTransformerConv: _PLAIN,
-    pyg.ResGatedGraphConv: _PLAIN,
-    pyg.SAGEConv: Rule(only={"normalize": (False,)}),
-    pyg.SGConv: _PLAIN,
-    pyg.SSGConv: _PLAIN,
-    pyg.SimpleConv: Rule(only={"combine_root": ("sum", "self_loop", None)}),
-    pyg.TAGConv: _PLAIN,
+    pyg.ResGatedGraphConv: Rule(form=nodewise.NodewiseResGated),
+    pyg.SAGEConv: _linear(pyg.SAGEConv, only={"normalize": (False,)}),
+    pyg.SGConv: _linear(pyg.SGConv),
+    pyg.SSGConv: _linear(pyg.SSGConv),
+    pyg.SimpleConv: _linear(pyg.SimpleConv, only={"combine_root": ("sum", "self_loop", None)}),
+    pyg.TAGConv: _linear(pyg.TAGConv),
     pyg.TransformerConv: Rule(only={**_CONCATENATED, "beta": (False,)}, heads=True),
-    pyg.WLConvContinuous: _PLAIN,
+    pyg.WLConvContinuous: _linear(pyg.WLConvContinuous),
 }
 
 
@@ -197,7 +208,9 @@ def fuse(
     parts = rule.parts(options)
     with torch.device("meta"):
         grouped = group_maps(layer, small, groups, parts) and separable(layer, small, groups)
-    return FusedConv(layer, conv, groups, in_channels, out_channels, options) if grouped else None
+    if not grouped:
+        return None
+    return FusedConv(quicken(layer), conv, groups, in_channels, out_channels, options)
 
 
 def _widen(

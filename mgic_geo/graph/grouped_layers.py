@@ -24,6 +24,9 @@ from torch_geometric.nn import (
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from mgic_geo.core.pointwise import grouped_linear
+from mgic_geo.graph.spread import linear_form, propagate_linear
+
+_Propagation = linear_form(GCNConv)
 
 __all__ = ["GroupedARMA", "GroupedGCN2", "GroupedGatedGraph", "GroupedNN", "TiledGEN", "TiledGINE"]
 
@@ -41,6 +44,8 @@ def _block_rows(weight: Tensor, groups: int) -> nn.Parameter:
 
 class GroupedARMA(ARMAConv):
     """``ARMAConv`` within groups; every stack of every group is propagated at once."""
+
+    propagate = propagate_linear  # type: ignore[assignment]
 
     def __init__(self, groups: int, in_channels: int, out_channels: int, **kwargs: Any) -> None:
         super().__init__(in_channels, out_channels, **kwargs)
@@ -88,7 +93,7 @@ class GroupedGCN2(nn.Module):
         self.groups, self.alpha = groups, alpha
         self.beta = 1.0 if theta is None or layer is None else math.log(theta / layer + 1)
         loops = add_self_loops and normalize
-        self.spread = GCNConv(
+        self.spread = _Propagation(
             channels, channels, normalize=normalize, add_self_loops=loops, bias=False, **kwargs
         )
         self.spread.lin = nn.Identity()  # type: ignore[assignment]  # its normalised propagation alone
@@ -110,6 +115,8 @@ class GroupedGCN2(nn.Module):
 
 class GroupedGatedGraph(GatedGraphConv):
     """``GatedGraphConv`` within groups; a narrower input is padded group by group."""
+
+    propagate = propagate_linear  # type: ignore[assignment]
 
     def __init__(
         self,

@@ -66,6 +66,21 @@ class GroupedMap(GroupedLinear):
             out = out.unflatten(-1, (self.groups, self.out_parts, -1)).transpose(-3, -2).flatten(-3)
         return out
 
+    def on_part(self, x: Tensor, part: int, bias: bool = False) -> Tensor:
+        """What one part of the input, (..., all groups' channels), adds to the output."""
+        width = (self.weight.size(1) - self.shared) // self.in_parts
+        weight = self.weight[:, part * width : (part + 1) * width]
+        return grouped_linear(x, weight, self.bias if bias else None, self.groups)
+
+    @property
+    def shared_weight(self) -> Tensor:
+        """(out_channels, shared) the weight of what all groups read."""
+        return self.weight[:, self.weight.size(1) - self.shared :]
+
+    def on_shared(self, x: Tensor) -> Tensor:
+        """What (..., shared) features that all groups read add to the output, without the bias."""
+        return F.linear(x, self.shared_weight)
+
     def extra_repr(self) -> str:
         """Widths, groups and what departs from the defaults."""
         text = super().extra_repr()
