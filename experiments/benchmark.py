@@ -188,12 +188,13 @@ def measure_layers(config: Config, device: str) -> list[LayerRow]:
 def layer_step(layer: nn.Module, inputs: dict[str, Tensor]) -> Callable[[], float]:
     """One timed forward and backward pass, to the weights and to x, in seconds."""
     inputs = {**inputs, "x": inputs["x"].clone().requires_grad_()}
+    upstream = torch.randn_like(layer(**inputs))
 
     def step() -> float:
         layer.zero_grad()
         inputs["x"].grad = None
         start = time.perf_counter()
-        layer(**inputs).sum().backward()
+        layer(**inputs).backward(upstream)
         if inputs["x"].device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start

@@ -114,7 +114,7 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups
         blocks = weight.view(groups, out_channels // groups, -1).transpose(1, 2)
         out = torch.bmm(rows.view(-1, groups, in_channels // groups).transpose(0, 1), blocks).transpose(0, 1)
         out = out.reshape(-1, out_channels)
-        out = out if bias is None else out + bias
+        out = out if bias is None else out + bias.to(out.dtype)  # float32 under autocast
     return out.reshape(*lead, out_channels)
 
 

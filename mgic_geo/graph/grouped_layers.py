@@ -7,6 +7,7 @@ cell, is ``groups`` times as long, one group after another.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch_geometric.nn import (
     GCNConv,
     GENConv,
     GINEConv,
+    MessagePassing,
     NNConv,
 )
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
@@ -26,7 +28,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph.spread import linear_form, propagate_linear
 
-_Propagation = linear_form(GCNConv)
+_Propagation: Callable[..., MessagePassing] = linear_form(GCNConv)
 
 __all__ = ["GroupedARMA", "GroupedGCN2", "GroupedGatedGraph", "GroupedNN", "TiledGEN", "TiledGINE"]
 

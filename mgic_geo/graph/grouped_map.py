@@ -53,15 +53,17 @@ class GroupedMap(GroupedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_channels) to (..., out_channels)."""
-        own, rest = x.split([self.in_channels - self.shared, self.shared], -1)
-        on_own, on_rest = self.weight.split([self.weight.size(1) - self.shared, self.shared], 1)
+        own, weight = x, self.weight
+        if self.shared:
+            own = own[..., : self.in_channels - self.shared]
+            weight = weight[:, : weight.size(1) - self.shared]
         if self.in_parts > 1:
             own = own.unflatten(-1, (self.in_parts, self.groups, -1)).transpose(-3, -2).flatten(-3)
-        if not own.size(-1):
-            out = F.linear(rest, on_rest, self.bias)
+        if own.size(-1):
+            out = grouped_linear(own, weight, self.bias, self.groups)
+            out = out + self.on_shared(x[..., self.in_channels - self.shared :]) if self.shared else out
         else:
-            out = grouped_linear(own, on_own, self.bias, self.groups)
-            out = out + F.linear(rest, on_rest) if self.shared else out
+            out = F.linear(x, self.shared_weight, self.bias)
         if self.out_parts > 1:
             out = out.unflatten(-1, (self.groups, self.out_parts, -1)).transpose(-3, -2).flatten(-3)
         return out

@@ -1,7 +1,7 @@
 """Forms of layers that map a concatenation at every edge: the nodes' parts are mapped at the nodes instead.
 
-A linear map of :math:`[x_i, x_j, e]` is the sum of three, of which two are computed once a node and then gathered.
-The linear maps are those of :mod:`mgic_geo.graph.grouped_map`.
+A linear map of :math:`[x_i, x_j, e]` is the sum of three, of which two are computed once a node and then
+gathered. The linear maps are those of :mod:`mgic_geo.graph.grouped_map`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn import (
     MLP,
@@ -17,22 +17,27 @@ from torch_geometric.nn import (
     EdgeConv,
     GeneralConv,
     MessagePassing,
+    PNAConv,
     PointNetConv,
+    PointTransformerConv,
     PPFConv,
     ResGatedGraphConv,
 )
 from torch_geometric.nn.conv.ppf_conv import point_pair_features
+from torch_geometric.nn.dense.linear import Linear
 
 from mgic_geo.graph.grouped_map import GroupedMap
-from mgic_geo.graph.scatter import reduce_edges
+from mgic_geo.graph.scatter import edge_softmax, reduce_edges
 from mgic_geo.graph.spread import fits, gather_linear, targets_of
 
 __all__ = [
     "NodewiseCG",
     "NodewiseEdge",
     "NodewiseGeneral",
+    "NodewisePNA",
     "NodewisePPF",
     "NodewisePointNet",
+    "NodewisePointTransformer",
     "NodewiseResGated",
 ]
 
@@ -71,7 +76,9 @@ class NodewisePointNet(PointNetConv):
         mapped = _first(self.local_nn).on_part(source, 0, bias=True)
         return super().forward((mapped, None), pos, edge_index)
 
-    def message(self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor) -> Tensor:
+    def message(  # type: ignore[override]
+        self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor
+    ) -> Tensor:
         """(E, out_channels) and (E, 3) twice to (E, out_channels)."""
         return _after_first(self.local_nn, x_j + _first(self.local_nn).on_shared(pos_j - pos_i))
 
@@ -85,7 +92,7 @@ class NodewisePPF(PPFConv):
         mapped = _first(self.local_nn).on_part(source, 0, bias=True)
         return super().forward((mapped, None), pos, normal, edge_index)
 
-    def message(
+    def message(  # type: ignore[override]
         self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor, normal_i: Tensor, normal_j: Tensor
     ) -> Tensor:
         """(E, out_channels), and positions and normals (E, 3), to (E, out_channels)."""
@@ -144,6 +151,53 @@ class NodewiseResGated(ResGatedGraphConv):
         return self.act(gate) * v_j  # type: ignore[misc]
 
 
+class NodewisePNA(PNAConv):
+    """``PNAConv``: the first map of every tower reads [x_i, x_j, the encoded edge]."""
+
+    def forward(self, x: Tensor, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
+        """As ``PNAConv``: (N, in_channels) to (N, out_channels)."""
+        firsts = self._firsts()
+        centers = torch.stack([first.on_part(x, 0, bias=True) for first in firsts], 1)
+        neighbors = torch.stack([first.on_part(x, 1) for first in firsts], 1)
+        out = self.propagate(edge_index, x=(neighbors, centers), edge_attr=edge_attr)
+        out = torch.cat([x.unsqueeze(1).expand(-1, self.towers, -1), out], -1)
+        return self.lin(torch.cat([post(out[:, tower]) for tower, post in enumerate(self.post_nns)], 1))
+
+    def message(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
+        """(E, towers, in_channels) twice to the same."""
+        out = x_i + x_j
+        if edge_attr is not None:  # two linear maps of an edge one after the other make one
+            encode: Linear = self.edge_encoder  # type: ignore[assignment]
+            weights = [first.on_part(encode.weight.t(), 2) for first in self._firsts()]
+            biases = [first.on_part(encode.bias.unsqueeze(0), 2) for first in self._firsts()]
+            mapped = torch.addmm(torch.cat(biases, 1), edge_attr, torch.cat(weights, 1))
+            out = out + mapped.view(-1, self.towers, self.F_in)
+        towers = [cast(nn.Sequential, tower)[1:](out[:, i]) for i, tower in enumerate(self.pre_nns)]
+        return torch.stack(towers, 1)
+
+    def _firsts(self) -> list[GroupedMap]:
+        return [cast(GroupedMap, cast(nn.Sequential, tower)[0]) for tower in self.pre_nns]
+
+
+class NodewisePointTransformer(PointTransformerConv):
+    """``PointTransformerConv``, whose maps are per node as they are, with cheap gradients of the softmax."""
+
+    def message(  # type: ignore[override]
+        self,
+        x_j: Tensor,
+        pos_i: Tensor,
+        pos_j: Tensor,
+        alpha_i: Tensor,
+        alpha_j: Tensor,
+        index: Tensor,
+        size_i: int | None,
+    ) -> Tensor:
+        """(E, out_channels) thrice, and positions (E, 3), to (E, out_channels)."""
+        delta = self.pos_nn(pos_i - pos_j)  # type: ignore[misc]
+        share = edge_softmax(alpha_i - alpha_j + delta, index, cast(int, size_i))
+        return share * (x_j + delta)
+
+
 def _propagate_general(self: GeneralConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
     x, edge_attr = features["x"], features["edge_attr"]
     if not fits(self, edge_index, x, None):
@@ -166,6 +220,6 @@ def _propagate_general(self: GeneralConv, edge_index: Any, size: Any = None, **f
 
 
 class NodewiseGeneral(GeneralConv):
-    """``GeneralConv`` without attention, linear throughout: sources, targets, edges are summed by themselves."""
+    """``GeneralConv`` without attention: linear, so sources, targets and edges are summed by themselves."""
 
     propagate = _propagate_general  # type: ignore[assignment]

@@ -1,8 +1,8 @@
 """Reductions of edge features to nodes whose gradients cost no more than they do.
 
-PyG's ``scatter`` spreads its index over all channels, so that the gradient gathers element by element; on wide
-features that takes many times as long as the sum itself. Here rows are moved as wholes. Values and gradients are
-those of PyG, that of a maximum divided among all edges that attain it.
+PyG's ``scatter`` spreads its index over all channels, so that the gradient gathers element by element; on
+wide features that takes many times as long as the sum itself. Here rows are moved as wholes. Values and
+gradients are those of PyG, that of a maximum divided among all edges that attain it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn.aggr import Aggregation
+from torch_geometric.nn.aggr import Aggregation, SoftmaxAggregation
 from torch_geometric.utils import scatter
 
 __all__ = ["edge_softmax", "quicken", "reduce_edges"]
@@ -22,6 +22,8 @@ def quicken(layer: nn.Module) -> nn.Module:
     for module in layer.modules():
         if isinstance(module, Aggregation):
             module.reduce = reduce_edges  # type: ignore[method-assign]
+        if type(module) is SoftmaxAggregation and not (module.learn or module.semi_grad):
+            module.__class__ = _Softmax
     return layer
 
 
@@ -46,8 +48,8 @@ def reduce_edges(
     Returns:
         (N, ...), zero for a node without edges.
     """
-    by_rows = index is not None and ptr is None and dim_size is not None and dim % x.dim() == 0
-    if not by_rows or reduce not in ("sum", "add", "mean", "max", "min"):
+    known = reduce in ("sum", "add", "mean", "max", "min")
+    if index is None or ptr is not None or dim_size is None or dim % x.dim() or not known:
         return Aggregation.reduce(_PYG, x, index, ptr, dim_size, dim, reduce)
     if reduce == "max":
         return _Maximum.apply(x, index, dim_size)
@@ -80,6 +82,23 @@ def _sums(x: Tensor, index: Tensor, nodes: int) -> Tensor:
     return x.new_zeros(nodes, *x.shape[1:]).index_add(0, index, x)
 
 
+class _Softmax(SoftmaxAggregation):
+    """PyG's, of a fixed temperature."""
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+    ) -> Tensor:
+        if index is None or dim_size is None or dim % x.dim():
+            return super().forward(x, index, ptr, dim_size, dim)
+        share = edge_softmax(x if self.t == 1 else x * self.t, index, dim_size)
+        return reduce_edges(x * share, index, None, dim_size, 0)
+
+
 class _Maximum(torch.autograd.Function):
     """The maximum over the edges of each node, and its gradient in equal shares to those that attain it."""
 
@@ -93,5 +112,6 @@ class _Maximum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         x, index, out = ctx.saved_tensors
         attains = (x == out.index_select(0, index)).to(grad.dtype)
-        share = grad / _sums(attains, index, out.size(0)).clamp_(min=1)
+        # torch starts from zero, and counts that among the edges where it is the maximum.
+        share = grad / (_sums(attains, index, out.size(0)) + (out == 0)).clamp_(min=1)
         return attains * share.index_select(0, index), None, None

@@ -1,7 +1,7 @@
 """Propagation without anything of size edges × channels, for layers whose messages are linear in the source.
 
-Such a message is the source's features, times a number per edge, and messages are added up: one product with a
-sparse matrix. It reads and writes nodes only, and so does its gradient.
+Such a message is the source's features, times a number per edge, and messages are added up: one product with
+a sparse matrix. It reads and writes nodes only, and so does its gradient.
 """
 
 from __future__ import annotations
@@ -76,6 +76,13 @@ def _(x: Tensor, source: Tensor, target: Tensor, weight: Tensor, nodes: int) -> 
     return x.new_empty(nodes, x.size(1))
 
 
+_HOOKS = tuple(
+    f"_{part}_forward_{when}"
+    for part in ("propagate", "message", "aggregate")
+    for when in ("pre_hooks", "hooks")
+)
+
+
 def linear_form(conv: type[MessagePassing]) -> type[MessagePassing]:
     """A layer class that propagates by :func:`propagate_linear`, or as its entry in the table below says."""
     # PyG generates a class's propagation, unless the class itself has one: inheriting it would not do.
@@ -118,8 +125,6 @@ def propagate_scaled(self: MessagePassing, edge_index: Any, size: Any = None, **
 def fits(layer: MessagePassing, edge_index: Any, x: Any, weight: Tensor | None) -> bool:
     """Whether the sparse product gives what PyG would: plain edges, rows of features, a sum or a mean."""
     source = x[0] if isinstance(x, (tuple, list)) else x
-    hooks = ("_propagate_forward_pre_hooks", "_propagate_forward_hooks", "_message_forward_pre_hooks",
-             "_message_forward_hooks", "_aggregate_forward_pre_hooks", "_aggregate_forward_hooks")  # fmt: skip
     return (
         type(edge_index) is Tensor
         and edge_index.layout == torch.strided
@@ -131,7 +136,7 @@ def fits(layer: MessagePassing, edge_index: Any, x: Any, weight: Tensor | None) 
         and source.device.type == "cpu"
         and source.dtype in (torch.float32, torch.float64)
         and (weight is None or (weight.dim() == 1 and weight.dtype == source.dtype))
-        and not any(getattr(layer, name) for name in hooks)
+        and not any(getattr(layer, name) for name in _HOOKS)
     )
 
 
