@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch_geometric import nn as pyg
-from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.graph import grouped_layers as own
 from mgic_geo.graph import grouped_nodewise as nodewise
 from mgic_geo.graph.grouped_build import Builder, construct
+from mgic_geo.graph.grouped_guards import channelwise, pointwise
 from mgic_geo.graph.grouped_map import group_maps
 from mgic_geo.graph.grouped_state import join_states, separable, split_state
 from mgic_geo.graph.scatter import quicken
@@ -51,9 +50,9 @@ class Rule:
         """Whether the options, as far as shapes do not tell, keep the groups apart."""
         return (
             all(options[name] in allowed for name, allowed in self.only.items() if name in options)
-            and _channelwise(options.get("aggr"))
-            and all(_channelwise(name) for name in options.get("aggregators", ()))
-            and _pointwise(options.get("act"))
+            and channelwise(options.get("aggr"))
+            and all(channelwise(name) for name in options.get("aggregators", ()))
+            and pointwise(options.get("act"))
         )
 
 
@@ -221,41 +220,3 @@ def _widen(
         return construct(partial(rule.blocks, groups), in_channels, out_channels, options)
     heads = {"heads": groups * options.get("heads", 1)} if rule.heads else {}
     return construct(rule.form or conv, in_channels, out_channels, options, **heads)
-
-
-def _channelwise(aggr: Any) -> bool:
-    """Whether an aggregation treats every channel by itself; None is a layer's default, and they all do."""
-    return aggr is None or aggr in _CHANNELWISE
-
-
-_CHANNELWISE = (
-    "add",
-    "sum",
-    "mean",
-    "max",
-    "min",
-    "mul",
-    "var",
-    "std",
-    "softmax",
-    "softmax_sg",
-    "powermean",
-    "power",
-)
-
-
-def _pointwise(act: Any) -> bool:
-    """Whether an activation is known to treat every channel by itself; None is a layer's default, or none."""
-    if act is None or act in _FUNCTIONS:
-        return True
-    return isinstance(activation_resolver(act) if isinstance(act, str) else act, _MODULES)
-
-
-_FUNCTIONS = (
-    torch.relu, torch.tanh, torch.sigmoid, F.relu, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.softplus,
-    F.tanh, F.sigmoid,
-)  # fmt: skip
-_MODULES = (
-    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Softplus, nn.Softsign, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
-)  # fmt: skip
