@@ -3,7 +3,8 @@ Time one training step of the MGIC networks beside their peers, interleaved in o
 
 points: MGIC-DGCNN, this package's own dense DGCNN, and the same network built from PyG's EdgeConv on
 torch-cluster's k-NN (needs the extra ``cluster``). images: MGIC-ResNet-56 (8, 16) and ResNet-56 on images of
-32×32, channels first and last. Prints medians, spreads and ratios as Markdown.
+32×32, channels first and last. layers: PyG's layers in 16 groups of 16 channels, forward and backward, on the
+fast path and as one small layer a group. Prints medians, spreads and ratios as Markdown.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgic_geo import create_model
+from mgic_geo.graph.grouped import GroupedConv, grouped
+from mgic_geo.graph.grouped_fast import FAST
 from mgic_geo.graph.knn_backends import available
+from mgic_geo.graph.survey import example_graph, inputs_of, options_of
 from mgic_geo.models import DGCNN
 from mgic_geo.training.files import replacing
 from mgic_geo.training.memory import keep_memory
@@ -34,16 +38,18 @@ from mgic_geo.training.memory import keep_memory
 class Config:
     """What to measure."""
 
-    parts: tuple[Literal["points", "images"], ...] = ("points", "images")
+    parts: tuple[Literal["points", "images", "layers"], ...] = ("points", "images")
     """Which comparisons."""
     batch_size: int = 16
     """Clouds in a step."""
     points: int = 1024
-    """Points in a cloud."""
+    """Points in a cloud, or nodes of the layers' graph."""
     k: int = 10
-    """Neighbours of a point, itself counted."""
+    """Neighbours of a point, itself counted, or degree of the layers' graph."""
     images: int = 64
     """Images in a step."""
+    layers: tuple[str, ...] = ()
+    """Names of the layers; all that have a fast path, if none."""
     rounds: int = 15
     """Timed steps of each model; they take turns."""
     output: Path | None = None
@@ -57,6 +63,16 @@ class Row:
     model: str
     median_ms: float
     quartiles_ms: tuple[float, float]
+    ratio: float
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """Median times of a layer on its two paths in milliseconds, forward and backward, and their ratio."""
+
+    layer: str
+    fast_ms: float
+    general_ms: float
     ratio: float
 
 
@@ -147,6 +163,45 @@ def image_steps(config: Config, device: str) -> dict[str, Callable[[], float]]:
     return steps
 
 
+def measure_layers(config: Config, device: str) -> list[LayerRow]:
+    """Times of every layer of the table on both paths, which take turns."""
+    x = torch.randn(config.points, 256, device=device)
+    edge_index = example_graph(config.points, config.k).to(device)
+    rows = []
+    for conv in FAST:
+        name = conv.__name__  # type: ignore[attr-defined]
+        if config.layers and name not in config.layers:
+            continue
+        options = options_of(conv)  # type: ignore[arg-type]
+        inputs = inputs_of(conv, x, edge_index, options)  # type: ignore[arg-type]
+        inputs = {key: value.to(device) for key, value in inputs.items()}
+        paths = {
+            "fast": grouped(conv, 16)(256, 256, **options),
+            "general": GroupedConv(conv, 16, 256, 256, **options),
+        }
+        steps = {path: layer_step(layer.to(device), inputs) for path, layer in paths.items()}
+        fast, general = (row.median_ms for row in measure(steps, config.rounds))
+        rows.append(LayerRow(name, fast, general, general / fast))
+    return rows
+
+
+def layer_step(layer: nn.Module, inputs: dict[str, Tensor]) -> Callable[[], float]:
+    """One timed forward and backward pass, to the weights and to x, in seconds."""
+    inputs = {**inputs, "x": inputs["x"].clone().requires_grad_()}
+    upstream = torch.randn_like(layer(**inputs))
+
+    def step() -> float:
+        layer.zero_grad()
+        inputs["x"].grad = None
+        start = time.perf_counter()
+        layer(**inputs).backward(upstream)
+        if inputs["x"].device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    return step
+
+
 def measure(steps: dict[str, Callable[[], float]], rounds: int) -> list[Row]:
     """Let the steps take turns for ``rounds`` rounds, behind two that warm up."""
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -160,6 +215,17 @@ def measure(steps: dict[str, Callable[[], float]], rounds: int) -> list[Row]:
         low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
         rows.append(Row(name, median, (low, high), median / base))
     return rows
+
+
+def print_layers(rows: Sequence[LayerRow], config: Config) -> None:
+    """The table of layers, and the geometric mean of the ratios."""
+    print(
+        f"\n16 groups of 16 channels, {config.points} nodes of degree {config.k}\n\n"
+        "| layer | fast ms | general ms | ratio |\n|---|---|---|---|"
+    )
+    for row in rows:
+        print(f"| {row.layer} | {row.fast_ms:.1f} | {row.general_ms:.1f} | {row.ratio:.1f} |")
+    print(f"| geometric mean | | | {statistics.geometric_mean(row.ratio for row in rows):.1f} |")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -176,14 +242,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
         "images": (f"{config.images} images of 32×32", image_steps),
     }
-    results = {}
+    results: dict[str, Sequence[Row | LayerRow]] = {}
     for part in config.parts:
+        if part == "layers":
+            results[part] = rows = measure_layers(config, device)
+            print_layers(rows, config)
+            continue
         title, steps = parts[part]
-        results[part] = measure(steps(config, device), config.rounds)
+        results[part] = rows = measure(steps(config, device), config.rounds)
         print(
             f"\nOne training step on {title}\n\n| model | median ms | quartiles | ratio |\n|---|---|---|---|"
         )
-        for row in results[part]:
+        for row in rows:
             low, high = row.quartiles_ms
             print(f"| {row.model} | {row.median_ms:.0f} | {low:.0f} to {high:.0f} | {row.ratio:.2f} |")
     if config.output:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph.edge_norm import edge_batch_norm
-from mgic_geo.graph.neighbors import Neighbors, flatten_clouds
+from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
 
 __all__ = ["EdgeConv"]
@@ -44,8 +47,8 @@ class EdgeConv(nn.Module):
 
     Shapes:
         - x: (N, in_channels), or a pair (sources, targets) of them; dense clouds (B, N, in_channels);
-        - edge_index: (2, E) of any degrees, or :class:`Neighbors`; for dense clouds a (B, N, k) table of
-          :func:`mgic_geo.knn`;
+        - edge_index: (2, E) of any degrees, ``EdgeIndex``, a sparse transposed adjacency matrix or
+          :class:`Neighbors`; for dense clouds a (B, N, k) table of :func:`mgic_geo.knn`;
         - output: (N, out_channels), zero at nodes without neighbours; (B, N, out_channels) for clouds.
 
     Raises:
@@ -92,13 +95,10 @@ class EdgeConv(nn.Module):
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
         self._check(source, target)
-        if not isinstance(edge_index, Neighbors):
-            neighbors = Neighbors.from_edge_index(edge_index, target.size(0), source.size(0), self.flow)
-        elif (edge_index.num_sources, edge_index.num_targets) == (source.size(0), target.size(0)):
-            neighbors = edge_index
-        else:
+        neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
+        if (neighbors.num_sources, neighbors.num_targets) != (source.size(0), target.size(0)):
             raise ValueError(
-                f"the graph has {edge_index.num_sources} source and {edge_index.num_targets} target nodes, "
+                f"the graph has {neighbors.num_sources} source and {neighbors.num_targets} target nodes, "
                 f"but x has {source.size(0)} and {target.size(0)}"
             )
 
@@ -121,6 +121,25 @@ class EdgeConv(nn.Module):
         if neighbors.has_isolated:
             out = out * (neighbors.in_degree > 0).unsqueeze(1)
         return out.view(*shape, self.out_channels)
+
+    def split(self) -> list[EdgeConv]:
+        """The small layers that this one equals, one a group, with copies of its weights."""
+        sizes = self.in_channels // self.groups, self.out_channels // self.groups
+        options: dict[str, Any] = {"act": self.act, "norm": "batch_norm" if self.norm else None}
+        parts = []
+        for values in self.split_state(self.state_dict()):
+            small = EdgeConv(*sizes, bias=self.lin.bias is not None, flow=self.flow, **options)
+            small.load_state_dict(values)
+            parts.append(small.to(self.lin.weight).train(self.training))
+        return parts
+
+    def split_state(self, state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Cut what has this layer's names and shapes, its weights' gradients say, into the small layers'."""
+        pieces = {
+            n: value.chunk(self.groups) if value.dim() else [value] * self.groups
+            for n, value in state.items()
+        }
+        return [{name: piece[g] for name, piece in pieces.items()} for g in range(self.groups)]
 
     def _check(self, source: Tensor, target: Tensor) -> None:
         for x in (source, target):

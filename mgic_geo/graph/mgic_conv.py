@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,21 +11,15 @@ from torch_geometric.nn import SAGEConv
 from torch_geometric.nn.inits import reset
 from torch_geometric.nn.resolver import activation_resolver
 
-from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
+from mgic_geo.core import ChannelHierarchy, MGICBlock
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.grouped import grouped, resolve_conv
+from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
+from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
-from mgic_geo.graph.neighbors import Neighbors, flatten_clouds
+from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
+from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut
 
 __all__ = ["MGICDynamicEdgeConv", "MGICGraphConv"]
-
-Factory = Callable[[int], nn.Module]
-
-_NORMS: dict[str | None, Factory] = {
-    "batch_norm": nn.BatchNorm1d,
-    "layer_norm": nn.LayerNorm,
-    None: lambda width: nn.Identity(),
-}
 
 
 class MGICGraphConv(nn.Module):
@@ -36,8 +30,12 @@ class MGICGraphConv(nn.Module):
     linearly with the width at fixed ``group_size`` and ``coarse_size``. A change of width comes first, by a
     grouped pointwise map. Normalisation, activation and residual are inside: add none behind the layer.
 
+    Of a bipartite pair (sources, targets) the targets go through the cycle. The sources, which no layer
+    changes, are restricted to the width of every level and read there, as is a further feature ``x_0``.
+
     Args:
-        in_channels: Width of the input.
+        in_channels: Width of the input, or -1 to take it from the first one; a pair of widths for sources and
+            targets of different kinds.
         out_channels: Width of the output.
         conv: A PyG layer, class or name, called as ``conv(width, width, **conv_kwargs)``. :class:`EdgeConv`
             runs without its own normalisation and activation: those of the block follow it.
@@ -51,17 +49,18 @@ class MGICGraphConv(nn.Module):
         **conv_kwargs: Go to the layer of every level.
 
     Shapes:
-        - x: (N, in_channels), edge_index: what the layer takes; more arguments are passed on;
+        - x: (N, in_channels) or a pair of them; what follows is what the layer's own ``forward`` takes;
         - also dense clouds (B, N, in_channels) with a (B, N, k) neighbour table;
-        - output: like ``x`` with ``out_channels``.
+        - output: like ``x``, or the targets, with ``out_channels``.
 
     Raises:
-        ValueError: On impossible sizes, or an ``x`` of another width.
+        ValueError: On impossible sizes, an ``x`` of another width, or if attention weights are asked for:
+            each level has its own.
     """
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: int | tuple[int, int],
         out_channels: int,
         conv: str | Callable[..., nn.Module] = SAGEConv,
         group_size: int = 16,
@@ -77,7 +76,7 @@ class MGICGraphConv(nn.Module):
         self.in_channels, self.out_channels, self.conv_class = in_channels, out_channels, conv
         hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
         self.hierarchy = hierarchy
-        norm = _norm_factory(norm)
+        norm = norm_factory(norm)
         self.flow = conv_kwargs.get("flow", "source_to_target")
         if conv is EdgeConv:
             conv_kwargs = {"norm": None, "act": None, **conv_kwargs}
@@ -85,36 +84,98 @@ class MGICGraphConv(nn.Module):
         def block(width: int, groups: int) -> nn.Module:
             layer = grouped(conv, groups)(width, width, **conv_kwargs)
             activation = nn.Identity() if act is None else activation_resolver(act)
-            return GraphBlock(layer, norm(width), activation)
+            return GraphBlock(layer, norm(width), activation, hierarchy.widths.index(width))
 
-        self.shortcut = _shortcut(in_channels, out_channels, group_size)
+        source, target = in_channels if isinstance(in_channels, tuple) else (None, in_channels)
+        self.shortcut = make_shortcut(target, out_channels, group_size)
+        self.source_shortcut = None if source is None else make_shortcut(source, out_channels, group_size)
         self.cycle = MGICBlock(hierarchy, block, norm=norm, transfer_init=transfer_init)
+        # The coarsest level's layer is the plain one: what it takes after x, by position.
+        coarsest: nn.Module = self.cycle.blocks[-1].conv  # type: ignore[assignment]
+        self.arguments = tuple(inspect.signature(coarsest.forward).parameters)[1:]
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        if isinstance(self.shortcut, GroupedLinear):
-            self.shortcut.reset_parameters()
-        self.cycle.reset_parameters()
+        for part in (self.shortcut, self.source_shortcut, self.cycle):
+            reset(part)
 
-    def forward(self, x: Tensor, edge_index: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the cycle on a graph; ``args`` and ``kwargs`` reach the layer of every level."""
-        if not isinstance(x, Tensor):
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Run the cycle on a graph; all that follows ``x`` is what the layer's own ``forward`` takes."""
+        if kwargs.pop("return_attention_weights", None):
             raise ValueError(
-                f"{type(self).__name__} adds its input to its output, so x is one tensor, "
-                f"got {type(x).__name__}"
+                f"{type(self).__name__} has no attention weights to return, as every level and group has its "
+                "own; leave return_attention_weights out, or call the layers of cycle.blocks"
             )
-        shape = x.shape[:-1]
-        if x.size(-1) != self.in_channels:
-            raise ValueError(f"x needs in_channels={self.in_channels} channels, got shape {tuple(x.shape)}")
+        source, x = self._sides(x)
+        cloud = x.dim() == 3
+
+        def ready(name: str, value: Any) -> Any:
+            """One argument as the layers of all levels take it."""
+            if name == "edge_index":
+                return self._graph(value, x, source)
+            if isinstance(value, Tensor) and cloud and name in ("pos", "normal", "x_0"):
+                value = value.flatten(0, 1)
+            return self._restricted(value, self.shortcut) if name in FEATURES else value
+
+        names = (*self.arguments, *[""] * len(args))  # a layer may take any number of further ones
+        args = tuple(ready(name, value) for name, value in zip(names, args, strict=False))
+        kwargs = {name: ready(name, value) for name, value in kwargs.items()}
+        read = None if source is None else self._restricted(source, self.source_shortcut or self.shortcut)
+        out = self.cycle(self.shortcut(x.flatten(0, 1) if cloud else x), read, *args, **kwargs)
+        return out.view(*x.shape[:-1], self.out_channels)
+
+    def _sides(self, x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor | None, Tensor]:
+        """Sources, if they are not the targets, and targets, with the widths they should have."""
+        wanted = self.in_channels
+        if isinstance(x, Tensor):
+            source, target = (x, x) if isinstance(wanted, tuple) else (None, x)
+        else:
+            source, target = x
+            if target is None or target.dim() == 3:
+                raise ValueError(
+                    f"{type(self).__name__} adds to the features of the targets, so a pair is (sources, "
+                    f"targets), each (nodes, channels), got "
+                    f"{'no targets' if target is None else tuple(target.shape)}"
+                )
+        if isinstance(self.shortcut, LazyShortcut) or isinstance(self.source_shortcut, LazyShortcut):
+            wanted = self._settle(source, target)
+        widths = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+        for side, width in zip((source, target), widths, strict=True):
+            if side is not None and side.size(-1) != width:
+                raise ValueError(f"x needs in_channels={width} channels, got shape {tuple(side.shape)}")
+        return source, target
+
+    def _settle(self, source: Tensor | None, target: Tensor) -> int | tuple[int, int]:
+        """Take the widths that are not known yet from the first input."""
+        if isinstance(self.shortcut, LazyShortcut):
+            self.shortcut = self.shortcut.settle(target.size(-1))
+        if isinstance(self.source_shortcut, LazyShortcut) and source is not None:
+            self.source_shortcut = self.source_shortcut.settle(source.size(-1))
+        if isinstance(self.in_channels, tuple) and source is not None:
+            first = source.size(-1) if self.in_channels[0] == -1 else self.in_channels[0]
+            second = target.size(-1) if self.in_channels[1] == -1 else self.in_channels[1]
+            self.in_channels = (first, second)
+        else:
+            self.in_channels = target.size(-1)
+        return self.in_channels
+
+    def _graph(self, graph: Any, x: Tensor, source: Tensor | None) -> Any:
+        """The graph as the layer takes it; what can be worked out once for all levels is."""
         if x.dim() == 3:
-            x, edge_index = flatten_clouds(x, edge_index)
-        if self.conv_class is not EdgeConv and isinstance(edge_index, Neighbors):
-            turn = self.flow == "target_to_source"
-            edge_index = edge_index.edge_index.flip(0) if turn else edge_index.edge_index
-        elif self.conv_class is EdgeConv and not isinstance(edge_index, Neighbors):
-            # Once for all levels.
-            edge_index = Neighbors.from_edge_index(edge_index, x.size(0), flow=self.flow)
-        return self.cycle(self.shortcut(x), edge_index, *args, **kwargs).view(*shape, self.out_channels)
+            graph = flatten_clouds(x, graph)[1]
+        if self.conv_class is EdgeConv:
+            sources = x.numel() // x.size(-1) if source is None else source.size(0)
+            return as_neighbors(graph, x.numel() // x.size(-1), sources, self.flow)
+        if isinstance(graph, Neighbors):
+            return graph.edge_index.flip(0) if self.flow == "target_to_source" else graph.edge_index
+        return graph
+
+    def _restricted(self, x: Tensor, shortcut: nn.Module) -> Levels:
+        """Features that are only read, at the width of every level."""
+        levels = [shortcut(x)]
+        for restrict in self.cycle.restrictions:
+            levels.append(restrict(levels[-1]))
+        return Levels(tuple(levels))
 
     def __repr__(self) -> str:
         name = getattr(self.conv_class, "__name__", str(self.conv_class))
@@ -151,23 +212,6 @@ class MGICDynamicEdgeConv(MGICGraphConv):
         return super().forward(x, dynamic_neighbors(x, self.k, batch, self.backend))
 
 
-class GraphBlock(nn.Module):
-    """The block of one level: x + act(norm(conv(x, graph)))."""
-
-    def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module) -> None:
-        super().__init__()
-        self.conv, self.norm, self.act = conv, norm, act
-
-    def reset_parameters(self) -> None:
-        """Draw the weights anew."""
-        reset(self.conv)
-        reset(self.norm)
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """(N, width) to (N, width)."""
-        return x + self.act(self.norm(self.conv(x, *args, **kwargs)))
-
-
 def dynamic_neighbors(x: Tensor, k: int, batch: Tensor | None = None, backend: str = "auto") -> Neighbors:
     """The k-NN graph of dense clouds (B, N, C), or of nodes (N, C) with their ``batch``, self included.
 
@@ -179,24 +223,3 @@ def dynamic_neighbors(x: Tensor, k: int, batch: Tensor | None = None, backend: s
             raise ValueError("dense clouds (B, N, C) carry their batch in the first axis; leave batch out")
         return Neighbors.from_table(knn(x, k, backend=backend))
     return Neighbors.from_table(knn_table(x, k, batch, backend=backend))
-
-
-def _shortcut(in_channels: int, out_channels: int, group_size: int) -> nn.Module:
-    """The fewest groups that divide both widths and read at most ``group_size`` channels each."""
-    if in_channels == out_channels:
-        return nn.Identity()
-    common = math.gcd(in_channels, out_channels)
-    divisors = [groups for groups in range(1, common + 1) if common % groups == 0]
-    fitting = [groups for groups in divisors if in_channels // groups <= group_size]
-    return GroupedLinear(in_channels, out_channels, groups=fitting[0] if fitting else common)
-
-
-def _norm_factory(norm: str | Factory | None) -> Factory:
-    if callable(norm):
-        return norm
-    if norm not in _NORMS:
-        raise ValueError(
-            f"norm must be 'batch_norm', 'layer_norm', None or a factory norm(width), got {norm!r}; PyG's "
-            "other normalisations work on whole graphs, and a block is not told which node is in which graph"
-        )
-    return _NORMS[norm]

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.utils import is_sparse, to_edge_index
 
-__all__ = ["Neighbors", "flatten_clouds"]
+__all__ = ["Neighbors", "as_neighbors", "flatten_clouds"]
 
 
 class _kept:
@@ -163,6 +165,37 @@ def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighb
         _check_range(graph, x.size(1), "indices of a neighbour table", "they count within each cloud")
         graph = Neighbors.from_table(graph)
     return x.flatten(0, 1), graph
+
+
+def as_neighbors(
+    graph: Any, num_targets: int, num_sources: int | None = None, flow: str = "source_to_target"
+) -> Neighbors:
+    """Any form of a graph that PyG's layers take, as :class:`Neighbors`.
+
+    Args:
+        graph: (2, E) edge index or PyG's ``EdgeIndex``; the transposed adjacency matrix (targets, sources) as
+            a sparse tensor of torch or a ``SparseTensor``, whose values do not count; or :class:`Neighbors`.
+        num_targets: Number N of nodes that gather.
+        num_sources: Number of nodes gathered from; ``num_targets`` by default.
+        flow: Of an edge index, as PyG's.
+
+    Raises:
+        ValueError: As :meth:`Neighbors.from_edge_index`, or if a matrix has another shape or flow.
+    """
+    if isinstance(graph, Neighbors):
+        return graph
+    num_sources = num_targets if num_sources is None else num_sources
+    if not is_sparse(graph):
+        edge_index = graph.as_tensor() if isinstance(graph, EdgeIndex) else graph
+        return Neighbors.from_edge_index(edge_index, num_targets, num_sources, flow)
+    size = (graph.size(0), graph.size(1))
+    if size != (num_targets, num_sources) or flow != "source_to_target":
+        raise ValueError(
+            f"a sparse matrix is the transposed adjacency, here {(num_targets, num_sources)} from sources to "
+            f"targets, got {size} with {flow=}"
+        )
+    row, col = to_edge_index(graph)[0]
+    return Neighbors.from_edge_index(torch.stack([col, row]), num_targets, num_sources)
 
 
 def _integers(index: Tensor, what: str) -> Tensor:

@@ -25,3 +25,15 @@ def test_benchmark(script, tmp_path, capsys, flags, first):
         assert row["ratio"] == pytest.approx(row["median_ms"] / rows[0]["median_ms"])
     printed = capsys.readouterr().out
     assert all(f"| {row['model']} | {row['median_ms']:.0f} |" in printed for row in rows)
+
+
+def test_layers(script, tmp_path, capsys):
+    file = tmp_path / "times.json"
+    flags = ["--parts", "layers", "--points", "16", "--k", "2", "--layers", "GCNConv", "GATConv"]
+    script("benchmark")([*flags, "--rounds", "1", "--output", str(file)])
+    rows = json.loads(file.read_text())["rows"]["layers"]
+    assert [row["layer"] for row in rows] == ["GATConv", "GCNConv"]
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["general_ms"] / row["fast_ms"])
+    mean = (rows[0]["ratio"] * rows[1]["ratio"]) ** 0.5
+    assert f"| geometric mean | | | {mean:.1f} |" in capsys.readouterr().out

@@ -1,90 +1,138 @@
+"""Options of grouped layers: what keeps to the fast path, what declines it, and errors."""
+
+import copy
+import pickle
+
+import grouping
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from torch import nn
 
 from mgic_geo import EdgeConv, grouped, knn_graph
-from mgic_geo.graph.grouped import GroupedConv, _construct
+from mgic_geo.graph.grouped import GroupedConv
+from mgic_geo.graph.grouped_fast import FusedConv
+from mgic_geo.graph.survey import example_graph, inputs_of
 
+PNA = {"aggregators": ["mean", "std"], "scalers": ["identity", "linear"], "deg": torch.tensor([0, 3, 4, 5])}
 FAST = [
-    (pyg.GCNConv, {}),
+    (pyg.ARMAConv, {"num_stacks": 2, "num_layers": 3}),
+    (pyg.ARMAConv, {"num_layers": 2, "shared_weights": True, "bias": False, "act": nn.Tanh()}),
+    (pyg.ChebConv, {"K": 3, "normalization": "rw"}),
+    (pyg.FiLMConv, {"num_relations": 2, "act": torch.tanh}),
+    (pyg.GATConv, {"heads": 2, "residual": True, "edge_dim": 3}),
+    (pyg.GATv2Conv, {"share_weights": True}),
+    (pyg.GATv2Conv, {"heads": 2, "residual": True}),
     (pyg.GCNConv, {"aggr": "max", "bias": False}),
-    (pyg.SAGEConv, {}),
+    (pyg.GCNConv, {"cached": True, "aggr": "softmax"}),
+    (pyg.GENConv, {"norm": None, "aggr": "power", "num_layers": 3, "bias": True}),
+    (pyg.GINConv, {"eps": 0.5}),
+    (pyg.GatedGraphConv, {"num_layers": 2, "bias": False}),
+    (pyg.GeneralConv, {"heads": 2, "directed_msg": False, "skip_linear": True}),
+    (pyg.LEConv, {"aggr": "std"}),  # of GraphConv, PyG would then refuse sparse graphs in the whole process
+    (pyg.NNConv, {"edge_dim": 3, "root_weight": False, "aggr": "mean"}),
+    (pyg.PNAConv, {**PNA, "towers": 2, "pre_layers": 2, "post_layers": 2, "act": "elu"}),
+    (pyg.ResGatedGraphConv, {"root_weight": False}),
     (pyg.SAGEConv, {"project": True, "aggr": "max"}),
     (pyg.SAGEConv, {"root_weight": False}),
-    (pyg.GraphConv, {}),
-    (pyg.GraphConv, {"aggr": "mean"}),
-    (pyg.GINConv, {}),
-    (pyg.GATv2Conv, {}),
-    (pyg.GATv2Conv, {"heads": 2}),
-    (pyg.GATv2Conv, {"heads": 2, "residual": True}),
-    (pyg.GATv2Conv, {"share_weights": True}),
+    (pyg.TransformerConv, {"heads": 2, "root_weight": False}),
     (EdgeConv, {"norm": None}),
-    (EdgeConv, {}),
+    (EdgeConv, {"bias": True, "act": "leaky_relu"}),
+]
+SAME_WIDTH = [
+    (pyg.CGConv, {"dim": 3, "batch_norm": True}),
+    (pyg.GCN2Conv, {"alpha": 0.1, "theta": 0.5, "layer": 2, "shared_weights": False}),
+    (pyg.GCN2Conv, {"alpha": 0.1, "normalize": False}),
+    (pyg.SimpleConv, {"combine_root": "sum", "aggr": "mean"}),
 ]
 GENERAL = [
-    (pyg.SAGEConv, {"normalize": True}),
-    (pyg.SAGEConv, {"aggr": ["mean", "max"]}),
-    (pyg.GINConv, {"train_eps": True}),
+    (pyg.ARMAConv, {"act": nn.PReLU()}),
     (pyg.GATv2Conv, {"heads": 2, "concat": False}),
-    (pyg.TAGConv, {}),
-    (pyg.ChebConv, {"K": 2}),
-    (pyg.LEConv, {}),
+    (pyg.GCNConv, {"aggr": "softmax", "aggr_kwargs": {"learn": True}}),
+    (pyg.GENConv, {"learn_t": True}),
+    (pyg.GENConv, {"msg_norm": True}),
+    (pyg.GENConv, {"norm": "layer"}),
+    (pyg.GENConv, {"edge_dim": 4}),  # a group's own width: no map reads the edge features
+    (pyg.GENConv, {"edge_dim": 16}),
+    (pyg.GINConv, {"train_eps": True}),
+    (pyg.GeneralConv, {"attention": True}),
+    (pyg.PNAConv, {**PNA, "towers": 2, "divide_input": True}),
+    (pyg.PNAConv, {**PNA, "train_norm": True}),
+    (pyg.ResGatedGraphConv, {"act": nn.Softmax(dim=-1)}),
+    (pyg.SAGEConv, {"aggr": ["mean", "max"]}),
+    (pyg.SAGEConv, {"normalize": True}),
+    (pyg.TransformerConv, {"beta": True}),
 ]
-
-
-def stacked(small, like):
-    """The state of the grouped layer from those of the small ones, joined along the axis that grew."""
-    states, state = [layer.state_dict() for layer in small], {}
-    for name, value in like.state_dict().items():
-        parts = [s[name] for s in states]
-        grew = [axis for axis in range(value.dim()) if value.size(axis) != parts[0].size(axis)]
-        state[name] = torch.cat(parts, grew[0]) if grew else parts[0]
-    return state
 
 
 def name_of(value):
-    return getattr(value, "__name__", "-".join(map(str, value)) if isinstance(value, dict) else str(value))
+    if isinstance(value, dict):
+        return "-".join(key for key in value if key not in PNA)
+    return getattr(value, "__name__", str(value))
 
 
-@pytest.mark.parametrize(("conv", "kwargs"), FAST, ids=name_of)
-@pytest.mark.parametrize("groups", [2, 4])
-def test_the_fast_path_equals_small_layers(conv, kwargs, groups):
+def inputs_for(conv, options, width=16):
+    if conv is EdgeConv:
+        return {"x": torch.randn(12, width), "edge_index": example_graph(12, 4)}
+    inputs = inputs_of(conv, torch.randn(12, width), example_graph(12, 4), options)
+    if conv is pyg.GENConv and "edge_dim" in options:
+        inputs["edge_attr"] = torch.randn(48, options["edge_dim"])
+    return inputs
+
+
+@pytest.mark.parametrize(("conv", "options"), [*FAST, *SAME_WIDTH], ids=name_of)
+def test_options_of_the_fast_path(conv, options):
     torch.manual_seed(0)
-    x = torch.randn(30, 16, requires_grad=True)
-    edge_index = knn_graph(x.detach(), 5)
-    layer = grouped(conv, groups)(16, 32, **kwargs)
-    assert not isinstance(layer, GroupedConv)
-    small = [_construct(conv, 16 // groups, 32 // groups, kwargs) for _ in range(groups)]
-    layer.load_state_dict(stacked(small, layer))
-    out = layer(x, edge_index)
-    twin = torch.cat([s(part, edge_index) for s, part in zip(small, x.chunk(groups, 1), strict=True)], 1)
-    torch.testing.assert_close(out, twin, rtol=1e-4, atol=1e-5)
-    upstream = torch.randn_like(twin)
-    (a,), (b,) = torch.autograd.grad(out, x, upstream), torch.autograd.grad(twin, x, upstream)
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    layer = grouped(conv, 2)(16, 16 if (conv, options) in SAME_WIDTH else 24, **options)
+    assert isinstance(layer, EdgeConv if conv is EdgeConv else FusedConv)
+    inputs = inputs_for(conv, options)
+    grouping.assert_apart(layer, inputs, 2)
+    for training in (False, True):
+        grouping.assert_same(layer.train(training), inputs)
 
 
-@pytest.mark.parametrize(("conv", "kwargs"), [*FAST, *GENERAL], ids=name_of)
-def test_a_group_sees_itself_only(conv, kwargs):
+@pytest.mark.parametrize(("conv", "options"), GENERAL, ids=name_of)
+def test_what_mixes_channels_takes_the_general_path(conv, options):
     torch.manual_seed(0)
-    x = torch.randn(20, 16)
-    edge_index = knn_graph(x, 4)
-    layer = grouped(conv, 4)(16, 32, **kwargs)
-    layer.reset_parameters()
-    before = layer(x, edge_index)
-    x[:, 4:8] += 1
-    changed = (layer(x, edge_index) - before).abs().amax(0) > 0
-    assert before.shape == (20, 32)
-    assert changed[8:16].any()
-    assert not changed[:8].any()
-    assert not changed[16:].any()
-
-
-@pytest.mark.parametrize(("conv", "kwargs"), GENERAL, ids=name_of)
-def test_what_mixes_channels_takes_the_general_path(conv, kwargs):
-    layer = grouped(conv, 4)(16, 32, **kwargs)
+    layer = grouped(conv, 4)(16, 16, **options)
     assert isinstance(layer, GroupedConv)
-    assert len(layer.convs) == 4
+    inputs = inputs_for(conv, options)
+    grouping.assert_apart(layer, inputs, 4)
+    grouping.assert_same(layer, inputs)
+
+
+@pytest.mark.parametrize("conv", [pyg.GENConv, pyg.GINEConv])
+def test_edge_features_of_a_groups_width_go_to_every_group(conv):
+    torch.manual_seed(0)
+    layer = grouped(conv, 4)(16, 16)
+    assert isinstance(layer, FusedConv)
+    inputs = {"x": torch.randn(12, 16), "edge_index": example_graph(12, 4), "edge_attr": torch.randn(48, 4)}
+    grouping.assert_same(layer, inputs)
+
+
+@pytest.mark.parametrize(("conv", "options"), [(pyg.GATv2Conv, {"heads": 2}), (pyg.GINConv, {})], ids=name_of)
+def test_both_paths_start_alike(conv, options):
+    torch.manual_seed(0)
+    fast = grouped(conv, 4)(16, 32, **options)
+    torch.manual_seed(0)
+    general = GroupedConv(conv, 4, 16, 32, **options)
+    inputs = inputs_for(conv, options)
+    torch.testing.assert_close(fast(**inputs), general(**inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_each_group_is_reset_like_a_small_layer():
+    torch.manual_seed(0)
+    layer, bound = grouped(pyg.GCNConv, 8)(512, 512), pyg.GCNConv(64, 64).lin.weight.abs().max()
+    before = layer.layer.lin.weight.clone()
+    layer.reset_parameters()
+    assert not torch.equal(layer.layer.lin.weight, before)
+    assert 0.9 * bound < layer.layer.lin.weight.abs().max() < 1.1 * bound
+
+
+def test_modules_among_the_options_are_each_groups_own():
+    act = nn.PReLU()
+    layer = grouped(pyg.ResGatedGraphConv, 2)(8, 8, act=act)
+    assert len({id(act), *(id(conv.act) for conv in layer.convs)}) == 3
 
 
 def test_arguments_pass_through():
@@ -95,17 +143,38 @@ def test_arguments_pass_through():
     assert not torch.equal(gcn(x, edge_index, weight), gcn(x, edge_index))
     gat = grouped(pyg.GATv2Conv, 2)(8, 8, edge_dim=3)
     assert not torch.equal(gat(x, edge_index, attributes), gat(x, edge_index, 2 * attributes))
-    pair = grouped(pyg.SAGEConv, 2)(8, 8)((x, x[:5]), torch.randint(5, (2, 9)))
-    assert pair.shape == (5, 8)
-    pair = GroupedConv(pyg.SAGEConv, 2, 8, 8)((x, x[:5]), torch.randint(5, (2, 9)))
-    assert pair.shape == (5, 8)
+    for pair in (grouped(pyg.SAGEConv, 2)(8, 8), GroupedConv(pyg.SAGEConv, 2, 8, 8)):
+        assert pair((x, x[:5]), torch.randint(5, (2, 9))).shape == (5, 8)
+        assert pair((x, None), torch.randint(5, (2, 9)), size=(12, 5)).shape == (5, 8)
+    general = GroupedConv(pyg.GraphConv, 2, 8, 8)
+    torch.testing.assert_close(general(x, edge_index, None, (12, 12)), general(x, edge_index))
+    x_0 = torch.randn(12, 8)
+    split = GroupedConv(pyg.GCN2Conv, 2, 8, 8, alpha=0.5)
+    torch.testing.assert_close(split(x, x_0, edge_index), split(x, edge_index=edge_index, x_0=x_0))
 
 
-def test_each_group_starts_like_a_small_layer():
+def test_any_callable_serves():
+    layer = grouped(lambda a, b: pyg.SAGEConv(a, b, aggr="max"), 2)(8, 4)
+    assert isinstance(layer, GroupedConv)
+    assert layer(torch.randn(6, 8), example_graph(6, 2)).shape == (6, 4)
+    phi = grouped(pyg.AntiSymmetricConv, 2)(8, 8)
+    assert phi(torch.randn(6, 8), example_graph(6, 2), torch.rand(12)).shape == (6, 8)
+
+
+def test_copies_and_pickles():
     torch.manual_seed(0)
-    layer = grouped(pyg.GCNConv, 8)(512, 512)
-    bound = pyg.GCNConv(64, 64).lin.weight.abs().max()
-    assert 0.9 * bound < layer.lin.weight.abs().max() < 1.1 * bound
+    x, edge_index = torch.randn(6, 8), example_graph(6, 2)
+    layer = grouped(pyg.GATv2Conv, 2)(8, 8)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(x, edge_index), layer(x, edge_index))
+        twin.reset_parameters()
+        assert not torch.equal(twin(x, edge_index), layer(x, edge_index))
+
+
+def test_no_dense_layer_is_ever_made():
+    with torch.device("meta"):
+        wide = grouped(pyg.GINConv, 32)(2**19, 2**19)  # dense, its weights would fill 2 TB
+    assert sum(p.numel() for p in wide.parameters()) == 2 * 2**19 * (2**14 + 1)
 
 
 def test_one_group_is_the_layer_itself():
@@ -119,7 +188,18 @@ def test_errors_name_value_and_remedy():
         grouped(pyg.GATv2Conv, 2)(8, 8, heads=3)
     with pytest.raises(ValueError, match="leave nn out"):
         grouped(pyg.GINConv, 2)(8, 8, nn=torch.nn.Linear(8, 8))
+    with pytest.raises(ValueError, match="give edge_dim, their width"):
+        grouped(pyg.NNConv, 2)(8, 8)
+    with pytest.raises(ValueError, match="GCN2Conv keeps its width, got in_channels=4 and out_channels=8"):
+        grouped(pyg.GCN2Conv, 2)(8, 16, alpha=0.1)
+    with pytest.raises(ValueError, match="leave out what asks for more"):
+        grouped(pyg.GATv2Conv, 2)(8, 8, concat=False)(
+            torch.randn(4, 8), knn_graph(torch.randn(4, 2), 2), return_attention_weights=True
+        )
 
 
 def test_repr():
-    assert repr(grouped(pyg.TAGConv, 2)(8, 8)) == "GroupedConv(2 x TAGConv(4, 4, K=3))"
+    assert repr(grouped(pyg.FAConv, 2)(8, 8)) == "GroupedConv(2 x FAConv(4, eps=0.1))"
+    assert repr(grouped(pyg.TAGConv, 2)(8, 8)) == "FusedConv(2 x TAGConv(4, 4, K=3))"
+    maps = repr(grouped(pyg.CGConv, 2)(8, 8, dim=3).layer.lin_f)
+    assert maps == "GroupedMap(19, 8, groups=2, bias=True, in_parts=2, shared=3)"

@@ -1,0 +1,82 @@
+"""The block of one level of a graph layer's channel hierarchy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch_geometric.nn.inits import reset
+
+__all__ = ["Factory", "GraphBlock", "Levels", "norm_factory"]
+
+Factory = Callable[[int], nn.Module]
+
+_NORMS: dict[str | None, Factory] = {
+    "batch_norm": nn.BatchNorm1d,
+    "layer_norm": nn.LayerNorm,
+    None: lambda width: nn.Identity(),
+}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Features that a layer reads and never writes, restricted to the width of every level."""
+
+    values: tuple[Tensor, ...]
+
+
+class GraphBlock(nn.Module):
+    """The block of one level: x + act(norm(conv(x, graph)))."""
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module, level: int = 0) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act, self.level = conv, norm, act, level
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        reset(self.conv)
+        reset(self.norm)
+
+    def forward(self, x: Tensor, source: Levels | None, *args: Any, **kwargs: Any) -> Tensor:
+        """(N, width) to (N, width).
+
+        Args:
+            x: Features of the nodes that gather.
+            source: Features of the nodes gathered from, if those are others.
+            *args: Go to the layer, of :class:`Levels` this one's.
+            **kwargs: Likewise.
+
+        Raises:
+            ValueError: If the layer returns more than features.
+        """
+        inputs = x if source is None else (source.values[self.level], x)
+        out = self.conv(
+            inputs, *(self._own(value) for value in args), **{n: self._own(v) for n, v in kwargs.items()}
+        )
+        if not isinstance(out, Tensor):
+            raise ValueError(
+                f"a block adds the layer's output to its input, so it must be features, got "
+                f"{type(out).__name__}; leave out what asks for more, such as return_attention_weights"
+            )
+        return x + self.act(self.norm(out))
+
+    def _own(self, value: Any) -> Any:
+        return value.values[self.level] if isinstance(value, Levels) else value
+
+
+def norm_factory(norm: str | Factory | None) -> Factory:
+    """A factory ``norm(width)`` from its name.
+
+    Raises:
+        ValueError: On a name of none that sees one node at a time.
+    """
+    if callable(norm):
+        return norm
+    if norm not in _NORMS:
+        raise ValueError(
+            f"norm must be 'batch_norm', 'layer_norm', None or a factory norm(width), got {norm!r}; PyG's "
+            "other normalisations work on whole graphs, and a block is not told which node is in which graph"
+        )
+    return _NORMS[norm]

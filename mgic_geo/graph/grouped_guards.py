@@ -1,0 +1,50 @@
+"""Aggregations and activations that treat every channel by itself, and so keep channel groups apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch_geometric.nn.resolver import activation_resolver
+
+__all__ = ["channelwise", "pointwise"]
+
+
+def channelwise(aggr: Any) -> bool:
+    """Whether an aggregation treats every channel by itself; None is a layer's default, and they all do."""
+    return aggr is None or aggr in _CHANNELWISE
+
+
+_CHANNELWISE = (
+    "add",
+    "sum",
+    "mean",
+    "max",
+    "min",
+    "mul",
+    "var",
+    "std",
+    "softmax",
+    "softmax_sg",
+    "powermean",
+    "power",
+)
+
+
+def pointwise(act: Any) -> bool:
+    """Whether an activation is known to treat every channel by itself; None is a layer's default, or none."""
+    if act is None or act in _FUNCTIONS:
+        return True
+    return isinstance(activation_resolver(act) if isinstance(act, str) else act, _MODULES)
+
+
+_FUNCTIONS = (
+    torch.relu, torch.tanh, torch.sigmoid, F.relu, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.softplus,
+    F.tanh, F.sigmoid,
+)  # fmt: skip
+_MODULES = (
+    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Softplus, nn.Softsign, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
+)  # fmt: skip

@@ -1,0 +1,225 @@
+"""Forms of layers that map a concatenation at every edge: the nodes' parts are mapped at the nodes instead.
+
+A linear map of :math:`[x_i, x_j, e]` is the sum of three, of which two are computed once a node and then
+gathered. The linear maps are those of :mod:`mgic_geo.graph.grouped_map`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.nn import (
+    MLP,
+    CGConv,
+    EdgeConv,
+    GeneralConv,
+    MessagePassing,
+    PNAConv,
+    PointNetConv,
+    PointTransformerConv,
+    PPFConv,
+    ResGatedGraphConv,
+)
+from torch_geometric.nn.conv.ppf_conv import point_pair_features
+from torch_geometric.nn.dense.linear import Linear
+
+from mgic_geo.graph.grouped_map import GroupedMap
+from mgic_geo.graph.scatter import edge_softmax, reduce_edges
+from mgic_geo.graph.spread import fits, gather_linear, targets_of
+
+__all__ = [
+    "NodewiseCG",
+    "NodewiseEdge",
+    "NodewiseGeneral",
+    "NodewisePNA",
+    "NodewisePPF",
+    "NodewisePointNet",
+    "NodewisePointTransformer",
+    "NodewiseResGated",
+]
+
+
+def _first(mlp: Any) -> GroupedMap:
+    return cast(GroupedMap, cast(MLP, mlp).lins[0])
+
+
+def _after_first(mlp: Any, x: Tensor) -> Tensor:
+    """The rest of a network of two linear maps, behind the first."""
+    return cast(MLP, mlp).lins[1](cast(MLP, mlp).act(x))
+
+
+class NodewiseEdge(EdgeConv):
+    """``EdgeConv``: W [x_i, x_j - x_i] = (W_a - W_b) x_i + W_b x_j."""
+
+    def forward(self, x: Any, edge_index: Any) -> Tensor:
+        """As ``EdgeConv``: (N, in_channels) to (N, out_channels)."""
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        first = _first(self.nn)
+        neighbor, on_target = first.on_part(source, 1), first.on_part(target, 1)
+        center = first.on_part(target, 0, bias=True) - on_target
+        return self.propagate(edge_index, x=(neighbor, center))
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        """(E, out_channels) twice to the same."""
+        return _after_first(self.nn, x_i + x_j)
+
+
+class NodewisePointNet(PointNetConv):
+    """``PointNetConv``: W [x_j, p_j - p_i]."""
+
+    def forward(self, x: Any, pos: Any, edge_index: Any) -> Tensor:
+        """As ``PointNetConv``: (N, in_channels) to (N, out_channels)."""
+        source = x[0] if isinstance(x, tuple) else x
+        mapped = _first(self.local_nn).on_part(source, 0, bias=True)
+        return super().forward((mapped, None), pos, edge_index)
+
+    def message(  # type: ignore[override]
+        self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor
+    ) -> Tensor:
+        """(E, out_channels) and (E, 3) twice to (E, out_channels)."""
+        return _after_first(self.local_nn, x_j + _first(self.local_nn).on_shared(pos_j - pos_i))
+
+
+class NodewisePPF(PPFConv):
+    """``PPFConv``: W [x_j, the features of a pair of points]."""
+
+    def forward(self, x: Any, pos: Any, normal: Any, edge_index: Any) -> Tensor:
+        """As ``PPFConv``: (N, in_channels) to (N, out_channels)."""
+        source = x[0] if isinstance(x, tuple) else x
+        mapped = _first(self.local_nn).on_part(source, 0, bias=True)
+        return super().forward((mapped, None), pos, normal, edge_index)
+
+    def message(  # type: ignore[override]
+        self, x_j: Tensor, pos_i: Tensor, pos_j: Tensor, normal_i: Tensor, normal_j: Tensor
+    ) -> Tensor:
+        """(E, out_channels), and positions and normals (E, 3), to (E, out_channels)."""
+        pair = point_pair_features(pos_i, pos_j, normal_i, normal_j)
+        return _after_first(self.local_nn, x_j + _first(self.local_nn).on_shared(pair))
+
+
+class NodewiseCG(CGConv):
+    """``CGConv``: two maps of [x_i, x_j, e]."""
+
+    def forward(self, x: Any, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
+        """As ``CGConv``: (N, channels) to the same."""
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        maps = [cast(GroupedMap, linear) for linear in (self.lin_f, self.lin_s)]
+        centers = torch.cat([linear.on_part(target, 0, bias=True) for linear in maps], 1)
+        neighbors = torch.cat([linear.on_part(source, 1) for linear in maps], 1)
+        out = self.propagate(edge_index, x=(neighbors, centers), edge_attr=edge_attr)
+        return (out if self.bn is None else self.bn(out)) + target
+
+    def message(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
+        """(E, 2 channels) twice to (E, channels)."""
+        both = x_i + x_j
+        if edge_attr is not None:
+            maps = [cast(GroupedMap, linear) for linear in (self.lin_f, self.lin_s)]
+            both = both + torch.cat([linear.on_shared(edge_attr) for linear in maps], 1)
+        gate, value = both.chunk(2, 1)
+        return gate.sigmoid() * F.softplus(value)
+
+
+class NodewiseResGated(ResGatedGraphConv):
+    """``ResGatedGraphConv``: three maps of a node's features with the edge's."""
+
+    def forward(self, x: Any, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
+        """As ``ResGatedGraphConv``: (N, in_channels) to (N, out_channels)."""
+        if self.edge_dim is None:
+            return super().forward(x, edge_index, edge_attr)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        key, query, value = (cast(GroupedMap, m) for m in (self.lin_key, self.lin_query, self.lin_value))
+        out = self.propagate(
+            edge_index,
+            k=key.on_part(target, 0, bias=True),
+            q=query.on_part(source, 0, bias=True),
+            v=value.on_part(source, 0, bias=True),
+            edge_attr=edge_attr,
+        )
+        out = out if self.lin_skip is None else out + self.lin_skip(target)
+        return out if self.bias is None else out + self.bias
+
+    def message(self, k_i: Tensor, q_j: Tensor, v_j: Tensor, edge_attr: Tensor | None) -> Tensor:
+        """(E, out_channels) thrice to the same."""
+        gate = k_i + q_j
+        if edge_attr is not None:
+            key, query, value = (cast(GroupedMap, m) for m in (self.lin_key, self.lin_query, self.lin_value))
+            gate = gate + F.linear(edge_attr, key.shared_weight + query.shared_weight)
+            v_j = v_j + value.on_shared(edge_attr)
+        return self.act(gate) * v_j  # type: ignore[misc]
+
+
+class NodewisePNA(PNAConv):
+    """``PNAConv``: the first map of every tower reads [x_i, x_j, the encoded edge]."""
+
+    def forward(self, x: Tensor, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
+        """As ``PNAConv``: (N, in_channels) to (N, out_channels)."""
+        firsts = self._firsts()
+        centers = torch.stack([first.on_part(x, 0, bias=True) for first in firsts], 1)
+        neighbors = torch.stack([first.on_part(x, 1) for first in firsts], 1)
+        out = self.propagate(edge_index, x=(neighbors, centers), edge_attr=edge_attr)
+        out = torch.cat([x.unsqueeze(1).expand(-1, self.towers, -1), out], -1)
+        return self.lin(torch.cat([post(out[:, tower]) for tower, post in enumerate(self.post_nns)], 1))
+
+    def message(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
+        """(E, towers, in_channels) twice to the same."""
+        out = x_i + x_j
+        if edge_attr is not None:  # two linear maps of an edge one after the other make one
+            encode: Linear = self.edge_encoder  # type: ignore[assignment]
+            weights = [first.on_part(encode.weight.t(), 2) for first in self._firsts()]
+            biases = [first.on_part(encode.bias.unsqueeze(0), 2) for first in self._firsts()]
+            mapped = torch.addmm(torch.cat(biases, 1), edge_attr, torch.cat(weights, 1))
+            out = out + mapped.view(-1, self.towers, self.F_in)
+        towers = [cast(nn.Sequential, tower)[1:](out[:, i]) for i, tower in enumerate(self.pre_nns)]
+        return torch.stack(towers, 1)
+
+    def _firsts(self) -> list[GroupedMap]:
+        return [cast(GroupedMap, cast(nn.Sequential, tower)[0]) for tower in self.pre_nns]
+
+
+class NodewisePointTransformer(PointTransformerConv):
+    """``PointTransformerConv``, whose maps are per node as they are, with cheap gradients of the softmax."""
+
+    def message(  # type: ignore[override]
+        self,
+        x_j: Tensor,
+        pos_i: Tensor,
+        pos_j: Tensor,
+        alpha_i: Tensor,
+        alpha_j: Tensor,
+        index: Tensor,
+        size_i: int | None,
+    ) -> Tensor:
+        """(E, out_channels) thrice, and positions (E, 3), to (E, out_channels)."""
+        delta = self.pos_nn(pos_i - pos_j)  # type: ignore[misc]
+        share = edge_softmax(alpha_i - alpha_j + delta, index, cast(int, size_i))
+        return share * (x_j + delta)
+
+
+def _propagate_general(self: GeneralConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
+    x, edge_attr = features["x"], features["edge_attr"]
+    if not fits(self, edge_index, x, None):
+        return MessagePassing.propagate(self, edge_index, size=size, **features)
+
+    def over_heads(mapped: Tensor) -> Tensor:
+        return mapped.unflatten(-1, (self.heads, -1)).mean(-2)
+
+    nodes = targets_of(x, size)
+    out = gather_linear(self, over_heads(self.lin_msg(x[0])), edge_index, None, nodes)
+    per_edge = out.new_zeros(1, 1)
+    if not self.directed_msg:
+        per_edge = per_edge + over_heads(self.lin_msg_i(x[1]))
+    if edge_attr is not None:
+        mean = reduce_edges(edge_attr, edge_index[1], None, nodes, 0, "mean")
+        per_edge = per_edge + over_heads(self.lin_edge(mean))
+    degree = out.new_zeros(nodes).index_add_(0, edge_index[1], out.new_ones(edge_index.size(1)))
+    times = degree.clamp(max=1) if self.aggr == "mean" else degree
+    return (out + times.unsqueeze(1) * per_edge).unsqueeze(1)
+
+
+class NodewiseGeneral(GeneralConv):
+    """``GeneralConv`` without attention: linear, so sources, targets and edges are summed by themselves."""
+
+    propagate = _propagate_general  # type: ignore[assignment]

@@ -1,0 +1,38 @@
+"""Every layer of the installed PyG, found by inspection, against the definition of a grouped layer."""
+
+import grouping
+import pytest
+import torch
+
+from mgic_geo import grouped
+from mgic_geo.graph.grouped import GroupedConv
+from mgic_geo.graph.grouped_fast import FAST, FusedConv
+from mgic_geo.graph.survey import example_graph, inputs_of, layer_classes, options_of, reason_against
+
+GROUPS, NODES = 4, 12
+LAYERS = [conv for conv in layer_classes() if reason_against(conv) is None]
+
+
+@pytest.mark.parametrize("conv", LAYERS, ids=lambda conv: conv.__name__)
+def test_is_small_layers_side_by_side(conv):
+    torch.manual_seed(0)
+    options = options_of(conv)
+    inputs = inputs_of(conv, torch.randn(NODES, 16), example_graph(NODES, 4), options)
+    try:
+        layer = grouped(conv, GROUPS)(16, 16, **options)
+        layer.eval()(**inputs)
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert isinstance(layer, FusedConv if conv in FAST else GroupedConv)
+    grouping.assert_apart(layer, inputs, GROUPS)
+    for training in (False, True):
+        grouping.assert_same(layer.train(training), inputs)
+
+
+def test_enough_layers_take_the_fast_path():
+    assert len([conv for conv in LAYERS if conv in FAST]) >= 24
+
+
+def test_what_is_left_out_takes_no_widths():
+    left_out = {conv.__name__: reason_against(conv) for conv in layer_classes() if conv not in LAYERS}
+    assert left_out == {}
