@@ -155,24 +155,19 @@ def convert(name: str, config: Config) -> Conversion:
 
 def table(conversions: dict[str, Conversion]) -> str:
     """The conversions as Markdown."""
-    head = [
-        "model",
-        "parameters M",
-        "after",
-        "saved",
-        "multiply-adds M",
-        "after",
-        "saved",
-        "replaced",
-        "left",
-    ]
+    head = ["model", "parameters M", "after", "saved", "multiply-adds M", "after", "saved"]
+    head += ["replaced", "left"]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for name, conversion in conversions.items():
         line = [f"`{name}`"]
         for before, after in (conversion.parameters, conversion.multiply_adds or (0, 0)):
-            line += [f"{before / 1e6:.3g}", f"{after / 1e6:.3g}", f"{1 - after / max(before, 1):.0%}"]
+            line += [_millions(before), _millions(after), f"{1 - after / max(before, 1):.0%}"]
         lines.append([*line, str(len(conversion.replaced)), str(len(conversion.left))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.0f}" if count >= 1e8 else f"{count / 1e6:.3g}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

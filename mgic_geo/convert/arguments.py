@@ -121,7 +121,9 @@ def _linears(conv: nn.Module, name: str) -> Any:
 
 
 def _between(conv: nn.Module) -> Any:
-    """The activation between the maps of PNA's networks, if there is one."""
+    """The activation; in PNA it stands between the maps of its networks, where there are several."""
+    if hasattr(conv, "act"):
+        return conv.act
     networks = [n for name in ("pre_nns", "post_nns") for n in getattr(conv, name, [])]
     return next((copy.deepcopy(m) for n in networks for m in n if not hasattr(m, "weight")), _MISSING)
 

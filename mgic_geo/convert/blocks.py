@@ -106,7 +106,8 @@ def _computes_the_same(block: nn.Module, twin: Callable[[], nn.Module], width: i
     """Whether a block and its dense twin agree on random weights and a random image.
 
     Parts without weights, drop-path say, may do nothing outside training: they must be in the twin, too, but
-    for the pooling of squeeze-excite, which the twin does without a part. What lies under the name ``apart`` is the block's own in both.
+    for the pooling of squeeze-excite, which the twin does without a part of its own. What lies under the
+    name ``apart`` is the block's own in both.
     """
     other = twin()
     theirs, ours = ({type(m) for m in _leaves(side, apart)} for side in (block, other))

@@ -70,7 +70,7 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
     try:
         with torch.no_grad():
             targets = [old.eval()(*args, **kwargs) for args, kwargs in copy.deepcopy(calls)]
-    except (TypeError, RuntimeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever a forward raises that misses its arguments
         raise ValueError(
             f"init='project' needs inputs=... of the model for this {type(old).__name__}, "
             f"which does not run on random ones: {error}"

@@ -15,8 +15,9 @@ __all__ = ["MGICMLP"]
 class MGICMLP(nn.Module):
     r"""Fully connected layers, each a :class:`MGICLinear` where that is the cheaper: linear in the width.
 
-    Behind every layer but the last come normalisation, activation and dropout. A layer with a narrow side,
-    three coordinates say, or ten classes, has fewer parameters as :class:`torch.nn.Linear` and is one.
+    Behind every layer but the last come normalisation, activation and dropout. A layer with a side no wider
+    than ``coarse_size``, three coordinates say, or ten classes, costs little as it is: it stays a
+    :class:`torch.nn.Linear`, and so does one that would not have fewer parameters.
 
     Args:
         widths: Features of the input, of each hidden layer and of the output; at least two numbers.
@@ -60,11 +61,11 @@ class MGICMLP(nn.Module):
         self.widths = tuple(widths)
         layers: list[nn.Module] = []
         for i, (width_in, width_out) in enumerate(pairwise(widths), start=1):
-            layer = MGICLinear(width_in, width_out, group_size, coarse_size, bias, **linear)  # type: ignore[arg-type]
-            if sum(p.numel() for p in layer.parameters()) >= (width_in + bias) * width_out:
-                layers.append(nn.Linear(width_in, width_out, bias))
-            else:
-                layers.append(layer)
+            layer: nn.Module = MGICLinear(width_in, width_out, group_size, coarse_size, bias, **linear)  # type: ignore[arg-type]
+            narrow = min(width_in, width_out) <= coarse_size
+            if narrow or sum(p.numel() for p in layer.parameters()) >= (width_in + bias) * width_out:
+                layer = nn.Linear(width_in, width_out, bias)
+            layers.append(layer)
             if i < len(widths) - 1:
                 layers += [] if norm is None else [norm(width_out)]
                 layers += [] if act is None else [act()]
