@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from mgic_geo import Conversion, replace_convs
-from mgic_geo.training import UsageError, plain_errors
+from mgic_geo.training import UsageError, command_line, plain_errors
 from mgic_geo.training.files import replacing
 
 MODELS = (
@@ -172,7 +171,7 @@ def _millions(count: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=(__doc__ or "").strip())
+    config = command_line(Config, argv, __doc__)
     with plain_errors():
         conversions = {}
         for name in config.models:
