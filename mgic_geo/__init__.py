@@ -11,9 +11,13 @@ with _warnings.catch_warnings():
     import torch_geometric.nn as _pyg  # noqa: F401
 
 from mgic_geo.complexity import complexity as complexity
+from mgic_geo.convert import Conversion as Conversion
+from mgic_geo.convert import replace_convs as replace_convs
+from mgic_geo.core import MGICMLP as MGICMLP
 from mgic_geo.core import ChannelHierarchy as ChannelHierarchy
 from mgic_geo.core import GroupedLinear as GroupedLinear
 from mgic_geo.core import MGICBlock as MGICBlock
+from mgic_geo.core import MGICLinear as MGICLinear
 from mgic_geo.core import Prolongation as Prolongation
 from mgic_geo.core import Restriction as Restriction
 from mgic_geo.graph import EdgeConv as EdgeConv
@@ -27,6 +31,7 @@ from mgic_geo.image import Bottleneck2d as Bottleneck2d
 from mgic_geo.image import InvertedResidual2d as InvertedResidual2d
 from mgic_geo.image import MGICBasicBlock2d as MGICBasicBlock2d
 from mgic_geo.image import MGICBottleneck2d as MGICBottleneck2d
+from mgic_geo.image import MGICConv2d as MGICConv2d
 from mgic_geo.image import MGICInvertedResidual2d as MGICInvertedResidual2d
 from mgic_geo.models import create_model as create_model
 from mgic_geo.models import list_models as list_models

@@ -7,10 +7,11 @@ import sys
 import mgic_geo
 
 NAMES = [
-    "BasicBlock2d", "Bottleneck2d", "ChannelHierarchy", "EdgeConv", "GroupedLinear", "InvertedResidual2d",
-    "MGICBasicBlock2d", "MGICBlock", "MGICBottleneck2d", "MGICDynamicEdgeConv", "MGICGraphConv",
-    "MGICInvertedResidual2d", "Prolongation", "Restriction", "complexity", "create_model", "grouped", "knn",
-    "knn_graph", "list_models",
+    "BasicBlock2d", "Bottleneck2d", "ChannelHierarchy", "Conversion", "EdgeConv", "GroupedLinear",
+    "InvertedResidual2d", "MGICBasicBlock2d", "MGICBlock", "MGICBottleneck2d", "MGICConv2d",
+    "MGICDynamicEdgeConv", "MGICGraphConv", "MGICInvertedResidual2d", "MGICLinear", "MGICMLP", "Prolongation",
+    "Restriction", "complexity", "create_model", "grouped", "knn", "knn_graph", "list_models",
+    "replace_convs",
 ]  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def test_imports_run_one_way():
         "core": {"core"},
         "graph": {"core", "graph"},
         "image": {"core", "image"},
+        "convert": {"core", "graph", "image", "convert", "complexity"},
         "models": {"core", "graph", "image", "models"},
         "training": {"core", "graph", "image", "models", "training", "datasets", "complexity"},
     }

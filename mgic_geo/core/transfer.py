@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -27,9 +28,11 @@ class _Transfer(nn.Module):
         pointwise: Factory of the map; the default acts on the last axis.
         init: ``"random"`` draws positive rows and normalises them. ``"average"`` makes all entries of a row
             equal: the exact mean of the group, but then the coarse channels of a group start as copies.
+            ``"signed"`` draws rows of either sign whose squares sum to 1 on average: for features of mean
+            zero that no normalisation follows, whose averages would vanish.
 
     Raises:
-        ValueError: If ``init`` is neither of the two.
+        ValueError: If ``init`` is none of the three.
     """
 
     def __init__(
@@ -41,16 +44,20 @@ class _Transfer(nn.Module):
         init: str = "random",
     ) -> None:
         super().__init__()
-        if init not in ("random", "average"):
-            raise ValueError(f"init must be 'random' or 'average', got {init!r}")
+        if init not in ("random", "average", "signed"):
+            raise ValueError(f"init must be 'random', 'average' or 'signed', got {init!r}")
         self.init = init
         self.map = pointwise(in_channels, out_channels, groups)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the rows anew: positive, each summing to 1."""
+        """Draw the rows anew: positive, each summing to 1, unless ``init`` is ``"signed"``."""
         rows: Tensor = self.map.weight.flatten(1)  # type: ignore[operator]  # a view of the map's parameter
+        if self.init == "signed":
+            bound = math.sqrt(3 / rows.size(1))
+            rows.uniform_(-bound, bound)
+            return
         rows.fill_(1.0) if self.init == "average" else rows.uniform_(0.05, 1.0)
         rows.div_(rows.sum(1, keepdim=True))
 

@@ -56,5 +56,14 @@ def test_reset_draws_anew():
 
 
 def test_unknown_init():
-    with pytest.raises(ValueError, match="'random' or 'average', got 'mean'"):
+    with pytest.raises(ValueError, match="'random', 'average' or 'signed', got 'mean'"):
         Restriction(8, 4, 2, init="mean")
+
+
+def test_signed_rows_keep_the_scale_of_features_without_a_mean():
+    torch.manual_seed(0)
+    x = torch.randn(256, 256)
+    signed, averaging = (Restriction(256, 128, 8, init=init) for init in ("signed", "random"))
+    assert signed.map.weight.min() < 0
+    assert 0.9 < signed(x).std() < 1.1
+    assert averaging(x).std() < 0.3

@@ -1,0 +1,189 @@
+"""
+Convert known models by ``replace_convs`` and print, as Markdown, what each costs before and after.
+
+Each converted model is also trained for a step, saved and loaded, and exported, unless ``--no-check``. Images
+are counted at 224×224; the checks run on smaller ones. A name is ``torchvision/...`` or ``timm/...`` with any
+image classifier of those, or ``pyg/...`` with a model of torch_geometric.nn.models, 256 wide.
+
+    python experiments/convert.py --models torchvision/resnet50 pyg/GCN
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mgic_geo import Conversion, replace_convs
+from mgic_geo.training import UsageError, command_line, plain_errors
+from mgic_geo.training.files import replacing
+
+MODELS = (
+    "torchvision/resnet18", "torchvision/resnet50", "torchvision/mobilenet_v3_large",
+    "torchvision/efficientnet_b0", "torchvision/convnext_tiny", "timm/resnet26t", "timm/regnety_004",
+    "pyg/GCN", "pyg/GraphSAGE", "pyg/GAT", "pyg/GIN", "pyg/PNA",
+)  # fmt: skip
+NODES, FEATURES, WIDTH, LAYERS, CLASSES = 300, 128, 256, 4, 10
+
+
+@dataclass
+class Config:
+    """What to convert."""
+
+    models: tuple[str, ...] = MODELS
+    """Names of models."""
+    group_size: int = 32
+    """Largest number of channels in a group."""
+    coarse_size: int = 64
+    """Largest width of the coarsest, fully coupled level."""
+    image_size: int = 224
+    """Height and width of the images that are counted."""
+    check: bool = True
+    """Train a step, save, load and export each converted model."""
+    check_size: int = 64
+    """Height and width of the images of the checks."""
+    layers: bool = False
+    """Print the table of each model's layers, too."""
+    init: str | None = None
+    """``project`` fits the layers to those they replace, which pays with trained weights only."""
+    output: Path | None = None
+    """Write the table to this file, too."""
+    seed: int = 0
+    """Of weights and inputs."""
+
+
+def build(name: str) -> nn.Module:
+    """A model with random weights.
+
+    Raises:
+        UsageError: If there is no such model, or its library is not installed.
+    """
+    library, _, model = name.partition("/")
+    try:
+        if library == "torchvision":
+            import torchvision
+
+            return torchvision.models.get_model(model, weights=None)
+        if library == "timm":
+            import timm
+
+            return timm.create_model(model)
+        if library == "pyg":
+            from torch_geometric.nn import models
+
+            options: dict[str, Any] = {}
+            if model == "PNA":
+                aggregators, scalers = ["mean", "min", "max", "std"], ["identity", "amplification"]
+                options = {"aggregators": aggregators, "scalers": scalers, "deg": _degrees()}
+            return getattr(models, model)(FEATURES, WIDTH, LAYERS, CLASSES, **options)
+    except (ImportError, AttributeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"--models {name}: {error}") from error
+    raise UsageError(f"--models {name}: no such model; known are {', '.join(MODELS)}")
+
+
+def _graph() -> Tensor:
+    return torch.randint(NODES, (2, 8 * NODES), generator=torch.Generator().manual_seed(0))
+
+
+def _degrees() -> Tensor:
+    return torch.bincount(torch.bincount(_graph()[1], minlength=NODES))
+
+
+def example(name: str, size: int, batch: int) -> tuple[Tensor, ...]:
+    """Inputs of a model: images, or the nodes and edges of a graph."""
+    if name.startswith("pyg/"):
+        return torch.randn(NODES, FEATURES), _graph()
+    return (torch.randn(batch, 3, size, size),)
+
+
+def check(model: nn.Module, again: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Train ``model`` for a step, save and load it whole and into ``again``, and export it.
+
+    Args:
+        model: A converted model.
+        again: The same conversion of the same model, built anew.
+        inputs: Example inputs.
+
+    Raises:
+        RuntimeError: If one of these fails.
+    """
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    logits = model.train()(*inputs)
+    loss = nn.functional.cross_entropy(logits, torch.arange(len(logits)) % CLASSES)
+    loss.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    if not loss.isfinite() or without:
+        raise RuntimeError(f"loss {loss.item()}, no finite gradient of {without}")
+    optimizer.step()
+
+    model.eval()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        expected = model(*inputs)
+        torch.save(model, whole := Path(folder) / "model.pt")
+        torch.save(model.state_dict(), state := Path(folder) / "state.pt")
+        again.load_state_dict(torch.load(state), strict=True)
+        outputs: dict[str, Callable[..., Tensor]] = {
+            "loaded whole": torch.load(whole, weights_only=False),
+            "loaded from its state": again.eval(),
+            "exported": torch.export.export(model, inputs).module(),
+        }
+        for what, run in outputs.items():
+            torch.testing.assert_close(run(*inputs), expected, rtol=1e-4, atol=1e-4, msg=f"{what}: differs")
+
+
+def convert(name: str, config: Config) -> Conversion:
+    """Convert and check one model."""
+    torch.manual_seed(config.seed)
+    model = build(name)
+    inputs = example(name, config.image_size, 1)
+    options: Any = {"group_size": config.group_size, "coarse_size": config.coarse_size, "seed": config.seed}
+    converted = replace_convs(model, inputs=inputs, init=config.init, **options)
+    if config.check:
+        again = replace_convs(model, **options)
+        check(copy.deepcopy(converted), again, example(name, config.check_size, 2))
+    conversion = converted.conversion
+    assert isinstance(conversion, Conversion)
+    return conversion
+
+
+def table(conversions: dict[str, Conversion]) -> str:
+    """The conversions as Markdown."""
+    head = ["model", "parameters M", "after", "saved", "multiply-adds M", "after", "saved"]
+    head += ["replaced", "left"]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for name, conversion in conversions.items():
+        line = [f"`{name}`"]
+        for before, after in (conversion.parameters, conversion.multiply_adds or (0, 0)):
+            line += [_millions(before), _millions(after), f"{1 - after / max(before, 1):.0%}"]
+        lines.append([*line, str(len(conversion.replaced)), str(len(conversion.left))])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.0f}" if count >= 1e8 else f"{count / 1e6:.3g}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script with the arguments ``argv``, or those of the command line."""
+    config = command_line(Config, argv, __doc__)
+    with plain_errors():
+        conversions = {}
+        for name in config.models:
+            conversions[name] = convert(name, config)
+            if config.layers:
+                print(f"### {name}\n\n{conversions[name].markdown()}\n")
+        text = table(conversions)
+        print(text)
+        if config.output:
+            with replacing(config.output) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What the rules share: sizes, short descriptions, and the scale at which a fresh layer starts."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Build", "Sizes", "count", "describe", "match_scale", "settle"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of every hierarchy of a conversion; see :class:`mgic_geo.ChannelHierarchy`."""
+
+    group_size: int
+    coarse_size: int
+    min_levels: int = 0
+
+    def too_narrow(self, *widths: int) -> str:
+        """Why a layer of these widths has nothing to gain; empty if it has."""
+        if min(widths) > self.coarse_size:
+            return ""
+        return f"too narrow: {min(widths)} channels, coarse_size={self.coarse_size}"
+
+
+Build = Callable[[Sizes], "nn.Module | str"]
+"""Builds the MGIC form of a block or layer, or says why there is none."""
+
+
+def count(module: nn.Module) -> int:
+    """Learned values of a module."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def settle(new: nn.Module, old: nn.Module) -> nn.Module:
+    """Give ``new`` the device, precision and mode of ``old``, and freeze it if all of ``old`` is frozen."""
+    like = next((t for t in old.parameters() if t.is_floating_point()), None)
+    if like is not None:
+        new.to(device=like.device, dtype=like.dtype)
+    new.train(old.training)
+    if not any(p.requires_grad for p in old.parameters()):
+        new.requires_grad_(False)
+    return new
+
+
+@torch.no_grad()
+def match_scale(levels: nn.Module, weight: Tensor) -> None:
+    """Start the maps of all levels at the gain of a dense ``weight`` (out, in, ...).
+
+    A gain is the root mean square of a weight times the root of its fan-in: that of the layer's own
+    initialisation, whichever it was, or of its training.
+    """
+    gain = weight.float().square().mean().sqrt().item() * math.sqrt(weight[0].numel())
+    for level in levels.children():
+        own: Tensor = level.weight  # type: ignore[assignment]
+        own.mul_(gain / (own.square().mean().sqrt() * math.sqrt(own[0].numel())).clamp_min(1e-12))
+
+
+def describe(module: nn.Module) -> str:
+    """A module in a few words: its class, and its widths where it has them."""
+    name = type(module).__name__
+    hierarchy = getattr(module, "hierarchy", None)
+    if hierarchy is not None:
+        return f"{name} {'/'.join(map(str, hierarchy.widths))}"
+    if isinstance(module, nn.modules.conv._ConvNd):
+        kernel = "×".join(map(str, module.kernel_size))
+        return f"{name} {module.in_channels}→{module.out_channels}, {kernel}"
+    for kind in ("channels", "features"):
+        widths = getattr(module, f"in_{kind}", None), getattr(module, f"out_{kind}", None)
+        if all(isinstance(width, int) for width in widths):
+            return f"{name} {widths[0]}→{widths[1]}"
+    return name
+
+
+def copies(module: nn.Module) -> Callable[..., nn.Module]:
+    """A factory of copies of a module without weights, an activation say."""
+    return lambda *_, **__: copy.deepcopy(module)

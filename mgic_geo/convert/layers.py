@@ -1,0 +1,85 @@
+"""Single layers: dense convolutions and fully connected layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch_geometric.nn.dense.linear import Linear as PyGLinear
+
+from mgic_geo.convert.forms import Build, Sizes, match_scale, settle
+from mgic_geo.core.linear import MGICLinear
+from mgic_geo.image.mgic_conv import MGICConv2d
+
+__all__ = ["is_layer", "layer_form"]
+
+_CONVOLUTIONS = nn.modules.conv._ConvNd
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is a layer that the table lists: a convolution or a fully connected layer."""
+    return isinstance(module, _CONVOLUTIONS | nn.Linear | PyGLinear)
+
+
+def layer_form(layer: nn.Module) -> Build | str:
+    """How to build the MGIC form of a convolution or fully connected layer, or why there is none.
+
+    Only the classes themselves have one: a subclass has a forward of its own (weight standardisation,
+    "SAME" padding, parametrisation), or stands where the weight is read and the layer not called.
+    """
+    if isinstance(layer, _CONVOLUTIONS):
+        if layer.groups > 1:
+            depthwise = layer.groups == layer.in_channels
+            return "depth-wise" if depthwise else f"already grouped: {layer.groups} groups"
+        if type(layer) is not nn.Conv2d:
+            return f"no MGIC form of {type(layer).__name__}"
+        return _Conv(layer)
+    if type(layer) is nn.Linear or type(layer) is PyGLinear:
+        if isinstance(layer.weight, nn.parameter.UninitializedParameter):
+            return "its width is not known yet: run the model once first"
+        return _Linear(layer)
+    return f"no MGIC form of {type(layer).__name__}"
+
+
+class _Conv:
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self.layer = layer
+
+    def __call__(self, sizes: Sizes) -> nn.Module | str:
+        old = self.layer
+        if reason := sizes.too_narrow(old.in_channels, old.out_channels):
+            return reason
+        new = MGICConv2d(
+            old.in_channels,
+            old.out_channels,
+            old.kernel_size,  # type: ignore[arg-type]  # pairs, typed as tuples of any length
+            old.stride,  # type: ignore[arg-type]
+            old.padding,  # type: ignore[arg-type]
+            old.dilation,  # type: ignore[arg-type]
+            bias=old.bias is not None,
+            padding_mode=old.padding_mode,
+            **vars(sizes),
+        )
+        return _carry_over(new, old)
+
+
+class _Linear:
+    def __init__(self, layer: nn.Linear | PyGLinear) -> None:
+        self.layer = layer
+
+    def __call__(self, sizes: Sizes) -> nn.Module | str:
+        old = self.layer
+        width_out, width_in = old.weight.shape
+        if reason := sizes.too_narrow(width_in, width_out):
+            return reason
+        return _carry_over(MGICLinear(width_in, width_out, bias=old.bias is not None, **vars(sizes)), old)
+
+
+@torch.no_grad()
+def _carry_over(new: MGICConv2d | MGICLinear, old: nn.Module) -> nn.Module:
+    """Keep the gain of the old weight, and the old bias, which couples nothing."""
+    settle(new, old)
+    if old.weight.device.type != "meta":  # type: ignore[union-attr]
+        match_scale(new.cycle.blocks, old.weight)  # type: ignore[arg-type]
+        if new.bias is not None:
+            new.bias.copy_(old.bias)  # type: ignore[arg-type]
+    return new

@@ -1,0 +1,107 @@
+"""PyG's message-passing layers inside the hierarchy, without normalisation and activation of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from mgic_geo.convert.arguments import Arguments, built, read_arguments
+from mgic_geo.convert.forms import Build, Sizes, settle
+from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
+from mgic_geo.core.linear import keep_scale_, light_groups
+
+__all__ = ["MGICMessagePassing", "message_form"]
+
+
+class MGICMessagePassing(nn.Module):
+    r"""A PyG layer, its dense channel coupling replaced by Algorithm 1, to stand where the layer stood.
+
+    Each level is the bare layer, grouped on all but the coarsest; what a model has behind the layer, its
+    activation say, follows. :class:`mgic_geo.MGICGraphConv` is the block to build new models of, with
+    residual, normalisation and activation on every level; this is what :func:`mgic_geo.replace_convs` puts
+    into a model that has its own. A change of width comes first, by a grouped pointwise map.
+
+    Args:
+        in_channels: Width of the input.
+        out_channels: Width of the output.
+        arguments: The layer's class and its arguments but the widths.
+        group_size: Largest number of channels in a group, :math:`s_g`.
+        coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
+        min_levels: Coarsen at least this many times.
+
+    Shapes:
+        - x: (N, in_channels), then what the layer takes: a graph, edge weights, ...;
+        - output: (N, out_channels).
+
+    Raises:
+        ValueError: On impossible sizes, or if ``x`` is a pair of the two sides of a bipartite graph.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        arguments: Arguments,
+        group_size: int = 32,
+        coarse_size: int = 64,
+        min_levels: int = 0,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.conv_class = arguments.conv
+        self.hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            groups = light_groups(in_channels, out_channels, group_size)
+            self.shortcut = GroupedLinear(in_channels, out_channels, groups)
+            keep_scale_(self.shortcut.weight)
+        self.cycle = MGICBlock(
+            self.hierarchy,
+            lambda width, groups: built(arguments, width, width, groups),
+            norm=lambda width: nn.Identity(),
+            transfer_init="signed",
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        if isinstance(self.shortcut, GroupedLinear):
+            keep_scale_(self.shortcut.weight)
+        self.cycle.reset_parameters()
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the cycle on a graph; ``args`` and ``kwargs`` reach the layer of every level."""
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"the levels of a cycle add features of the same nodes, so x is one tensor, got "
+                f"{type(x).__name__}; leave layers between two kinds of nodes unconverted (match=...)"
+            )
+        return self.cycle(self.shortcut(x), *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, "
+            f"conv={self.conv_class.__name__}, {self.hierarchy})"
+        )
+
+
+def message_form(conv: MessagePassing) -> Build | str:
+    """How to build the MGIC form of a PyG layer, or why there is none."""
+    read = read_arguments(conv)
+    if isinstance(read, str):
+        return read
+    width_in, width_out, arguments = read
+
+    def build(sizes: Sizes) -> nn.Module | str:
+        if reason := sizes.too_narrow(width_in, width_out):
+            return reason
+        new = settle(MGICMessagePassing(width_in, width_out, arguments, **vars(sizes)), conv)
+        mine, theirs = getattr(new.cycle.blocks[0], "bias", None), getattr(conv, "bias", None)  # type: ignore[union-attr]
+        if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape == theirs.shape:
+            with torch.no_grad():
+                mine.copy_(theirs)
+        return new
+
+    return build

@@ -1,0 +1,107 @@
+"""What a conversion did, or would do: one row a layer, as text or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Conversion", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block or layer.
+
+    Args:
+        name: Its path in the model; the first, if it is used under several.
+        before: What it is.
+        after: Its MGIC form; empty if it is left alone.
+        reason: Why it is left alone; empty if it is replaced.
+        parameters: Learned values before and after.
+        multiply_adds: Multiply-adds of one pass before and after; None if no inputs were given.
+        error: Relative error of the projection, :math:`|MGIC(x) - layer(x)| / |layer(x)|`; None without one.
+    """
+
+    name: str
+    before: str
+    after: str
+    reason: str
+    parameters: tuple[int, int]
+    multiply_adds: tuple[int, int] | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The report of :func:`mgic_geo.replace_convs`: ``print`` it for the table.
+
+    Args:
+        rows: One for each block or layer that was looked at, in the model's order.
+        parameters: Learned values of the whole model, before and after.
+        multiply_adds: Multiply-adds of one pass of the whole model; None if no inputs were given.
+    """
+
+    rows: tuple[Row, ...]
+    parameters: tuple[int, int]
+    multiply_adds: tuple[int, int] | None = None
+
+    @property
+    def replaced(self) -> tuple[Row, ...]:
+        """The rows of what has an MGIC form now."""
+        return tuple(row for row in self.rows if row.after)
+
+    @property
+    def left(self) -> tuple[Row, ...]:
+        """The rows of what is left alone, with the reasons."""
+        return tuple(row for row in self.rows if not row.after)
+
+    def cells(self) -> Iterator[list[str]]:
+        """Head, one line a row, and the totals; columns that would be empty are left out."""
+        counted = self.multiply_adds is not None
+        projected = any(row.error is not None for row in self.rows)
+
+        def line(first: list[str], parameters: list[str], multiply_adds: list[str], error: str) -> list[str]:
+            return first + parameters + (multiply_adds if counted else []) + ([error] if projected else [])
+
+        yield line(
+            ["layer", "before", "after"],
+            ["parameters", "after", "saved"],
+            ["multiply-adds", "after", "saved"],
+            "error",
+        )
+        for row in self.rows:
+            error = "" if row.error is None else f"{row.error:.3f}"
+            yield line(
+                [row.name or "(whole)", row.before, row.after or f"left: {row.reason}"],
+                _saved(row.parameters),
+                _saved(row.multiply_adds),
+                error,
+            )
+        total = f"{len(self.replaced)} replaced, {len(self.left)} left"
+        yield line(["(model)", "", total], _saved(self.parameters), _saved(self.multiply_adds), "")
+
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        head, *lines = self.cells()
+        rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
+        return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *lines])
+
+    def __str__(self) -> str:
+        lines = list(self.cells())
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if i < 3 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+
+def _saved(counts: tuple[int, int] | None) -> list[str]:
+    """Before, after, and the saving in percent."""
+    if counts is None:
+        return ["", "", ""]
+    before, after = counts
+    saved = f"{1 - after / before:.0%}" if before and before != after else ""
+    return [f"{before:,}", f"{after:,}", saved]

@@ -1,0 +1,102 @@
+"""The blocks and layers of a model that have, or might have, an MGIC form, in the model's order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch_geometric.nn import MLP, MessagePassing
+
+from mgic_geo.convert.blocks import block_form
+from mgic_geo.convert.forms import Build, count
+from mgic_geo.convert.layers import is_layer, layer_form
+from mgic_geo.convert.messages import message_form
+from mgic_geo.core import GroupedLinear, MGICBlock
+from mgic_geo.graph.edge_conv import EdgeConv
+
+__all__ = ["Unit", "find_units"]
+
+_READ_WEIGHTS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.RNNBase)
+
+
+@dataclass(eq=False)
+class Unit:
+    """A block or a layer.
+
+    Args:
+        names: Its paths: several where a model uses one module twice.
+        module: The module.
+        form: How to build its MGIC form, or why there is none.
+        is_block: Whether it is a residual block.
+        inside: What to look at if it is not replaced as a whole.
+    """
+
+    names: list[str]
+    module: nn.Module
+    form: Build | str
+    is_block: bool = False
+    inside: list[Unit] = field(default_factory=list)
+
+
+def find_units(model: nn.Module, blocks: bool = True) -> list[Unit]:
+    """All units of a model.
+
+    Args:
+        model: Any module.
+        blocks: Take residual blocks as wholes.
+    """
+    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    known: dict[nn.Module, list[Unit]] = {}
+
+    def walk(name: str, module: nn.Module) -> list[Unit]:
+        if module in known:
+            for unit in known[module]:
+                unit.names.append(name)
+            return []
+        found = list(look(name, module))
+        if len(found) == 1 and found[0].module is module:
+            known[module] = found
+        return found
+
+    def look(name: str, module: nn.Module) -> Iterator[Unit]:
+        # Not named_children(), which tells of a module that stands in two places only once.
+        parts = [(child, part) for child, part in module._modules.items() if part is not None]
+        inner = [(f"{name}.{child}" if name else child, part) for child, part in parts]
+        if isinstance(module, MGICBlock | GroupedLinear) or any(isinstance(p, MGICBlock) for _, p in inner):
+            yield Unit([name], module, "MGIC already")
+        elif isinstance(module, EdgeConv):
+            yield Unit([name], module, "its MGIC form is MGICGraphConv(conv='edge')")
+        elif isinstance(module, _READ_WEIGHTS):
+            yield Unit([name], module, f"{type(module).__name__} reads the weights of its layers itself")
+        elif isinstance(module, MessagePassing):
+            if count(module):
+                # Its own maps may be read by its propagation; a network that it was given is only called.
+                given = [(n, part) for n, part in inner if isinstance(part, nn.Sequential | MLP)]
+                inside = [unit for n, part in given for unit in walk(n, part)]
+                yield Unit([name], module, _hindrance(module, owners) or message_form(module), False, inside)
+        elif is_layer(module):
+            yield Unit([name], module, _hindrance(module, owners) or layer_form(module))
+        else:
+            inside = [unit for n, part in inner for unit in walk(n, part)]
+            form = block_form(module) if blocks and len(inside) > 1 else None
+            if form is not None and not _hindrance(module, owners):
+                yield Unit([name], module, form, True, inside)
+            else:
+                yield from inside
+
+    return walk("", model)
+
+
+def _hindrance(module: nn.Module, owners: Counter[int]) -> str:
+    """What a replacement would silently lose; empty if nothing."""
+    if any(owners[id(p)] > 1 for p in module.parameters()):
+        return "it shares weights with another layer"
+    for part in module.modules():
+        if any(
+            getattr(part, f"_{kind}_hooks")
+            for kind in ("forward", "forward_pre", "backward", "backward_pre", "state_dict")
+        ):
+            return "it has hooks, which would be lost"
+    return ""

@@ -1,0 +1,92 @@
+import copy
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from mgic_geo import MGICBasicBlock2d, MGICBottleneck2d, MGICInvertedResidual2d
+from mgic_geo.convert.blocks import block_form
+from mgic_geo.convert.forms import Sizes
+
+SIZES = Sizes(8, 8)
+
+
+def torchvision_inverted(version, squeeze=True):
+    if version == 2:
+        return torchvision.models.mobilenetv2.InvertedResidual(16, 16, 1, 4)
+    config = torchvision.models.mobilenetv3.InvertedResidualConfig(16, 5, 64, 24, squeeze, "HS", 2, 1, 1)
+    return torchvision.models.mobilenetv3.InvertedResidual(config, nn.BatchNorm2d)
+
+
+def shortcut(width_in, width_out):
+    return nn.Sequential(nn.Conv2d(width_in, width_out, 1, 2, bias=False), nn.BatchNorm2d(width_out))
+
+
+BLOCKS = [
+    (BasicBlock(16, 16), MGICBasicBlock2d),
+    (BasicBlock(8, 16, 2, shortcut(8, 16)), MGICBasicBlock2d),
+    (Bottleneck(64, 16), MGICBottleneck2d),
+    (Bottleneck(32, 16, 2, shortcut(32, 64)), MGICBottleneck2d),
+    (timm.models.resnet.BasicBlock(16, 16), MGICBasicBlock2d),
+    (timm.models.resnet.Bottleneck(64, 16, act_layer=nn.SiLU), MGICBottleneck2d),
+    (torchvision_inverted(2), MGICInvertedResidual2d),
+    (torchvision_inverted(3), MGICInvertedResidual2d),
+    (torchvision_inverted(3, squeeze=False), MGICInvertedResidual2d),
+    (timm.models._efficientnet_blocks.InvertedResidual(16, 16, exp_ratio=4.0), MGICInvertedResidual2d),
+]
+
+
+@pytest.mark.parametrize(("block", "kind"), BLOCKS, ids=lambda value: getattr(value, "__name__", ""))
+def test_blocks_are_recognised_by_what_they_compute(block, kind):
+    before = copy.deepcopy(block.state_dict())
+    new = block_form(block)(SIZES)
+    assert type(new) is kind
+    width = next(m for m in block.modules() if isinstance(m, nn.Conv2d)).in_channels
+    x = torch.randn(2, width, 8, 8)
+    assert new(x).shape == block.eval()(x).shape
+    for name, value in block.state_dict().items():
+        assert torch.equal(value, before[name]), "recognising must not touch the block"
+
+
+class Doubled(BasicBlock):
+    """The parts of a basic block, another forward."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Doubled(16, 16),
+        Bottleneck(64, 32, groups=4, base_width=32),
+        timm.models.resnet.Bottleneck(64, 16, attn_layer=timm.layers.SEModule),
+        timm.models.resnet.BasicBlock(16, 16, drop_path=timm.layers.DropPath(0.1)),
+        BasicBlock(16, 16, norm_layer=lambda width: nn.GroupNorm(4, width)),
+        torchvision.models.efficientnet.MBConv(
+            torchvision.models.efficientnet.MBConvConfig(4, 3, 1, 16, 16, 1), 0.1, nn.BatchNorm2d
+        ),
+        nn.TransformerEncoderLayer(8, 2),
+        nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()),
+    ],
+    ids=lambda block: type(block).__name__,
+)
+def test_what_does_more_or_something_else_is_no_block(block):
+    assert block_form(block) is None
+
+
+def test_a_zero_last_scale_hides_nothing():
+    block = Doubled(16, 16)
+    nn.init.zeros_(block.bn2.weight)
+    assert block_form(block) is None
+
+
+def test_settings_are_kept_and_narrow_blocks_are_not_replaced():
+    block = BasicBlock(16, 16, norm_layer=lambda width: nn.BatchNorm2d(width, eps=0.5, momentum=0.25))
+    new = block_form(block.double())(SIZES)
+    assert (new.cycle.norms[0].eps, new.cycle.blocks[0].bn1.momentum) == (0.5, 0.25)
+    assert new.cycle.norms[0].weight.dtype == torch.float64
+    assert block_form(block)(Sizes(8, 16)) == "too narrow: 16 channels, coarse_size=16"

@@ -1,0 +1,55 @@
+import pytest
+import torch
+import torch_geometric.nn as pyg
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from mgic_geo import MGICConv2d, MGICLinear
+from mgic_geo.convert.forms import Sizes
+from mgic_geo.convert.layers import is_layer, layer_form
+
+SIZES = Sizes(8, 8)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(16, 32, 3, 2, 1), (2, 16, 7, 7)),
+        (nn.Conv2d(16, 32, (1, 3), padding=(0, 1), padding_mode="reflect", bias=False), (2, 16, 7, 7)),
+        (nn.Conv2d(32, 16, 3, padding="same", dilation=2), (2, 32, 7, 7)),
+        (nn.Linear(16, 32), (2, 5, 16)),
+        (pyg.Linear(32, 16, bias=False), (2, 32)),
+    ],
+)
+def test_takes_the_place_of_the_layer(layer, shape):
+    torch.manual_seed(0)
+    form = layer_form(layer)
+    new = form(SIZES)
+    assert isinstance(new, MGICConv2d if isinstance(layer, nn.Conv2d) else MGICLinear)
+    x = torch.randn(shape)
+    assert new(x).shape == layer(x).shape
+    assert (new.bias is None) == (layer.bias is None)
+    if layer.bias is not None:
+        assert torch.equal(new.bias, layer.bias)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.Conv2d(16, 16, 3, groups=16), "depth-wise"),
+        (nn.Conv2d(16, 16, 3, groups=4), "already grouped: 4 groups"),
+        (nn.Conv1d(16, 16, 3), "no MGIC form of Conv1d"),
+        (nn.ConvTranspose2d(16, 16, 3), "no MGIC form of ConvTranspose2d"),
+        (parametrizations.weight_norm(nn.Linear(16, 16)), "no MGIC form of ParametrizedLinear"),
+        (pyg.Linear(-1, 16), "its width is not known yet: run the model once first"),
+    ],
+)
+def test_says_why_there_is_no_form(layer, reason):
+    assert is_layer(layer)
+    assert layer_form(layer) == reason
+
+
+def test_narrow_layers_have_none_either():
+    for layer in (nn.Linear(16, 8), nn.Conv2d(3, 16, 3)):
+        assert layer_form(layer)(SIZES).startswith("too narrow")
+    assert not is_layer(nn.BatchNorm2d(3))

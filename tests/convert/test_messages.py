@@ -1,0 +1,87 @@
+import io
+
+import oracles
+import pytest
+import torch
+import torch_geometric.nn as pyg
+from torch import nn
+
+from mgic_geo.convert.forms import Sizes
+from mgic_geo.convert.messages import message_form
+
+SIZES = Sizes(8, 8)
+
+
+def graph(nodes=20, edges=80):
+    return torch.randint(nodes, (2, edges), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        pyg.GCNConv(32, 32), pyg.SAGEConv(32, 32), pyg.GATConv(32, 8, heads=4), pyg.GraphConv(64, 32),
+        pyg.GINConv(pyg.MLP([32, 32, 32], norm=None)),
+    ],
+    ids=lambda conv: type(conv).__name__,
+)  # fmt: skip
+def test_couples_all_channels_and_has_fewer_parameters(conv):
+    torch.manual_seed(0)
+    new = message_form(conv)(SIZES)
+    x, edges = torch.randn(20, new.in_channels, requires_grad=True), graph()
+    out = new(x, edges)
+    assert out.shape == (20, 32)
+    twin = oracles.v_cycle(_on(new.cycle, edges), new.shortcut(x))
+    torch.testing.assert_close(out, twin)
+    assert sum(p.numel() for p in new.parameters()) < sum(p.numel() for p in conv.parameters())
+    out.sum().backward()
+    assert all(p.grad is not None for p in new.parameters())
+
+
+def _on(cycle, edges):
+    """The cycle with its graph filled in."""
+
+    class Level(nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.block = block
+
+        def forward(self, x):
+            return self.block(x, edges)
+
+    twin = nn.Module()
+    twin.hierarchy, twin.restrictions, twin.prolongations = (
+        cycle.hierarchy, cycle.restrictions, cycle.prolongations,
+    )  # fmt: skip
+    twin.norms, twin.blocks = cycle.norms, [Level(block) for block in cycle.blocks]
+    return twin
+
+
+def test_passes_on_weights_and_keeps_the_bias():
+    conv = pyg.GCNConv(32, 32)
+    nn.init.normal_(conv.bias)
+    new = message_form(conv)(SIZES)
+    assert torch.equal(new.cycle.blocks[0].bias, conv.bias)
+    x, edges = torch.randn(20, 32), graph()
+    weighted = new(x, edges, edge_weight=torch.rand(80))
+    assert not torch.allclose(weighted, new(x, edges))
+
+
+def test_resets_saves_and_shows_its_plan():
+    torch.manual_seed(0)
+    new = message_form(pyg.SAGEConv(16, 32))(SIZES)
+    before = {name: value.clone() for name, value in new.named_parameters()}
+    new.reset_parameters()
+    assert all(not torch.equal(value, before[name]) for name, value in new.named_parameters())
+    torch.save(new, file := io.BytesIO())
+    file.seek(0)
+    x, edges = torch.randn(20, 16), graph()
+    assert torch.equal(torch.load(file, weights_only=False)(x, edges), new(x, edges))
+    assert "MGICMessagePassing(16, 32, conv=SAGEConv, ChannelHierarchy(32 in 4 groups" in repr(new)
+
+
+def test_pairs_are_refused_and_so_are_narrow_layers():
+    new = message_form(pyg.SAGEConv(32, 32))(SIZES)
+    with pytest.raises(ValueError, match="x is one tensor, got tuple"):
+        new((torch.randn(20, 32), torch.randn(20, 32)), graph())
+    assert message_form(pyg.SAGEConv(32, 8))(SIZES) == "too narrow: 8 channels, coarse_size=8"
+    assert message_form(pyg.GatedGraphConv(16, 2)) == "GatedGraphConv is not built from two widths"

@@ -1,0 +1,114 @@
+import io
+from itertools import pairwise
+
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mgic_geo import ChannelHierarchy, GroupedLinear, MGICLinear
+from mgic_geo.core.linear import keep_scale_, light_groups
+
+widths = st.integers(1, 40)
+sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@settings(max_examples=25, deadline=None)
+@given(widths, widths, sizes, st.booleans())
+def test_equals_the_recursive_twin(width_in, width_out, size, bias):
+    torch.manual_seed(0)
+    layer = MGICLinear(width_in, width_out, *size, bias).double()
+    x = torch.randn(2, 3, width_in, dtype=torch.double)
+    ours = layer(x)
+    assert ours.shape == (2, 3, width_out)
+    twin = layer.widen(oracles.v_cycle(layer.cycle, layer.narrow(x.flatten(0, 1))))
+    twin = (twin + (layer.bias if bias else 0)).view(2, 3, width_out)
+    torch.testing.assert_close(ours, twin)
+
+
+@settings(max_examples=20, deadline=None)
+@given(widths, widths, sizes)
+def test_is_a_linear_map_that_couples_everything(width_in, width_out, size):
+    torch.manual_seed(0)
+    layer = MGICLinear(width_in, width_out, *size, transfer_init="random").double()
+    x, y = torch.randn(2, width_in, dtype=torch.double)
+    torch.testing.assert_close(layer(x + y) + layer(0 * x), layer(x) + layer(y))
+    matrix = torch.autograd.functional.jacobian(layer, x)
+    assert bool((matrix.abs() > 0).all())
+
+
+def test_identity_levels_make_the_identity():
+    layer = MGICLinear(48, 48, 8, 8)
+    for level in layer.cycle.blocks:
+        level.weight.data = torch.eye(level.weight.size(1)).repeat(level.groups, 1)
+    nn.init.zeros_(layer.bias)
+    x = torch.randn(5, 48)
+    torch.testing.assert_close(layer(x), x, rtol=1e-5, atol=1e-5)
+
+
+def test_parameters_obey_equation_8_and_grow_linearly():
+    layer = MGICLinear(256, 256, 16, 32, bias=False)
+    assert count(layer.cycle.blocks) == 16 * 256 + 16 * 128 + 16 * 64 + 32 * 32
+    counts = [count(MGICLinear(c, 4 * c, 16, 16)) for c in (128, 256, 512, 1024)]
+    assert all(1.9 < b / a < 2.1 for a, b in pairwise(counts))
+
+
+def test_the_cycle_runs_at_the_narrower_width():
+    up, down = MGICLinear(64, 256, 16, 16), MGICLinear(256, 64, 16, 16)
+    assert up.hierarchy == down.hierarchy == ChannelHierarchy(64, 16, 16)
+    assert isinstance(up.narrow, nn.Identity)
+    assert isinstance(up.widen, GroupedLinear)
+    assert isinstance(down.widen, nn.Identity)
+    assert (up.widen.groups, down.narrow.groups) == (4, 16)
+    assert "MGICLinear(64, 256, ChannelHierarchy(64 in 4 groups" in repr(up)
+    assert "bias=False" in repr(MGICLinear(8, 8, bias=False))
+
+
+@pytest.mark.parametrize(
+    ("width_in", "width_out", "group_size", "groups"), [(64, 256, 16, 4), (96, 64, 24, 4), (7, 30, 4, 1)]
+)
+def test_light_groups(width_in, width_out, group_size, groups):
+    assert light_groups(width_in, width_out, group_size) == groups
+
+
+def test_starts_at_the_scale_of_a_linear_layer():
+    torch.manual_seed(0)
+    x = torch.randn(512, 256)
+    dense = nn.Linear(256, 256)(x).std()
+    for width in (128, 256, 1024):
+        assert 0.4 < MGICLinear(256, width, 16, 32)(x).std() / dense < 2.5
+    keep_scale_(weight := torch.empty(512, 256))
+    assert 0.9 < (x @ weight.T).std() < 1.1
+
+
+def test_reset_parameters_redraws_everything():
+    torch.manual_seed(0)
+    layer = MGICLinear(32, 64, 8, 8)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer.reset_parameters()
+    assert all(not torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_in_sequential_with_normalised_corrections_and_saved():
+    torch.manual_seed(0)
+    model = nn.Sequential(MGICLinear(32, 64, 8, 8, norm=nn.BatchNorm1d), nn.ReLU(), MGICLinear(64, 32, 8, 8))
+    x = torch.randn(4, 6, 32)
+    model(x).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    torch.save(model, file := io.BytesIO())
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    torch.testing.assert_close(again.eval()(x), model.eval()(x))
+
+
+def test_errors_name_the_value():
+    with pytest.raises(ValueError, match=r"expected in_features=8 .* got shape \(2, 9\)"):
+        MGICLinear(8, 8)(torch.randn(2, 9))
+    with pytest.raises(ValueError, match="group_size must be at least 1, got 0"):
+        MGICLinear(8, 8, 0)

@@ -1,0 +1,46 @@
+"""Known models convert, train a step, save, load and export: a few here, all by the script itself."""
+
+import sys
+
+import pytest
+
+CHEAP = ["torchvision/mobilenet_v3_small", "timm/resnet10t", "pyg/GAT", "pyg/PNA"]
+
+
+def test_the_table(script, tmp_path, capsys):
+    main = script("convert")
+    output = tmp_path / "table.md"
+    names = ["torchvision/resnet18", *CHEAP]
+    main(["--models", *names, "--image-size", "64", "--check-size", "32", "--output", str(output)])
+    head, rule, *rows = output.read_text().splitlines()
+    assert capsys.readouterr().out.splitlines() == [head, rule, *rows]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[0] for row in cells] == [f"`{name}`" for name in names]
+    assert cells[0] == ["`torchvision/resnet18`", "11.7", "2.85", "76%", "149", "82.2", "45%", "6", "6"]
+    for row in cells:
+        numbers = [float(cell.replace(",", "")) for cell in (*row[1:3], *row[4:6])]
+        assert numbers[1] < numbers[0]
+        assert numbers[3] < numbers[2]
+
+
+def test_layers_and_settings(script, capsys):
+    main = script("convert")
+    main(["--models", "pyg/GraphSAGE", "--no-check", "--layers", "--group-size", "16", "--coarse-size", "32"])
+    out = capsys.readouterr().out
+    assert "| convs.1 | SAGEConv 256→256 | MGICMessagePassing 256/128/64/32 |" in out
+
+
+def test_a_model_without_a_gradient_fails_the_check(script):
+    script("convert")
+    module = sys.modules["experiments_convert"]
+    model = module.build("pyg/GCN")
+    model.unused = module.nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match=r"no finite gradient of \['unused.weight', 'unused.bias'\]"):
+        module.check(model, model, module.example("pyg/GCN", 0, 1))
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet19", "timm/nothing", "pyg/Nothing", "keras/x"])
+def test_errors_name_the_model(script, name, capsys):
+    with pytest.raises(SystemExit):
+        script("convert")(["--models", name])
+    assert f"--models {name}: " in capsys.readouterr().err
