@@ -1,5 +1,6 @@
 import csv
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 import yaml
 from pictures import write_image
+from safetensors.torch import load_file
 
 from mgic_geo.training import ImageCard, SaveLast, load_model
 
@@ -25,10 +27,8 @@ def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def main(
-    script: Callable[[str], Main], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Main:
-    """The experiment on five scenes in CamVid's layout, of which an epoch has two steps."""
+def scenes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five scenes to train on and three to judge by, in CamVid's layout."""
     folder, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
     monkeypatch.setenv("MGIC_DATA", str(folder / "cache"))
     for split, count in (("train", 5), ("val", 3)):
@@ -36,8 +36,14 @@ def main(
             image, mask = scene(rng)
             write_image(folder / "Scenes" / split / f"{number}.png", image)
             write_image(folder / "Scenes" / f"{split}annot" / f"{number}.png", mask)
+    return folder / "Scenes"
+
+
+@pytest.fixture
+def main(script: Callable[[str], Main], scenes: Path) -> Main:
+    """The experiment on them: an epoch has two steps."""
     run = script("segmentation")
-    fixed = ["--data", str(folder / "Scenes"), "--batch-size", "2", "--accelerator", "cpu"]
+    fixed = ["--data", str(scenes), "--batch-size", "2", "--accelerator", "cpu"]
     small = ["--model", "lraspp_mobilenetv3_small"]
     return lambda arguments: run([*fixed, *small, *arguments])
 
@@ -169,3 +175,16 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 def _rows(state: dict[str, Any]) -> list[dict[str, float]]:
     (rows,) = (s["rows"] for s in state["callbacks"].values() if "rows" in s)
     return rows
+
+
+def test_torchrun_shares_the_images_between_two_processes(
+    torchrun: Callable[..., subprocess.CompletedProcess[str]], scenes: Path, tmp_path: Path
+) -> None:
+    options = "--model lraspp_mobilenetv3_small --epochs 1 --batch-size 2 --crop 32 32 --class-weights root"
+    result = torchrun("segmentation", [*options.split(), "--data", str(scenes), "--output", str(tmp_path)])
+    assert result.stderr.count("epoch 1/1") == 1
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 1  # each process takes a batch of two of the five scenes
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["images"], result.stdout.count("mIoU")) == (3, 1)
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(tmp_path / "model.safetensors").values())
