@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -80,6 +82,11 @@ def find_units(model: nn.Module, blocks: bool = True) -> list[Unit]:
             yield Unit([name], module, _hindrance(module, owners) or layer_form(module))
         else:
             inside = [unit for n, part in inner for unit in walk(n, part)]
+            for name_read in _weights_read(module):
+                own = f"{name}.{name_read}" if name else name_read
+                for unit in inside:
+                    if own in unit.names:
+                        unit.form = f"{type(module).__name__} reads its weight itself"
             form = block_form(module) if blocks and len(inside) > 1 else None
             if form is not None and not _hindrance(module, owners):
                 yield Unit([name], module, form, True, inside)
@@ -87,6 +94,15 @@ def find_units(model: nn.Module, blocks: bool = True) -> list[Unit]:
                 yield from inside
 
     return walk("", model)
+
+
+def _weights_read(module: nn.Module) -> set[str]:
+    """Names of children whose weight or bias the module's own forward reads, as its source tells."""
+    try:
+        source = inspect.getsource(type(module).forward)
+    except (OSError, TypeError):  # no source: a forward in C, or one typed at a prompt
+        return set()
+    return set(re.findall(r"\bself\.(\w+)\.(?:weight|bias)\b", source))
 
 
 def _hindrance(module: nn.Module, owners: Counter[int]) -> str:

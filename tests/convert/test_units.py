@@ -2,6 +2,7 @@ import torch
 from torch import nn
 from torch_geometric.nn import MLP, EdgeConv, GATConv, GCNConv, SimpleConv
 from torchvision.models.resnet import BasicBlock
+from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 import mgic_geo
 from mgic_geo.convert.units import find_units
@@ -64,3 +65,21 @@ def test_pyg_layers_and_the_networks_given_to_them():
     assert not units[0].inside
     assert callable(units[0].form)
     assert torch.is_tensor(units[0].module.lin.weight)
+
+
+class Reads(nn.Module):
+    """Applies the weight of one layer itself, and calls another."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.called = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.called(nn.functional.linear(x, self.read.weight))
+
+
+def test_a_layer_whose_weight_is_read_is_not_replaced():
+    assert reasons(nn.Sequential(Reads())) == {"0.read": "Reads reads its weight itself"}
+    assert reasons(Reads()) == {"read": "Reads reads its weight itself"}
+    swin = ShiftedWindowAttention(8, [2, 2], [0, 0], 2)
+    assert reasons(swin) == dict.fromkeys(("qkv", "proj"), "ShiftedWindowAttention reads its weight itself")
