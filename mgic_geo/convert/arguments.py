@@ -46,9 +46,7 @@ def built(arguments: Arguments, width_in: int, width_out: int, groups: int = 1) 
         width = width_out // groups
         allowed = max(1, kwargs[splits] // groups)
         kwargs[splits] = max(n for n in range(1, min(allowed, width) + 1) if width % n == 0)
-    layer = grouped(_whole_width(conv, kwargs) if splits == "heads" else conv, groups)(
-        width_in, width_out, **kwargs
-    )
+    layer = grouped(conv, groups)(width_in, width_out, **kwargs)
     for module in layer.modules():
         if isinstance(module, DegreeScalerAggregation) and arguments.degrees is not None:
             for name in ("lin", "log"):
@@ -157,20 +155,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 def _degrees(conv: MessagePassing) -> DegreeScalerAggregation | None:
     return conv.aggr_module if isinstance(conv.aggr_module, DegreeScalerAggregation) else None
-
-
-def _whole_width(conv: type[MessagePassing], kwargs: dict[str, Any]) -> Callable[..., nn.Module]:
-    """A builder of an attention layer whose ``out_channels`` is the width of all heads together."""
-    heads = kwargs["heads"]
-    probe = grouped(conv, 1)(2 * heads, 2 * heads, **kwargs)
-    if probe.out_channels == 2:
-        return conv  # grouped() knows it: it divides the width itself
-
-    def build(in_channels: int, out_channels: int, **kwargs: Any) -> nn.Module:
-        layer: Any = conv
-        return layer(in_channels, out_channels // kwargs["heads"], **kwargs)
-
-    return build
 
 
 def _difference(twin: nn.Module, conv: nn.Module) -> str:

@@ -12,6 +12,7 @@ from mgic_geo.convert.arguments import Arguments, built, read_arguments
 from mgic_geo.convert.forms import Build, Sizes, settle
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.core.linear import keep_scale_, light_groups
+from mgic_geo.graph.grouped_fast import FusedConv
 
 __all__ = ["MGICMessagePassing", "message_form"]
 
@@ -98,7 +99,9 @@ def message_form(conv: MessagePassing) -> Build | str:
         if reason := sizes.too_narrow(width_in, width_out):
             return reason
         new = settle(MGICMessagePassing(width_in, width_out, arguments, **vars(sizes)), conv)
-        mine, theirs = getattr(new.cycle.blocks[0], "bias", None), getattr(conv, "bias", None)  # type: ignore[union-attr]
+        finest = new.cycle.blocks[0]  # type: ignore[union-attr]
+        finest = finest.layer if isinstance(finest, FusedConv) else finest
+        mine, theirs = getattr(finest, "bias", None), getattr(conv, "bias", None)
         if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape == theirs.shape:
             with torch.no_grad():
                 mine.copy_(theirs)
