@@ -49,6 +49,8 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "lraspp_mobilenetv3_small": partial(lraspp, mbv3.mobilenetv3_small),
     "lraspp_mgic_mobilenetv3_large": partial(lraspp, _large, min_levels=1, tail_squeeze=True),
     "lraspp_mgic_mobilenetv3_small": partial(lraspp, _small),
+    # The row above has a little more parameters than the plain network, in the paper as here; this has fewer.
+    "lraspp_mgic_mobilenetv3_small_slim": partial(lraspp, _small, expansion=0.97),
 }
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-from mgic_geo import create_model
+from mgic_geo import complexity, create_model
 from mgic_geo.models import LRASPP, FeatureMaps
 from mgic_geo.models.mobilenetv3 import MobileNetV3, Row
 from mgic_geo.models.resnet import resnet56
@@ -76,3 +76,14 @@ def test_errors_name_value_and_remedy():
         LRASPP(trunk(), num_classes=0)
     with pytest.raises(ValueError, match=r"stride 8 ahead of its last, got strides \(1, 2, 4\)"):
         LRASPP(FeatureMaps(resnet56(depths=(1, 1, 1))))
+
+
+def test_the_slim_network_has_less_of_everything():
+    slim, plain = (
+        create_model(name, num_classes=11)
+        for name in ("lraspp_mgic_mobilenetv3_small_slim", "lraspp_mobilenetv3_small")
+    )
+    image = torch.randn(1, 3, 96, 96)
+    ours, theirs = (complexity(model, image) for model in (slim, plain))
+    assert ours.parameters < theirs.parameters
+    assert ours.multiply_adds < theirs.multiply_adds
