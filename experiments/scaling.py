@@ -12,6 +12,7 @@ scaling.md, scaling.json and scaling.png.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,7 @@ from torch import Tensor, nn
 
 from mgic_geo import BasicBlock2d, MGICBasicBlock2d, MGICGraphConv, scaling
 from mgic_geo.graph.survey import example_graph
-from mgic_geo.scaling import Scaling
-from mgic_geo.training import UsageError, command_line, plain_errors, replacing
+from mgic_geo.training import UsageError, blaming, claim_folder, command_line, plain_errors, replacing
 from mgic_geo.training.memory import keep_memory
 from mgic_geo.training.scaling_plot import ScalingCurve, plot_scaling
 
@@ -43,6 +43,8 @@ class Config:
     """Timings of each width; the widths take turns."""
     threads: int | None = None
     """Threads of torch; as many as it takes by itself, if not given."""
+    processor_time: bool = False
+    """Take the processor's time, not the wall clock's: on one thread that leaves other processes out."""
     image_sizes: tuple[int, int] = (32, 64)
     """Group size and coarsest size of the image block."""
     graph_sizes: tuple[int, int] = (16, 32)
@@ -99,19 +101,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
-        if len(set(config.widths)) < 2:
-            raise UsageError(
-                f"--widths {' '.join(map(str, config.widths))}: a slope needs two widths or more"
-            )
-        torch.manual_seed(0)
-        if config.threads:
+        if config.threads is not None:
+            if config.threads < 1:
+                raise UsageError(f"--threads must be at least 1, got {config.threads}")
             torch.set_num_threads(config.threads)
+        claim_folder(config.output, config)
+        torch.manual_seed(0)
         keep_memory()  # as the training scripts do
+        clock = time.process_time if config.processor_time else time.perf_counter
         curves: list[ScalingCurve] = []
         details = []
         for title, (inputs, kinds) in blocks(config).items():
             for kind, build in kinds.items():
-                found: Scaling = scaling(build, config.widths, inputs, rounds=config.rounds)
+                with blaming(f"{title}, {kind}"):
+                    found = scaling(build, config.widths, inputs, rounds=config.rounds, clock=clock)
                 curves.append(ScalingCurve(title, kind, found))
                 details.append(f"{title}, {kind}\n\n{found}")
                 print(f"{title}, {kind}: {found!r}", flush=True)
@@ -120,7 +123,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = f"Exponents over {min(config.widths)} to {max(config.widths)} channels, {threads} "
         text += f"thread{'s' if threads > 1 else ''}; {sizes}\n\n{table(curves)}"
         print(f"\n{text}")
-        config.output.mkdir(parents=True, exist_ok=True)
         write(config.output / "scaling.md", "\n\n".join([text, *details]))
         rows: list[Any] = [
             {"block": c.block, "kind": c.kind, "rows": [row._asdict() for row in c.found.rows]}

@@ -10,10 +10,19 @@ from matplotlib.image import imread
 from mgic_geo import scaling
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """As many threads as before, behind each test."""
+    number = torch.get_num_threads()
+    yield
+    torch.set_num_threads(number)
+
+
 @pytest.mark.parametrize("part", ["images", "graphs"])
 def test_script(script, tmp_path, capsys, part):
     output = tmp_path / "out"
     flags = ["--parts", part, "--widths", "16", "32", "64", "--rounds", "1", "--nodes", "30", "--images", "1"]
+    flags += ["--processor-time", "--threads", "1"] if part == "images" else []
     script("scaling")([*flags, "--output", str(output)])
     curves = json.loads((output / "scaling.json").read_text())
     blocks = {"images": ["residual block, 3×3"], "graphs": ["SAGEConv", "EdgeConv"]}[part]
@@ -48,6 +57,26 @@ def test_exponents_of_counts(script):
             assert low <= found.multiply_adds <= high + 1e-6
 
 
-def test_one_width_is_no_slope(script, refused, tmp_path):
-    message = refused(script("scaling"), ["--widths", "64", "--output", str(tmp_path)])
-    assert "--widths 64: a slope needs two widths or more" in message
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--widths", "64"],
+            "residual block, 3×3, MGIC: a slope needs at least two different widths, got [64]",
+        ),
+        (["--widths", "4", "8", "--rounds", "0"], "rounds must be at least 1, got 0"),
+        (["--widths", "4", "8", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--widths", "4", "8", "--image-sizes", "0", "8"], "group_size must be at least 1, got 0"),
+    ],
+)
+def test_errors_name_value_and_remedy(script, refused, tmp_path, flags, message):
+    assert message in refused(script("scaling"), [*flags, "--output", str(tmp_path / "out")])
+
+
+def test_another_run_is_not_overwritten(script, refused, tmp_path):
+    flags = ["--parts", "images", "--widths", "8", "16", "--rounds", "1", "--images", "1"]
+    main = script("scaling")
+    main([*flags, "--output", str(tmp_path)])
+    assert "already holds a run with other settings" in refused(
+        main, [*flags, "--rounds", "2", "--output", str(tmp_path)]
+    )
