@@ -105,9 +105,9 @@ def complexity(model: nn.Module, *inputs: Any, **named: Any) -> Complexity:
     what has one number an edge and no channel (degrees), and operators of other compiled extensions.
 
     The pass runs on a copy that shares the parameters, without gradients, and random numbers are put back:
-    the model, its statistics, caches and lazy widths stay as they were. (One that cannot be copied runs itself,
-    and is put back into its mode.) With inputs on the meta device the copy is there too: nothing is computed,
-    and no memory needed, if the forward never looks at values.
+    the model, its statistics, caches and lazy widths stay as they were. (A model that cannot be copied
+    runs itself, and is put back into its mode.) With inputs on the meta device the copy is there too: nothing
+    is computed, and no memory needed, if the forward never looks at values.
 
     Args:
         model: Any module.
