@@ -35,5 +35,6 @@ from mgic_geo.image import MGICConv2d as MGICConv2d
 from mgic_geo.image import MGICInvertedResidual2d as MGICInvertedResidual2d
 from mgic_geo.models import create_model as create_model
 from mgic_geo.models import list_models as list_models
+from mgic_geo.scaling import scaling as scaling
 
 __version__ = "0.1.0"

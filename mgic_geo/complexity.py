@@ -2,103 +2,165 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
-import mgic_geo.graph.knn
-import mgic_geo.graph.reduce  # noqa: F401  # registers the operators counted below
+import mgic_geo.graph  # noqa: F401  # registers the operators that are counted
+from mgic_geo.counting import CountingMode
 
 __all__ = ["Complexity", "complexity"]
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Cost of one forward pass.
+    """Cost of one forward pass; ``print`` it for :meth:`tree`.
 
     Args:
-        parameters: Learned values.
+        parameters: Learned values, shared ones once.
         multiply_adds: Multiply-adds of the whole pass.
-        modules: Module path to (parameters, multiply-adds), outermost first.
+        modules: Module path to (parameters, multiply-adds), outermost first; the model's own path is ``""``.
+        classes: Module path to the name of its class.
+        kinds: Multiply-adds by what they are for: ``"maps"``, ``"transfers"``, ``"edges"``, ``"k-NN"``,
+            ``"attention"``.
     """
 
     parameters: int
     multiply_adds: int
     modules: dict[str, tuple[int, int]]
+    classes: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
 
-    def table(self, depth: int = 2) -> str:
-        """The modules down to ``depth`` as aligned text."""
-        rows = [
-            (name or "(whole)", *counts) for name, counts in self.modules.items() if name.count(".") < depth
+    def tree(self, depth: int = 2) -> str:
+        """The modules down to ``depth`` levels below the model, as an aligned text.
+
+        Modules that cost nothing are left out. ``(itself)`` is what a module does, or holds, outside the
+        modules it is made of.
+        """
+        lines = [("module", "class", "parameters", "%", "multiply-adds", "%")]
+        for name, cls, (parameters, multiply_adds) in self._rows("", 0, depth):
+            lines.append(
+                (
+                    name,
+                    _short(cls),
+                    f"{parameters:,}",
+                    _percent(parameters, self.parameters),
+                    f"{multiply_adds:,}",
+                    _percent(multiply_adds, self.multiply_adds),
+                )
+            )
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join(
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
         ]
-        width = max(len(name) for name, *_ in rows)
-        lines = [f"{'module':<{width}}  {'parameters':>12}  {'multiply-adds':>15}"]
-        lines += [f"{name:<{width}}  {parameters:>12,}  {count:>15,}" for name, parameters, count in rows]
-        return "\n".join(lines)
+        parts = [f"{kind} {_percent(n, self.multiply_adds)} %" for kind, n in self.kinds.items() if n]
+        return "\n".join([*text, *([f"multiply-adds: {', '.join(parts)}"] if parts else [])])
+
+    def _rows(self, name: str, level: int, depth: int) -> Iterator[tuple[str, str, tuple[int, int]]]:
+        label = "  " * level + name.rpartition(".")[2] if name else "(whole)"
+        yield label, self.classes.get(name, ""), self.modules[name]
+        start = f"{name}." if name else ""
+        children = [
+            path for path in self.modules if path and path.startswith(start) and "." not in path[len(start) :]
+        ]
+        shown = [path for path in children if any(self.modules[path])]
+        if level == depth or not shown:
+            return
+        own = [
+            max(0, whole - sum(self.modules[path][i] for path in children))
+            for i, whole in enumerate(self.modules[name])
+        ]
+        if any(own):
+            yield "  " * (level + 1) + "(itself)", "", (own[0], own[1])
+        for path in shown:
+            yield from self._rows(path, level + 1, depth)
 
     def __str__(self) -> str:
-        return self.table()
+        return self.tree()
 
 
-def complexity(model: nn.Module, *inputs: Any) -> Complexity:
-    r"""Count the parameters and the multiply-adds of one forward pass on ``inputs``.
+def complexity(model: nn.Module, *inputs: Any, **named: Any) -> Complexity:
+    r"""Count the parameters and the multiply-adds of one forward pass in evaluation mode.
 
-    Counted are matrix products and convolutions; k-NN with :math:`N^2 C` multiply-adds of distances and
-    :math:`N^2` comparisons a cloud; neighbour maxima and sums with one operation per edge and channel.
-    Normalisation, activation, pooling and the gather–scatter inside PyG's own layers are not.
+    One multiply-add each:
+
+    - maps: every pair of values that meets in a matrix product or a convolution, transfer maps included;
+    - edges: every edge and channel of a sparse product, and of a sum, mean or maximum over neighbours or by
+      index, softmax over edges and PyG's global pooling included;
+    - k-NN: :math:`N^2 (C + 1)` a cloud of N points, the distances and their comparison, whatever the backend
+      really visits; :func:`torch.cdist` likewise, without the comparison;
+    - attention: scaled dot-product attention, and every product that is summed over an axis at once.
+
+    Nothing: biases, normalisations, activations, sums and products element by element, dense pooling, top-k,
+    what has one number an edge and no channel (degrees), and operators of other compiled extensions.
+
+    The pass runs on a copy that shares the parameters, without gradients, and random numbers are put back:
+    the model, its statistics, caches and lazy widths stay as they were. (A model that cannot be copied
+    runs itself, and is put back into its mode.) With inputs on the meta device the copy is there too: nothing
+    is computed, and no memory needed, if the forward never looks at values.
 
     Args:
-        model: Any module; run in evaluation mode without gradients, then put back.
+        model: Any module.
         *inputs: Example inputs of its ``forward``.
+        **named: Further ones, by name.
 
     Returns:
-        Totals and a table per module.
+        Totals, and the figures of every module; ``print`` it for a tree.
     """
-    modes = {module: module.training for module in model.modules()}
-    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    model = getattr(model, "_orig_mod", model)  # of a compiled model, whose kernels nobody can look into
+    meta = any(isinstance(x, Tensor) and x.device.type == "meta" for x in tree_leaves((inputs, named)))
+    twin = _twin(model, meta)
+    modes = {module: module.training for module in twin.modules()}
+    devices = {p.device.index for p in twin.parameters() if p.device.type == "cuda"}
+    counter = CountingMode()
     try:
-        with torch.no_grad(), counter:
-            model.eval()(*inputs)
+        with torch.no_grad(), torch.random.fork_rng(sorted(devices)), counter.watch():
+            twin.eval()(*inputs, **named)
     finally:
         for module, training in modes.items():
             module.training = training
-    counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
-    root = type(model).__name__
 
-    def multiply_adds(name: str, module: nn.Module) -> int:
-        path = f"{root}.{name}" if name else root
-        if path in counts or not isinstance(module, nn.ModuleList | nn.ModuleDict):
-            return counts.get(path, 0)
-        # Never called itself, so the counter knows its children only.
-        return sum(multiply_adds(f"{name}.{child}", part) for child, part in module.named_children())
+    def multiply_adds(module: nn.Module) -> int:
+        if module in counter.called:
+            return counter.modules[module]
+        return sum(multiply_adds(child) for child in module.children())  # a list of modules, say
 
     modules = {
-        name: (sum(p.numel() for p in module.parameters()), multiply_adds(name, module))
-        for name, module in model.named_modules()
+        name: (sum(p.numel() for p in module.parameters()), multiply_adds(module))
+        for name, module in twin.named_modules()
     }
-    return Complexity(sum(p.numel() for p in model.parameters()), counts.get("Global", 0), modules)
+    classes = {name: type(module).__name__ for name, module in twin.named_modules()}
+    return Complexity(*modules[""], modules, classes, dict(counter.kinds.most_common()))
 
 
-# Formulas are in FLOPs, two per multiply-add, as the counter's own.
+def _twin(model: nn.Module, meta: bool) -> nn.Module:
+    """A copy with the same parameters; on the meta device, a copy with parameters of the same shapes."""
+    memo: dict[int, Any] = {}
+    for p in model.parameters():
+        if not is_lazy(p):
+            memo[id(p)] = nn.Parameter(p.detach().to("meta"), p.requires_grad) if meta else p
+    for buffer in model.buffers() if meta else ():
+        if not is_lazy(buffer):
+            memo[id(buffer)] = buffer.to("meta")
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError):  # tensors amid a graph, locks, files: cannot be copied
+        return model
 
 
-def _knn_flops(x_shape: tuple[int, ...], *_: Any, **__: Any) -> int:
-    clouds, points, channels = x_shape
-    return 2 * clouds * points**2 * (channels + 1)
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else ""
 
 
-def _gather_flops(
-    y_shape: tuple[int, ...], rowptr: Any, col_shape: tuple[int, ...], *_: Any, **__: Any
-) -> int:
-    return 2 * math.prod(col_shape) * y_shape[1]
-
-
-_FORMULAS: dict[Any, Any] = {
-    torch.ops.mgic_geo.knn: _knn_flops,
-    torch.ops.mgic_geo.neighbor_max: _gather_flops,
-    torch.ops.mgic_geo.neighbor_sum: _gather_flops,
-}
+def _short(name: str, width: int = 24) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"

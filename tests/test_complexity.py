@@ -1,3 +1,7 @@
+import copy
+import threading
+
+import pytest
 import torch
 import torch_geometric.nn as pyg
 from torch import nn
@@ -34,10 +38,11 @@ def test_neighbours_count():
 
 
 def test_pyg_layers_and_modules():
-    x = torch.randn(20, 8)
-    counted = complexity(pyg.SAGEConv(8, 4), x, knn_graph(x, 3))
-    assert counted.multiply_adds == 2 * 20 * 8 * 4
+    x, edges = torch.randn(20, 8), knn_graph(torch.randn(20, 8), 3)
+    counted = complexity(pyg.SAGEConv(8, 4), x, edges)
+    assert counted.multiply_adds == 2 * 20 * 8 * 4 + 60 * 8
     assert counted.modules["lin_l"] == (36, 640)
+    assert counted == complexity(pyg.SAGEConv(8, 4), edge_index=edges, x=x)
 
 
 def test_a_whole_network():
@@ -48,12 +53,128 @@ def test_a_whole_network():
     inside = sum(counted.modules[name][1] for name in top)
     assert counted.modules["blocks"][1] == sum(counted.modules[f"blocks.{i}"][1] for i in range(4)) > 0
     graphs = 64**2 * (3 + 64 + 64 + 128 + 4)
-    assert counted.multiply_adds == inside + graphs
+    assert counted.kinds["k-NN"] == graphs
+    assert sum(counted.kinds.values()) == counted.multiply_adds == inside + graphs
     assert all(module.training for module in model.modules())
     frozen = model.blocks[0].eval()
     complexity(model, torch.randn(1, 64, 3))
     assert model.training
     assert not frozen.training
-    table = str(counted)
-    assert "blocks.3" in table
-    assert f"{counted.multiply_adds:,}" in table
+
+
+def test_shared_parts_count_once_and_run_twice():
+    shared = nn.Linear(4, 4, bias=False)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    counted = complexity(model, torch.randn(3, 4))
+    assert (counted.parameters, counted.multiply_adds) == (16, 2 * 3 * 16)
+    assert counted.modules == {"": (16, 96), "0": (16, 96), "1": (0, 0)}
+    model[2] = nn.Linear(4, 4, bias=False)
+    model[2].weight = shared.weight
+    assert complexity(model, torch.randn(3, 4)).modules == {
+        "": (16, 96),
+        "0": (16, 48),
+        "1": (0, 0),
+        "2": (16, 48),
+    }
+
+
+def test_the_tree():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(2))
+            self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 2, bias=False)))
+
+        def forward(self, x):
+            return self.body(x) @ self.scale
+
+    counted = complexity(Net(), torch.randn(3, 4))
+    assert str(counted) == counted.tree(2)
+    assert counted.tree(2).splitlines() == [
+        "module      class       parameters      %  multiply-adds      %",
+        "(whole)     Net                 58  100.0            150  100.0",
+        "  (itself)                       2    3.4              6    4.0",
+        "  body      Sequential          56   96.6            144   96.0",
+        "    0       Linear              40   69.0             96   64.0",
+        "    2       Sequential          16   27.6             48   32.0",
+        "multiply-adds: maps 100.0 %",
+    ]
+    assert len(counted.tree(0).splitlines()) == 3
+    assert (
+        counted.tree(9).splitlines()[6] == "      0     Linear              16   27.6             48   32.0"
+    )
+
+
+@pytest.mark.parametrize("name", ["mgic_dgcnn", "lraspp_mgic_mobilenetv3_small"])
+def test_the_tree_fits_a_terminal(name):
+    points = name == "mgic_dgcnn"
+    x = torch.empty(1, 64, 3, device="meta") if points else torch.empty(1, 3, 64, 64, device="meta")
+    lines = complexity(create_model(name), x).tree(4).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len(set(map(len, lines[:-1]))) == 1  # aligned
+
+
+def test_an_empty_model():
+    counted = complexity(nn.ReLU(), torch.ones(2))
+    assert (counted.parameters, counted.multiply_adds) == (0, 0)
+    assert str(counted).splitlines()[1].split() == ["(whole)", "ReLU", "0", "0"]
+
+
+def test_nothing_changes():
+    """Weights, statistics, caches, gradients, hooks, lazy widths and random numbers stay."""
+    x, edges = torch.randn(20, 8), knn_graph(torch.randn(20, 8), 3)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = pyg.GCNConv(8, 8, cached=True)
+            self.norm = nn.BatchNorm1d(8)
+            self.lazy = pyg.SAGEConv(-1, 4)
+
+        def forward(self, x, edges):
+            x = self.norm(self.conv(x, edges))
+            return self.lazy(x + torch.randn_like(x), edges)
+
+    model = Net().train()
+    before = copy.deepcopy([model.conv.state_dict(), model.norm.state_dict()])
+    state = torch.get_rng_state()
+    counted = complexity(model, x, edges)
+    assert counted.modules["lazy"] == (2 * 8 * 4 + 4, 2 * 20 * 8 * 4 + 60 * 8)
+    assert torch.equal(torch.get_rng_state(), state)
+    after = [model.conv.state_dict(), model.norm.state_dict()]
+    for old, new in zip(before, after, strict=True):
+        assert all(torch.equal(old[key], new[key]) for key in old | new)
+    assert model.conv._cached_edge_index is None
+    assert isinstance(model.lazy.lin_l.weight, nn.UninitializedParameter)
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+    assert all(p.grad is None for p in model.conv.parameters())
+
+
+def test_a_pass_that_fails_changes_nothing():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout()).train()
+    with pytest.raises(RuntimeError):
+        complexity(model, torch.ones(2, 3))
+    assert all(module.training for module in model.modules())
+    assert complexity(model, torch.ones(2, 4)).multiply_adds == 32
+
+
+def test_a_model_that_cannot_be_copied():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout()).train()
+    model.lock = threading.Lock()
+    model[0].eval()
+    assert complexity(model, torch.ones(2, 4)).multiply_adds == 32
+    assert [module.training for module in model.modules()] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mgic_dgcnn", (1, 64, 3)), ("mgic_resnet56_g8_c16", (1, 3, 32, 32))]
+)
+def test_without_data(name, shape):
+    model = create_model(name)
+    counted = complexity(model, torch.empty(shape, device="meta"))
+    assert counted == complexity(model, torch.randn(shape))
+    assert all(x.device.type == "cpu" for x in model.state_dict().values())
+
+
+def test_a_compiled_model():
+    assert complexity(torch.compile(nn.Linear(4, 4)), torch.ones(2, 4)).modules == {"": (20, 32)}
