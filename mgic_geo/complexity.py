@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mgic_geo.graph.knn
-import mgic_geo.graph.reduce  # noqa: F401  # registers the operators counted below
+import mgic_geo.graph.reduce  # registers the operators counted below
 
 __all__ = ["Complexity", "complexity"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mgic_geo.complexity import complexity
+from mgic_geo.model_file import Card
 from mgic_geo.training.config import RunConfig, blaming
 from mgic_geo.training.evaluate import Evaluation, evaluate
-from mgic_geo.training.model_file import Card
 from mgic_geo.training.plots import plot_confusion, plot_curves
 from mgic_geo.training.report import Summary, summarize
 from mgic_geo.training.run import Fitted
@@ -70,9 +70,9 @@ def conclude(config: RunConfig, fitted: Fitted, result: Evaluation, summary: Sum
     """Write summary.json and curves.png of a finished run, and print its table."""
     summary.save(config.output / "summary.json")
     plot_curves(config.output / "curves.png", fitted.rows, result.accuracy)
-    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")  # noqa: T201
+    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")
 
 
 def conclude_evaluation(summary: Summary) -> None:
     """Print the table of a model that was saved earlier."""
-    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")  # noqa: T201
+    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")
