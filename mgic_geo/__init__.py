@@ -8,7 +8,7 @@ with _warnings.catch_warnings():
     _warnings.filterwarnings(
         "ignore", "`torch.jit.script` is deprecated|'torch-cluster' is no longer necessary"
     )
-    import torch_geometric.nn as _pyg
+    import torch_geometric.nn as _pyg  # noqa: F401
 
 from mgic_geo.complexity import complexity as complexity
 from mgic_geo.convert import Conversion as Conversion

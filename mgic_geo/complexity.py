@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mgic_geo.graph.knn
-import mgic_geo.graph.reduce  # registers the operators counted below
+import mgic_geo.graph.reduce  # noqa: F401  # registers the operators counted below
 
 __all__ = ["Complexity", "complexity"]
 
@@ -100,5 +100,6 @@ def _gather_flops(
 _FORMULAS: dict[Any, Any] = {
     torch.ops.mgic_geo.knn: _knn_flops,
     torch.ops.mgic_geo.neighbor_max: _gather_flops,
+    torch.ops.mgic_geo.neighbor_max_values: _gather_flops,
     torch.ops.mgic_geo.neighbor_sum: _gather_flops,
 }

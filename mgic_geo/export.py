@@ -73,7 +73,7 @@ def export_onnx(
             model,
             inputs,
             dynamo=True,
-            dynamic_shapes=_axes(model, inputs, dynamic),
+            dynamic_shapes=tuple(dict(dynamic) for _ in inputs) if dynamic else None,
             external_data=False,
             verbose=False,
             **options,
@@ -84,10 +84,6 @@ def export_onnx(
             if importlib.util.find_spec("onnxruntime") is not None:
                 _check(model, inputs, temporary, varies=0 in dynamic)
     return Path(path)
-
-
-def _axes(model: nn.Module, inputs: tuple[Tensor, ...], dynamic: Mapping[int, str]) -> Any:
-    return tuple({axis: name for axis, name in dynamic.items()} for _ in inputs) if dynamic else None
 
 
 def _check(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, varies: bool) -> None:

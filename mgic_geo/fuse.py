@@ -100,7 +100,7 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
 
 
 def _fold_edge_convs(module: nn.Module, alone: set[nn.Module]) -> None:
-    """Replace the EdgeConvs of a module, with the normalisation that follows in a block of a graph's level."""
+    """Replace the EdgeConvs of a module; in a level's block, with the normalisation behind them."""
     for name, conv in list(module.named_children()):
         if type(conv) is not EdgeConv or conv not in alone or conv.lin not in alone:
             continue

@@ -15,8 +15,8 @@ def from_pretrained(name_or_path: str | os.PathLike[str]) -> nn.Module:
     """A trained model in evaluation mode, on the CPU.
 
     Args:
-        name_or_path: One of :func:`mgic_geo.list_pretrained`, a file that :func:`mgic_geo.save_model` wrote, or the
-            folder of a run, which has it as ``model.safetensors``.
+        name_or_path: One of :func:`mgic_geo.list_pretrained`, a file that :func:`mgic_geo.save_model` wrote,
+            or the folder of a run, which has it as ``model.safetensors``.
 
     Returns:
         The model. Its attribute ``card`` (:class:`mgic_geo.ModelCard` or :class:`mgic_geo.ImageCard`) has the

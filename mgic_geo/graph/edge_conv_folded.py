@@ -74,7 +74,7 @@ class FoldedEdgeConv(nn.Module):
 
     @torch.no_grad()
     def behind(self, restriction: GroupedLinear) -> FoldedEdgeConv:
-        """This layer, dense, behind a restriction, as one: its maps read the finer level's features."""
+        """Put a restriction and this dense layer in one, whose maps read the finer level's features."""
         merged = copy.deepcopy(self)
         merged.in_channels = restriction.in_channels
         blocks = restriction.weight.double().unflatten(0, (restriction.groups, -1))

@@ -36,11 +36,10 @@ def neighbor_max(y: Tensor, neighbors: Neighbors) -> Tensor:
     """
     if torch.compiler.is_exporting():
         return _plain(y, neighbors, "amax")
-    tracked = (torch.is_grad_enabled() and y.requires_grad) or torch.compiler.is_compiling()
-    if not tracked and y.device.type == "cpu" and y.dtype in _SPARSE and neighbors.col.numel():
-        out = torch.sparse.mm(_csr(neighbors.rowptr, neighbors.col, y), y, "amax")  # nobody asks which it was
-    else:
+    if torch.is_grad_enabled() and y.requires_grad:
         out = _max(y, neighbors.rowptr, neighbors.col, neighbors.clouds)[0]
+    else:
+        out = _values(y, neighbors.rowptr, neighbors.col, neighbors.clouds)
     return out * (neighbors.in_degree > 0).unsqueeze(1) if neighbors.has_isolated else out
 
 
@@ -69,6 +68,19 @@ def _plain(y: Tensor, neighbors: Neighbors, reduce: str) -> Tensor:
     nodes = neighbors.row.unsqueeze(1).expand_as(rows)
     out = y.new_zeros(neighbors.num_targets, y.size(1))
     return out.scatter_reduce(0, nodes, rows, reduce, include_self=False)
+
+
+@torch.library.custom_op("mgic_geo::neighbor_max_values", mutates_args=())
+def _values(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> Tensor:
+    """Maxima (N, C) where no gradient will ask which sources attain them."""
+    if y.device.type == "cpu" and y.dtype in _SPARSE and col.numel():
+        return torch.sparse.mm(_csr(rowptr, col, y), y, "amax")
+    return _max(y, rowptr, col, clouds)[0]
+
+
+@_values.register_fake
+def _(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> Tensor:
+    return y.new_empty(rowptr.size(0) - 1, y.size(1))
 
 
 @torch.library.custom_op("mgic_geo::neighbor_max", mutates_args=())

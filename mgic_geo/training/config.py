@@ -30,7 +30,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from error
 
 

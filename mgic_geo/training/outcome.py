@@ -70,9 +70,9 @@ def conclude(config: RunConfig, fitted: Fitted, result: Evaluation, summary: Sum
     """Write summary.json and curves.png of a finished run, and print its table."""
     summary.save(config.output / "summary.json")
     plot_curves(config.output / "curves.png", fitted.rows, result.accuracy)
-    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")
+    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")  # noqa: T201
 
 
 def conclude_evaluation(summary: Summary) -> None:
     """Print the table of a model that was saved earlier."""
-    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")
+    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")  # noqa: T201

@@ -73,7 +73,7 @@ class Progress(Checkpoint):
         if (validated := f"val_{measure.key}") in logged:
             line += f"  validation {logged[validated]:.1%}"
         left = (time.perf_counter() - self.started) / (epoch - self.first_epoch) * (epochs - epoch)
-        print(f"{line}  {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)
+        print(f"{line}  {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)  # noqa: T201
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -84,7 +84,7 @@ class Progress(Checkpoint):
             text = (
                 f"stopped in epoch {trainer.current_epoch + 1}; add --resume to the same command to continue"
             )
-            print(f"\n{text}", file=sys.stderr, flush=True)
+            print(f"\n{text}", file=sys.stderr, flush=True)  # noqa: T201
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""

@@ -44,7 +44,7 @@ def build(config: RunConfig, card: Card, what: str) -> nn.Module:
     if config.compile:
         model.compile()  # in place, so the names of the weights stay as they are
     if global_rank() == 0:
-        print(f"{card.model} on {config.data}, {what}", flush=True)
+        print(f"{card.model} on {config.data}, {what}", flush=True)  # noqa: T201
     return model
 
 

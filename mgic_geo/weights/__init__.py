@@ -27,7 +27,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
-            f"there is no model at {file}; train one with the scripts in experiments/, or take one that comes "
-            f"with the package: {', '.join(list_pretrained())}"
+            f"there is no model at {file}; train one with the scripts in experiments/, or take one that "
+            f"comes with the package: {', '.join(list_pretrained())}"
         )
     return file

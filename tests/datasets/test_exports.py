@@ -18,4 +18,4 @@ def test_late_names_are_there():
     for name in datasets._LATER:
         assert getattr(datasets, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'load_mnist'"):
-        datasets.load_mnist
+        datasets.load_mnist  # noqa: B018
