@@ -12,7 +12,7 @@ from torch import nn
 
 from mgic_geo.core import MGICBlock
 from mgic_geo.core.fold import fold
-from mgic_geo.graph.cycle_folded import fold_cycle
+from mgic_geo.graph.cycle_folded import FoldedCycle, fold_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_conv_folded import fold_edge_conv
 from mgic_geo.graph.graph_block import GraphBlock
@@ -29,8 +29,10 @@ def fuse(model: nn.Module) -> nn.Module:
 
     Batch normalisations with running statistics become part of the map ahead of them: of convolutions and
     linear maps in a row in ``nn.Sequential``, of all blocks and networks of this package, of the prolongation
-    that a correction's normalisation follows, and of EdgeConv, whose two maps of the same input become one.
-    All else stays as it is: other normalisations, layers of PyG, modules that are used twice or have hooks.
+    that a correction's normalisation follows, of EdgeConv. Where the levels of a cycle are EdgeConv, the last
+    restriction becomes part of the coarsest layer's maps. All else stays as it is: other normalisations,
+    layers of PyG, modules that are used twice or have hooks. A linear layer ahead of ``BatchNorm1d`` in a
+    ``Sequential`` is taken to map rows (N, C).
 
     The copy's outputs are those of ``model.eval()`` to rounding. Its parameters take no gradients, and its
     ``train()`` raises: keep ``model`` to train on, and its ``state_dict`` to save.
@@ -52,14 +54,16 @@ def fuse(model: nn.Module) -> nn.Module:
     alone = {
         m for m, n in uses.items() if n == 1 and all(shared[p] == 1 for p in m.parameters(recurse=False))
     }
+    alone -= {m for m in uses if m._forward_hooks or m._forward_pre_hooks}
     for module in list(fused.modules()):
         for layer, owner, name in _pairs(module):
             norm = owner.get_submodule(name)
             if {layer, norm} <= alone and fold(layer, norm):
                 owner.set_submodule(name, nn.Identity())
         _fold_edge_convs(module, alone)
+    inside = {module.cycle for module in fused.modules() if type(module) is FoldedCycle}  # fused before
     for name, module in list(fused.named_modules()):
-        if name and type(module) is MGICBlock and module in alone and (merged := fold_cycle(module)):
+        if name and module not in inside and type(module) is MGICBlock and module in alone and (merged := fold_cycle(module)):
             fused.set_submodule(name, merged)
     fused._modules = {_GUARD: InferenceOnly(), **fused._modules}  # first, so that it is asked first
     return fused.requires_grad_(False)
@@ -84,19 +88,18 @@ class InferenceOnly(nn.Module):
 
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
     """Maps of a module and the normalisations that alone read their outputs, as owner and name."""
-    kind = type(module)
-    if kind is nn.Sequential:
+    if type(module) is nn.Sequential:
         for (_, layer), (name, _) in pairwise(module.named_children()):
             yield layer, module, name
-    elif kind is ResNet:
+    elif type(module) is ResNet:
         yield module.conv1, module, "bn1"
-    elif kind in (BasicBlock2d, Bottleneck2d):
+    elif isinstance(module, BasicBlock2d | Bottleneck2d) and type(module) in (BasicBlock2d, Bottleneck2d):
         ahead = 1 if module.preactivation else 0  # then the first normalisation follows the sum of a block
         for i in range(1, module.depth + 1 - ahead):
-            yield getattr(module, f"conv{i}"), module, f"bn{i + ahead}"
-    elif kind is MGICBlock:
-        for j, prolongation in enumerate(module.prolongations):
-            yield prolongation.map, module.norms, str(j)
+            yield module.get_submodule(f"conv{i}"), module, f"bn{i + ahead}"
+    elif type(module) is MGICBlock:
+        for j in range(module.hierarchy.coarsenings):
+            yield module.prolongations[j].get_submodule("map"), module.norms, str(j)
 
 
 def _fold_edge_convs(module: nn.Module, alone: set[nn.Module]) -> None:

@@ -19,10 +19,10 @@ def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Scale and shift (C,), float64, that a batch normalisation amounts to in evaluation.
 
     Returns:
-        None for any other module, a subclass included, one without running statistics (which normalises by
-        the batch in evaluation, too) and one with hooks.
+        None for any other module, a subclass included, and for one without running statistics, which
+        normalises by the batch in evaluation, too.
     """
-    if type(norm) not in _NORMS or _hooked(norm):
+    if type(norm) not in _NORMS:
         return None
     assert isinstance(norm, _NORMS)
     mean, var = norm.running_mean, norm.running_var
@@ -46,10 +46,10 @@ def fold(layer: nn.Module, norm: nn.Module) -> bool:
         norm: The batch normalisation that alone reads its output; left as it is.
 
     Returns:
-        Whether that could be done: not for other modules, subclasses, hooks or parametrised weights.
+        Whether that could be done: not for other modules, subclasses or parametrised weights.
     """
     affine = affine_of(norm)
-    if affine is None or type(layer) not in _MAPS or _hooked(layer) or hasattr(layer, "parametrizations"):
+    if affine is None or type(layer) not in _MAPS or hasattr(layer, "parametrizations"):
         return False
     assert isinstance(layer, _MAPS)
     scale, shift = affine
@@ -74,7 +74,3 @@ def in_place(act: nn.Module) -> nn.Module:
 def _format(weight: Tensor) -> torch.memory_format:
     last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last and not weight.is_contiguous() else torch.contiguous_format
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)

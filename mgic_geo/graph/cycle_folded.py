@@ -40,18 +40,18 @@ class FoldedCycle(nn.Module):
         """Of the block."""
         return self.cycle.restrictions
 
-    def forward(self, x: Tensor, source: Levels | None, graph: Neighbors) -> Tensor:
+    def forward(self, x: Tensor, source: Levels | None, edge_index: Neighbors) -> Tensor:
         """(N, C) to the same."""
         if source is not None:
-            return self.cycle(x, source, graph)
+            return self.cycle(x, source, edge_index)
         restricted = [x]
         for restrict in self.cycle.restrictions[:-1]:
             restricted.append(restrict(restricted[-1]))
-        change = self.acts[-1](self.coarsest(restricted[-1], graph))
+        change = self.acts[-1](self.coarsest(restricted[-1], edge_index))
         for j in reversed(range(self.cycle.hierarchy.coarsenings)):
             correction = self.cycle.prolongations[j](change)
             x = restricted[j] + correction
-            change = self.acts[j](self._layer(j)(x, graph))
+            change = self.acts[j](self._layer(j)(x, edge_index))
             if j:
                 change += correction
         return x + change
@@ -68,7 +68,9 @@ def fold_cycle(cycle: MGICBlock) -> FoldedCycle | None:
     )
     if not plain or not cycle.hierarchy.coarsenings or not all(type(n) is nn.Identity for n in cycle.norms):
         return None
-    restriction, coarsest = cycle.restrictions[-1].map, cycle.blocks[-1].conv
+    restriction = cycle.restrictions[-1].get_submodule("map")
+    coarsest = cycle.blocks[-1].get_submodule("conv")
+    assert isinstance(coarsest, FoldedEdgeConv)
     if type(restriction) is not GroupedLinear or restriction.channel_dim != -1 or coarsest.centred:
         return None
     return FoldedCycle(cycle, coarsest.behind(restriction))
