@@ -5,8 +5,8 @@ Time inference of models as they are and fused, interleaved, in several fresh pr
 
 Point clouds are 16 × 1,024 points; images 64 of 32×32 for CIFAR's networks, 8 of 224×224 for the others.
 Weights are random, but for a model that comes with the package. Of each process the ratio of the medians
-counts; the table shows the median of these ratios and their range. --clock cpu counts processor time, for busy
-machines.
+counts; the table shows the median of these ratios and their range. --clock cpu counts processor time, for
+busy machines.
 """
 
 from __future__ import annotations

@@ -63,7 +63,13 @@ def fuse(model: nn.Module) -> nn.Module:
         _fold_edge_convs(module, alone)
     inside = {module.cycle for module in fused.modules() if type(module) is FoldedCycle}  # fused before
     for name, module in list(fused.named_modules()):
-        if name and module not in inside and type(module) is MGICBlock and module in alone and (merged := fold_cycle(module)):
+        if (
+            name
+            and module not in inside
+            and type(module) is MGICBlock
+            and module in alone
+            and (merged := fold_cycle(module))
+        ):
             fused.set_submodule(name, merged)
     fused._modules = {_GUARD: InferenceOnly(), **fused._modules}  # first, so that it is asked first
     return fused.requires_grad_(False)

@@ -37,11 +37,17 @@ def test_they_are_installed():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert "mgic_geo.weights" in settings["packages"]
     assert settings["package-data"]["mgic_geo.weights"] == ["*.safetensors", "*.md"]
-    assert not set(path.suffix for path in FOLDER.iterdir() if path.is_file()) - {".py", ".safetensors", ".md"}
+    assert not {path.suffix for path in FOLDER.iterdir() if path.is_file()} - {
+        ".py",
+        ".safetensors",
+        ".md",
+    }
 
 
 def test_a_path_is_found_and_a_mistake_told(tmp_path):
     (tmp_path / "model.safetensors").touch()
-    assert find_model(tmp_path) == find_model(tmp_path / "model.safetensors") == tmp_path / "model.safetensors"
-    with pytest.raises(FileNotFoundError, match="no model at mgic_dgcn;.* mgic_dgcnn_modelnet10"):
+    assert (
+        find_model(tmp_path) == find_model(tmp_path / "model.safetensors") == tmp_path / "model.safetensors"
+    )
+    with pytest.raises(FileNotFoundError, match=r"no model at mgic_dgcn;.* mgic_dgcnn_modelnet10"):
         find_model("mgic_dgcn")
