@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgic_geo import create_model
+from mgic_geo.files import replacing
 from mgic_geo.graph.grouped import GroupedConv, grouped
 from mgic_geo.graph.grouped_fast import FAST
 from mgic_geo.graph.knn_backends import available
 from mgic_geo.graph.survey import example_graph, inputs_of, options_of
 from mgic_geo.models import DGCNN
-from mgic_geo.training.files import replacing
 from mgic_geo.training.memory import keep_memory
 
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo import Conversion, replace_convs
+from mgic_geo.files import replacing
 from mgic_geo.training import UsageError, command_line, plain_errors
-from mgic_geo.training.files import replacing
 
 MODELS = (
     "torchvision/resnet18", "torchvision/resnet50", "torchvision/mobilenet_v3_large",

@@ -61,8 +61,9 @@ class Config(OptimizerConfig, RunConfig):
     output: Path = Path("runs/modelnet10")
     """Folder for everything the run writes."""
     eval: Path | None = None
-    """Train nothing: evaluate this saved model (a run's folder, or its model.safetensors) on the test clouds
-    of --data, print the table and draw confusion.png and gallery.png anew beside it."""
+    """Train nothing: evaluate this saved model (a run's folder, its model.safetensors, or a name of
+    mgic_geo.list_pretrained()) on the test clouds of --data, print the table and draw confusion.png and
+    gallery.png anew beside it; for a name, in the current folder."""
 
     model: Literal["mgic_dgcnn", "dgcnn"] = "mgic_dgcnn"
     """mgic_dgcnn, or dgcnn: the same network with dense EdgeConv blocks."""

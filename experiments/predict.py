@@ -6,6 +6,7 @@ begin with x, y, z, or .ply files without faces. The up axis is z, as in ModelNe
 classified, the error names it, the others are classified all the same, and the exit status is 1.
 
     python experiments/predict.py --model runs/modelnet10 chair.off scan.npy
+    python experiments/predict.py --model mgic_dgcnn_modelnet10 chair.off  # comes with the package
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Config:
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Meshes or clouds to classify."""
     model: Path = Path("runs/modelnet10")
-    """A run's folder, or its model.safetensors."""
+    """A run's folder, its model.safetensors, or a name of mgic_geo.list_pretrained()."""
     seed: int = 0
     """Decides which points are sampled from a mesh or drawn from a larger cloud."""
 

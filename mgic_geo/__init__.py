@@ -20,6 +20,8 @@ from mgic_geo.core import MGICBlock as MGICBlock
 from mgic_geo.core import MGICLinear as MGICLinear
 from mgic_geo.core import Prolongation as Prolongation
 from mgic_geo.core import Restriction as Restriction
+from mgic_geo.export import export_onnx as export_onnx
+from mgic_geo.fuse import fuse as fuse
 from mgic_geo.graph import EdgeConv as EdgeConv
 from mgic_geo.graph import MGICDynamicEdgeConv as MGICDynamicEdgeConv
 from mgic_geo.graph import MGICGraphConv as MGICGraphConv
@@ -33,8 +35,15 @@ from mgic_geo.image import MGICBasicBlock2d as MGICBasicBlock2d
 from mgic_geo.image import MGICBottleneck2d as MGICBottleneck2d
 from mgic_geo.image import MGICConv2d as MGICConv2d
 from mgic_geo.image import MGICInvertedResidual2d as MGICInvertedResidual2d
+from mgic_geo.model_file import ImageCard as ImageCard
+from mgic_geo.model_file import ModelCard as ModelCard
+from mgic_geo.model_file import save_model as save_model
 from mgic_geo.models import create_model as create_model
 from mgic_geo.models import list_models as list_models
+from mgic_geo.pretrained import from_pretrained as from_pretrained
 from mgic_geo.scaling import scaling as scaling
+from mgic_geo.weights import list_pretrained as list_pretrained
+from mgic_geo.weights_file import load_weights as load_weights
+from mgic_geo.weights_file import save_weights as save_weights
 
 __version__ = "0.1.0"

@@ -165,6 +165,7 @@ _FORMULAS: dict[str, tuple[str | Callable[..., str], Callable[..., int]]] = {
     "mgic_geo::knn": (KNN, _neighbors),
     "mgic_geo::knn_backend": (KNN, _neighbors),
     "mgic_geo::neighbor_max": (EDGES, _gathered),
+    "mgic_geo::neighbor_max_values": (EDGES, _gathered),
     "mgic_geo::neighbor_sum": (EDGES, _gathered),
     "mgic_geo::spread": (EDGES, lambda x, source, *_: source.numel() * x.size(1)),
     "aten::segment_reduce": (EDGES, _values),

@@ -8,10 +8,11 @@ import mgic_geo
 
 NAMES = [
     "BasicBlock2d", "Bottleneck2d", "ChannelHierarchy", "Conversion", "EdgeConv", "GroupedLinear",
-    "InvertedResidual2d", "MGICBasicBlock2d", "MGICBlock", "MGICBottleneck2d", "MGICConv2d",
-    "MGICDynamicEdgeConv", "MGICGraphConv", "MGICInvertedResidual2d", "MGICLinear", "MGICMLP", "Prolongation",
-    "Restriction", "complexity", "create_model", "grouped", "knn", "knn_graph", "list_models",
-    "replace_convs", "scaling",
+    "ImageCard", "InvertedResidual2d", "MGICBasicBlock2d", "MGICBlock", "MGICBottleneck2d", "MGICConv2d",
+    "MGICDynamicEdgeConv", "MGICGraphConv", "MGICInvertedResidual2d", "MGICLinear", "MGICMLP", "ModelCard",
+    "Prolongation", "Restriction", "complexity", "create_model", "export_onnx", "from_pretrained", "fuse",
+    "grouped", "knn", "knn_graph", "list_models", "list_pretrained", "load_weights", "replace_convs",
+    "save_model", "save_weights", "scaling",
 ]  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def test_importing_the_package_loads_nothing_optional():
     modules = imported_by("mgic_geo")
     for heavy in (
         "lightning", "matplotlib", "h5py", "trimesh", "tyro", "torchvision", "timm", "torch_cluster",
+        "onnx", "onnxruntime",
     ):  # fmt: skip
         assert heavy not in modules
 
@@ -57,7 +59,18 @@ def test_imports_run_one_way():
         "image": {"core", "image"},
         "convert": {"core", "graph", "image", "convert", "complexity"},
         "models": {"core", "graph", "image", "models"},
-        "training": {"core", "graph", "image", "models", "training", "datasets", "complexity", "scaling"},
+        "training": {
+            "core",
+            "graph",
+            "image",
+            "models",
+            "training",
+            "datasets",
+            "complexity",
+            "scaling",
+            "files",
+            "model_file",
+        },
     }
     for package, parts in allowed.items():
         for path in (root / package).glob("*.py"):

@@ -9,16 +9,19 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_examples(capsys):
+def test_python_examples(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(block, names)
     graph = torch.randint(30, (2, 90))
     logits = names["Net"]()(torch.randn(30, 16), graph, torch.arange(3).repeat_interleave(10))
     assert logits.shape == (3, 10)
     assert names["features"].shape == (8, 1024, 64)
+    assert names["logits"].shape == (2, 10)
+    assert (tmp_path / "model.onnx").stat().st_size > 3e5
     assert "multiply-adds: k-NN 75.4 %, maps 19.0 %" in capsys.readouterr().out
     assert "128 in 8 groups -> 64 in 4 groups -> 32 dense" in README
     assert "128 in 8 groups -> 64 in 4 groups -> 32 dense" in repr(names["Net"]())

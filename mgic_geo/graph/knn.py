@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 from mgic_geo.graph import knn_backends
+from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
 from mgic_geo.graph.knn_settle import settle
 
 __all__ = ["check_backend", "check_k", "knn", "knn_graph", "knn_table"]
-
-# Up to this dimension squared differences are summed coordinate by coordinate: no cancellation, and on
-# CPU hardly slower than a matrix product that short.
-_DIRECT_DIMENSIONS = 4
 
 # Largest number of distances held at once: what stays in a CPU's cache, what fills a GPU.
 _CHUNK = {"cpu": 2**20, "cuda": 2**26}
@@ -172,6 +169,8 @@ def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> lis
 def _neighbors(x: Tensor, k: int, loop: bool, backend: str) -> Tensor:
     """(B, N, C) to (B, N, k), by the chosen backend."""
     points = _at_least_float32(x.detach())
+    if torch.compiler.is_exporting():
+        return knn_plain(points, k, loop)  # whatever the backend: nothing but torch is there where it runs
     if backend in ("auto", "torch"):
         return _knn(points, k, loop)
     _square_norms(points)  # the compiled packages do not check
@@ -186,7 +185,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
     clouds, points, channels = x.shape
     table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
-    direct = channels <= _DIRECT_DIMENSIONS
+    direct = channels <= DIRECT_DIMENSIONS
     centred = x if direct else x - x.mean(1, keepdim=True)  # smaller norms, less rounding
     norms = _square_norms(centred)
     keep = min(k + 1, points)  # one more than asked shows how clear the cut is

@@ -41,12 +41,14 @@ class Neighbors:
         num_sources: Number of source nodes; that of the targets is N.
         clouds: Number of equal clouds the nodes fall into, one after another, with equally many edges and
             none between clouds; work on one cloud at a time stays in the cache.
+        degree: Number of neighbours of every node, where all have as many; None where that is not known.
     """
 
     rowptr: Tensor
     col: Tensor
     num_sources: int
     clouds: int = 1
+    degree: int | None = None
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -69,7 +71,8 @@ class Neighbors:
         clouds, nodes, k = table.shape
         first = torch.arange(clouds, device=table.device) * nodes
         rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
-        neighbors = cls(rowptr, (table + first.view(-1, 1, 1)).flatten(), clouds * nodes, max(1, clouds))
+        col = (table + first.view(-1, 1, 1)).flatten()
+        neighbors = cls(rowptr, col, clouds * nodes, max(1, clouds), k)
         neighbors.kept["has_isolated"] = k == 0 and nodes > 0  # known without looking
         return neighbors
 

@@ -1,8 +1,9 @@
 """Maximum and sum over neighbours without anything of size edges × channels.
 
-Both are registered operators: autograd, ``torch.compile`` and ``torch.export`` see one node. On CPU they
-are torch's sparse-times-dense kernels with a reduction; elsewhere a loop over the j-th neighbour of all
-nodes at once, which holds a few (N, C) buffers. The two give the same values.
+Both are registered operators: autograd and ``torch.compile`` see one node. On CPU they are torch's
+sparse-times-dense kernels with a reduction; elsewhere a loop over the j-th neighbour of all nodes at once,
+which holds a few (N, C) buffers. The two give the same values, and so do the plain operators that
+``torch.export`` gets instead, since an exported program must run where this package is not installed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = ["neighbor_max", "neighbor_sum"]
 
 # Clouds are worked off a few at a time, so that temporaries of this many values stay in the cache.
 _CHUNK = 2**18
+_SPARSE = (torch.float32, torch.float64)
 
 
 def neighbor_max(y: Tensor, neighbors: Neighbors) -> Tensor:
@@ -32,7 +34,12 @@ def neighbor_max(y: Tensor, neighbors: Neighbors) -> Tensor:
     Returns:
         (N, C); 0 for a node without neighbours, as PyG's aggregations.
     """
-    out = _max(y, neighbors.rowptr, neighbors.col, neighbors.clouds)[0]
+    if torch.compiler.is_exporting():
+        return _plain(y, neighbors, "amax")
+    if torch.is_grad_enabled() and y.requires_grad:
+        out = _max(y, neighbors.rowptr, neighbors.col, neighbors.clouds)[0]
+    else:
+        out = _values(y, neighbors.rowptr, neighbors.col, neighbors.clouds)
     return out * (neighbors.in_degree > 0).unsqueeze(1) if neighbors.has_isolated else out
 
 
@@ -46,8 +53,34 @@ def neighbor_sum(y: Tensor, neighbors: Neighbors) -> Tensor:
     Returns:
         (N, C); 0 for a node without neighbours.
     """
+    if torch.compiler.is_exporting():
+        return _plain(y, neighbors, "sum")
     turned = neighbors.transposed if torch.is_grad_enabled() and y.requires_grad else neighbors
     return _sum(y, neighbors.rowptr, neighbors.col, turned.rowptr, turned.col)
+
+
+def _plain(y: Tensor, neighbors: Neighbors, reduce: str) -> Tensor:
+    """What exported programs run: gathered rows, reduced by torch's own operators."""
+    rows = y[neighbors.col]
+    if neighbors.degree:
+        table = rows.view(-1, neighbors.degree, y.size(1))
+        return table.amax(1) if reduce == "amax" else table.sum(1)
+    nodes = neighbors.row.unsqueeze(1).expand_as(rows)
+    out = y.new_zeros(neighbors.num_targets, y.size(1))
+    return out.scatter_reduce(0, nodes, rows, reduce, include_self=False)
+
+
+@torch.library.custom_op("mgic_geo::neighbor_max_values", mutates_args=())
+def _values(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> Tensor:
+    """Maxima (N, C) where no gradient will ask which sources attain them."""
+    if y.device.type == "cpu" and y.dtype in _SPARSE and col.numel():
+        return torch.sparse.mm(_csr(rowptr, col, y), y, "amax")
+    return _max(y, rowptr, col, clouds)[0]
+
+
+@_values.register_fake
+def _(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> Tensor:
+    return y.new_empty(rowptr.size(0) - 1, y.size(1))
 
 
 @torch.library.custom_op("mgic_geo::neighbor_max", mutates_args=())

@@ -36,6 +36,9 @@ def spread(x: Tensor, edge_index: Tensor, weight: Tensor | None, nodes: int) -> 
     Returns:
         (N, C), zero for a target without edges.
     """
+    if torch.compiler.is_exporting():  # as plain operators, which run where this package is not installed
+        rows = x[edge_index[0]] if weight is None else x[edge_index[0]] * weight.unsqueeze(1)
+        return x.new_zeros(nodes, x.size(1)).index_add(0, edge_index[1], rows)
     weight = x.new_ones(edge_index.size(1)) if weight is None else weight
     run = _operator if torch.compiler.is_compiling() else _Spread.apply  # an operator costs as much as 0.1 ms
     return run(x, edge_index[0], edge_index[1], weight, nodes)  # type: ignore[return-value]

@@ -1,5 +1,12 @@
 """What the experiments share: configuration, the training loop's parts, evaluation, figures and pictures."""
 
+from mgic_geo.files import replacing as replacing
+from mgic_geo.model_file import Card as Card
+from mgic_geo.model_file import ImageCard as ImageCard
+from mgic_geo.model_file import ModelCard as ModelCard
+from mgic_geo.model_file import load_model as load_model
+from mgic_geo.model_file import save_model as save_model
+
 from .backbones import Backbone as Backbone
 from .backbones import saved_backbone as saved_backbone
 from .backbones import torchvision_backbone as torchvision_backbone
@@ -26,7 +33,6 @@ from .evaluate import evaluate as evaluate
 from .features import FeatureLayer as FeatureLayer
 from .features import find_layer as find_layer
 from .features import read_features as read_features
-from .files import replacing as replacing
 from .history import History as History
 from .image_classification import ImageTask as ImageTask
 from .image_classification import run_classification as run_classification
@@ -39,11 +45,6 @@ from .learner import Learner as Learner
 from .measure import ACCURACY as ACCURACY
 from .measure import MIOU as MIOU
 from .measure import Measure as Measure
-from .model_file import Card as Card
-from .model_file import ImageCard as ImageCard
-from .model_file import ModelCard as ModelCard
-from .model_file import load_model as load_model
-from .model_file import save_model as save_model
 from .module import Classifier as Classifier
 from .optimizers import ImageOptimizerConfig as ImageOptimizerConfig
 from .optimizers import OptimizerConfig as OptimizerConfig

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mgic_geo.datasets import IMAGENET, Normalization
-from mgic_geo.training.model_file import ImageCard, load_model
+from mgic_geo.model_file import ImageCard, load_model
 
 
 class Backbone(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mgic_geo.training.files import replacing
+from mgic_geo.files import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

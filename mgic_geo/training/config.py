@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from mgic_geo.training.files import replacing
+from mgic_geo.files import replacing
 
 # Where a run lies and whether it continues say nothing about its result, so a resumed run may change them.
 FREE_ON_RESUME = frozenset({"output", "resume"})

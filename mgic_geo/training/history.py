@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from torch.utils.tensorboard import SummaryWriter
 
-from mgic_geo.training.files import replacing
+from mgic_geo.files import replacing
 
 
 class History(Checkpoint):

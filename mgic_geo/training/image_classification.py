@@ -12,13 +12,13 @@ from torch import Tensor
 
 from mgic_geo.datasets import split_validation
 from mgic_geo.datasets.splits import Divisible
+from mgic_geo.model_file import ImageCard, load_model
 from mgic_geo.training.config import blaming
 from mgic_geo.training.data import MakeLoader
 from mgic_geo.training.evaluate import Evaluation
 from mgic_geo.training.image_config import ImageConfig
 from mgic_geo.training.image_plots import plot_images
 from mgic_geo.training.image_training import train_images
-from mgic_geo.training.model_file import ImageCard, load_model
 from mgic_geo.training.module import Classifier
 from mgic_geo.training.outcome import conclude, conclude_evaluation, judge
 from mgic_geo.training.report import Summary

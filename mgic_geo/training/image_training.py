@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mgic_geo.model_file import ImageCard, save_model
 from mgic_geo.training.data import ImageData, MakeLoader
 from mgic_geo.training.image_config import ImageConfig
 from mgic_geo.training.learner import Learner
-from mgic_geo.training.model_file import ImageCard, save_model
 from mgic_geo.training.run import Fitted, build, fit
 
 

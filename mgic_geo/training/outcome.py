@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mgic_geo.complexity import complexity
+from mgic_geo.model_file import Card
 from mgic_geo.training.config import RunConfig, blaming
 from mgic_geo.training.evaluate import Evaluation, evaluate
-from mgic_geo.training.model_file import Card
 from mgic_geo.training.plots import plot_confusion, plot_curves
 from mgic_geo.training.report import Summary, summarize
 from mgic_geo.training.run import Fitted

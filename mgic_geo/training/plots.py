@@ -18,8 +18,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mgic_geo.files import replacing
 from mgic_geo.training.evaluate import Evaluation
-from mgic_geo.training.files import replacing
 from mgic_geo.training.measure import ACCURACY, Measure
 
 BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from mgic_geo.files import replacing
 from mgic_geo.training.evaluate import Evaluation
-from mgic_geo.training.files import replacing
 
 TOP5 = 20  # from so many classes on five guesses say something: of fewer, chance hits more than a quarter
 PACKAGES = ("mgic-geo", "torch", "torch-geometric", "lightning")

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo.complexity import complexity
+from mgic_geo.files import replacing
+from mgic_geo.model_file import ImageCard
 from mgic_geo.training.config import blaming
 from mgic_geo.training.data import MakeLoader
-from mgic_geo.training.files import replacing
 from mgic_geo.training.image_config import ImageConfig
 from mgic_geo.training.image_training import train_images
-from mgic_geo.training.model_file import ImageCard
 from mgic_geo.training.run import Fitted, load_for
 from mgic_geo.training.segmentation_config import SegmentationConfig
 from mgic_geo.training.segmentation_data import Split, look_at, name_of, whole_batches

@@ -6,6 +6,7 @@ import pytest
 import torch
 import trimesh
 
+from mgic_geo import from_pretrained
 from mgic_geo.training import ModelCard, save_model
 
 Main = Callable[[list[str]], None]
@@ -120,3 +121,13 @@ def test_a_missing_model_and_no_files(
             run(arguments)
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_model_that_comes_with_the_package(
+    script: Callable[[str], Main], tmp_path: Path, points: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "cloud.npy", points)
+    script("predict")(["--model", "mgic_dgcnn_modelnet10", str(tmp_path / "cloud.npy")])
+    name, first, *_ = capsys.readouterr().out.splitlines()[1].split()
+    assert name == str(tmp_path / "cloud.npy")
+    assert first in from_pretrained("mgic_dgcnn_modelnet10").card.classes

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model as load_weights
-from safetensors.torch import save
 from torch import nn
 
-from mgic_geo.datasets import Normalization
 from mgic_geo.models import create_model
-from mgic_geo.training.files import replacing
+from mgic_geo.weights import find_model
+from mgic_geo.weights_file import load_weights, read_metadata, save_weights
+
+if TYPE_CHECKING:
+    from mgic_geo.datasets import Normalization
+
+__all__ = ["Card", "ImageCard", "ModelCard", "kind_of", "load_model", "save_model"]
 
 KEY = "mgic_geo"  # one only: safetensors orders several at random, and equal models must give equal files
 
@@ -26,7 +29,7 @@ class Card:
     What the weights alone do not say.
 
     Args:
-        model: name for :func:`mgic_geo.models.create_model`.
+        model: name for :func:`mgic_geo.create_model`.
         kwargs: its further arguments.
         classes: class names, in the order of the logits.
     """
@@ -70,30 +73,30 @@ class ImageCard(Card):
     @property
     def normalization(self) -> Normalization:
         """What an input is brought to."""
+        from mgic_geo.datasets import Normalization  # only who has images needs the loaders
+
         return Normalization(self.mean, self.std)
 
 
 CardT = TypeVar("CardT", bound=Card)
 
 
-def save_model(path: Path, model: nn.Module, card: Card) -> None:
-    """Write the weights of ``model`` and ``card`` to ``path``."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        # safetensors' own writing makes files that nobody but their owner may read.
-        temporary.write_bytes(save(weights, metadata={KEY: json.dumps(asdict(card))}))
+def save_model(path: str | os.PathLike[str], model: nn.Module, card: Card) -> None:
+    """Write the weights of ``model`` and ``card`` to ``path``; :func:`mgic_geo.from_pretrained` reads it."""
+    save_weights(model, path, {KEY: json.dumps(asdict(card))})
 
 
 @overload
-def load_model(path: Path) -> tuple[nn.Module, ModelCard]: ...
+def load_model(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]: ...
 @overload
-def load_model(path: Path, kind: type[CardT]) -> tuple[nn.Module, CardT]: ...
-def load_model(path: Path, kind: type[Card] = ModelCard) -> tuple[nn.Module, Card]:
+def load_model(path: str | os.PathLike[str], kind: type[CardT]) -> tuple[nn.Module, CardT]: ...
+def load_model(path: str | os.PathLike[str], kind: type[Card] = ModelCard) -> tuple[nn.Module, Card]:
     """
     Rebuild a saved model.
 
     Args:
-        path: the file, or a folder with ``model.safetensors`` in it.
+        path: the file, a folder with ``model.safetensors`` in it, or a name of
+            :func:`mgic_geo.list_pretrained`.
         kind: the card the file must have: :class:`ModelCard` or :class:`ImageCard`.
 
     Returns:
@@ -104,21 +107,9 @@ def load_model(path: Path, kind: type[Card] = ModelCard) -> tuple[nn.Module, Car
         ValueError: the file is no safetensors file, not one that :func:`save_model` wrote, has another kind
             of card, or its weights and card do not fit this version's models.
     """
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no model at {file}; train one with the scripts in experiments/")
-    try:
-        with safe_open(file, framework="pt") as weights:
-            metadata = weights.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{file} is no safetensors file ({error}); give a run's model.safetensors"
-        ) from error
-    if KEY not in metadata:
-        raise ValueError(f"{file} does not say which model it holds; give the model.safetensors of a run")
-    fields = json.loads(metadata[KEY])
-    if fields.keys() != (expected := {field.name for field in dataclasses.fields(kind)}):
+    file = find_model(path)
+    fields = _fields(file)
+    if fields.keys() != (expected := _names(kind)):
         other = ", ".join(sorted(fields.keys() ^ expected))
         raise ValueError(
             f"{file} holds {fields.get('model')}, whose card is no {kind.__name__} (they differ in {other}); "
@@ -128,10 +119,37 @@ def load_model(path: Path, kind: type[Card] = ModelCard) -> tuple[nn.Module, Car
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
     try:
         card = kind(**values)
-        model = card.build()
-        load_weights(model, file)
+        model = load_weights(card.build(), file)
     except (TypeError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"{file} was made by another version of this package ({error}); train anew"
         ) from error
     return model.eval(), card
+
+
+def kind_of(path: str | os.PathLike[str]) -> type[Card]:
+    """
+    Return the kind of card that a file written by :func:`save_model` has.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: :func:`save_model` did not write it.
+    """
+    fields = _fields(find_model(path))
+    for kind in (ModelCard, ImageCard, Card):
+        if fields.keys() == _names(kind):
+            return kind
+    raise ValueError(
+        f"{path} was made by another version of this package, with a card of {', '.join(fields)}"
+    )
+
+
+def _fields(file: Path) -> dict[str, Any]:
+    metadata = read_metadata(file)
+    if KEY not in metadata:
+        raise ValueError(f"{file} does not say which model it holds; give the model.safetensors of a run")
+    return json.loads(metadata[KEY])
+
+
+def _names(kind: type[Card]) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
