@@ -33,6 +33,10 @@ from mgic_geo.image import MGICBasicBlock2d as MGICBasicBlock2d
 from mgic_geo.image import MGICBottleneck2d as MGICBottleneck2d
 from mgic_geo.image import MGICConv2d as MGICConv2d
 from mgic_geo.image import MGICInvertedResidual2d as MGICInvertedResidual2d
+from mgic_geo.models import MGICGAT as MGICGAT
+from mgic_geo.models import MGICGCN as MGICGCN
+from mgic_geo.models import MGICGIN as MGICGIN
+from mgic_geo.models import MGICGraphSAGE as MGICGraphSAGE
 from mgic_geo.models import create_model as create_model
 from mgic_geo.models import list_models as list_models
 

@@ -9,9 +9,9 @@ import mgic_geo
 NAMES = [
     "BasicBlock2d", "Bottleneck2d", "ChannelHierarchy", "Conversion", "EdgeConv", "GroupedLinear",
     "InvertedResidual2d", "MGICBasicBlock2d", "MGICBlock", "MGICBottleneck2d", "MGICConv2d",
-    "MGICDynamicEdgeConv", "MGICGraphConv", "MGICInvertedResidual2d", "MGICLinear", "MGICMLP", "Prolongation",
-    "Restriction", "complexity", "create_model", "grouped", "knn", "knn_graph", "list_models",
-    "replace_convs",
+    "MGICDynamicEdgeConv", "MGICGAT", "MGICGCN", "MGICGIN", "MGICGraphConv", "MGICGraphSAGE",
+    "MGICInvertedResidual2d", "MGICLinear", "MGICMLP", "Prolongation", "Restriction", "complexity",
+    "create_model", "grouped", "knn", "knn_graph", "list_models", "replace_convs",
 ]  # fmt: skip
 
 
