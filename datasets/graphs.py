@@ -56,7 +56,7 @@ def block_model(
 
 
 def mixing_graphs(
-    seed: int, graphs: int = 600, nodes: int = 32, colours: int = 8, degree: int = 4, mixing: float = 0.6
+    seed: int, graphs: int = 600, nodes: int = 32, colours: int = 8, degree: int = 4, mixing: float = 0.5
 ) -> list[Data]:
     r"""Small graphs whose class is which colours link: only messages between neighbours can tell it.
 
@@ -122,7 +122,7 @@ def load_tudataset(name: str) -> list[Data]:
         DownloadError: If it is not kept yet and cannot be downloaded, or does not exist.
     """
     try:
-        graphs = list(TUDataset(str(cache_folder(None)), name))
+        graphs: list[Data] = [*TUDataset(str(cache_folder(None)), name)]  # type: ignore[list-item]
     except (OSError, RuntimeError) as error:
         raise _unreachable(name, error) from error
     if graphs[0].x is None:
@@ -134,7 +134,7 @@ def load_tudataset(name: str) -> list[Data]:
 
 def _unreachable(name: str, error: Exception) -> DownloadError:
     return DownloadError(
-        f"{name} is not in {cache_folder(None)} and could not be downloaded ({error}); download it on a machine with "
-        "network and copy the folder, set MGIC_DATA to where it is, or use data made on the spot: nodes or "
-        "graphs"
+        f"{name} is not in {cache_folder(None)} and could not be downloaded ({error}); download it on a "
+        "machine with network and copy the folder, set MGIC_DATA to where it is, or use data made on the "
+        "spot: nodes or graphs"
     )

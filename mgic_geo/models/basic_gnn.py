@@ -76,11 +76,10 @@ class _MGICModel(pyg.BasicGNN):
 class MGICGCN(_MGICModel, pyg.GCN):
     r""":class:`torch_geometric.nn.GCN` whose hidden layers are :class:`mgic_geo.MGICGraphConv`.
 
-    Arguments, use and ``repr`` are PyG's. A layer that writes ``out_channels`` (with ``jk=None``) is PyG's own
-    layer, so its output has no activation; all others run a channel hierarchy. ``act``, ``act_kwargs``
-    and ``act_first`` are those of its blocks, and nothing is activated behind a layer; ``norm`` and
-    ``dropout`` are behind each layer, where PyG has them. The first layer maps the input to
-    ``hidden_channels`` densely.
+    Arguments, use and ``repr`` are PyG's. A layer that writes ``out_channels`` (with ``jk=None``) is PyG's
+    own, so its output has no activation; all others run a channel hierarchy. ``act``, ``act_kwargs`` and
+    ``act_first`` are those of its blocks, and nothing is activated behind a layer; ``norm`` and ``dropout``
+    are behind each layer, where PyG has them. The first layer maps the input to ``hidden_channels`` densely.
 
     Args:
         in_channels: Width of the input, or -1 to take it from the first one.
