@@ -97,7 +97,16 @@ def _gather_flops(
     return 2 * math.prod(col_shape) * y_shape[1]
 
 
+def _product_flops(a: torch.Tensor, b: torch.Tensor, *_: Any, **__: Any) -> int:
+    if a.layout != torch.strided:
+        return 0  # a propagation, which is not counted in PyG's own layers either
+    return 2 * a.size(0) * a.size(1) * b.size(1)
+
+
+_product_flops._get_raw = True  # type: ignore[attr-defined]  # the counter hands it tensors, not shapes
+
 _FORMULAS: dict[Any, Any] = {
+    torch.ops.aten.mm: _product_flops,
     torch.ops.mgic_geo.knn: _knn_flops,
     torch.ops.mgic_geo.neighbor_max: _gather_flops,
     torch.ops.mgic_geo.neighbor_sum: _gather_flops,
