@@ -12,14 +12,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_python_examples(capsys):
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, names)
     graph = torch.randint(30, (2, 90))
     logits = names["Net"]()(torch.randn(30, 16), graph, torch.arange(3).repeat_interleave(10))
     assert logits.shape == (3, 10)
     assert names["features"].shape == (8, 1024, 64)
-    assert "blocks.3" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "blocks.3" in printed
+    assert "torch.Size([50, 7]) 7" in printed
     assert "128 in 8 groups -> 64 in 4 groups -> 32 dense" in README
     assert "128 in 8 groups -> 64 in 4 groups -> 32 dense" in repr(names["Net"]())
 

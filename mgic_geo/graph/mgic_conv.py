@@ -17,7 +17,7 @@ from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
-from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut, shortcut_reach
+from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut
 
 __all__ = ["MGICDynamicEdgeConv", "MGICGraphConv"]
 
@@ -47,8 +47,6 @@ class MGICGraphConv(MessagePassing):
         min_levels: Coarsen at least this many times.
         transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
         correction_norm: Normalisation of the corrections alone, if not that of ``norm``.
-        shortcut: ``"grouped"``, or ``"dense"`` for a change of width that couples all channels: right for
-            raw features, of which a grouped map would mix arbitrary stretches.
         act_first: Activate before the normalisation.
         **conv_kwargs: Go to the layer of every level.
 
@@ -74,7 +72,6 @@ class MGICGraphConv(MessagePassing):
         min_levels: int = 0,
         transfer_init: str = "random",
         correction_norm: str | Factory | None = "norm",
-        shortcut: str = "grouped",
         act_first: bool = False,
         **conv_kwargs: Any,
     ) -> None:
@@ -95,9 +92,8 @@ class MGICGraphConv(MessagePassing):
             return GraphBlock(layer, norm(width), activation, hierarchy.widths.index(width), act_first)
 
         source, target = in_channels if isinstance(in_channels, tuple) else (None, in_channels)
-        reach = shortcut_reach(shortcut, group_size)
-        self.shortcut = make_shortcut(target, out_channels, reach)
-        self.source_shortcut = None if source is None else make_shortcut(source, out_channels, reach)
+        self.shortcut = make_shortcut(target, out_channels, group_size)
+        self.source_shortcut = None if source is None else make_shortcut(source, out_channels, group_size)
         self.cycle = MGICBlock(hierarchy, block, norm=of_corrections, transfer_init=transfer_init)
         # The coarsest level's layer is the plain one: what it takes after x, by position.
         coarsest: nn.Module = self.cycle.blocks[-1].conv  # type: ignore[assignment]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from mgic_geo.core import GroupedLinear
 
-__all__ = ["LazyShortcut", "make_shortcut", "shortcut_reach"]
+__all__ = ["LazyShortcut", "make_shortcut"]
 
 
 def make_shortcut(in_channels: int, out_channels: int, group_size: int) -> nn.Module:
@@ -30,17 +29,6 @@ def make_shortcut(in_channels: int, out_channels: int, group_size: int) -> nn.Mo
     divisors = [groups for groups in range(1, common + 1) if common % groups == 0]
     fitting = [groups for groups in divisors if in_channels // groups <= group_size]
     return GroupedLinear(in_channels, out_channels, groups=fitting[0] if fitting else common)
-
-
-def shortcut_reach(kind: str, group_size: int) -> int:
-    """How many channels an output of a shortcut may read.
-
-    Raises:
-        ValueError: If ``kind`` is neither ``"grouped"`` nor ``"dense"``.
-    """
-    if kind not in ("grouped", "dense"):
-        raise ValueError(f"shortcut must be 'grouped' or 'dense', got {kind!r}")
-    return group_size if kind == "grouped" else sys.maxsize
 
 
 class LazyShortcut(nn.Module):

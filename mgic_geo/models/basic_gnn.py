@@ -7,12 +7,53 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, MessagePassing, SAGEConv
+from torch_geometric.nn.inits import reset
 from torch_geometric.nn.models import basic_gnn as pyg
 
 from mgic_geo.graph import MGICGraphConv
+from mgic_geo.graph.graph_block import norm_factory
 from mgic_geo.models.layerwise import TrimHops, infer
 
 __all__ = ["MGICGAT", "MGICGCN", "MGICGIN", "MGICGraphSAGE"]
+
+
+class InputLayer(MessagePassing):
+    """A dense layer on raw features: act(norm(conv(x, graph))).
+
+    Args:
+        conv: A PyG layer.
+        norm: Normalisation of its output.
+        act: Activation, or None.
+        act_first: Activate before the normalisation.
+    """
+
+    def __init__(
+        self,
+        conv: nn.Module,
+        norm: nn.Module,
+        act: Callable[[Tensor], Tensor] | None = None,
+        act_first: bool = False,
+    ) -> None:
+        super().__init__(aggr=None)  # to_hetero tells by this class that it needs edges
+        self.conv, self.norm, self.act, self.act_first = conv, norm, act or nn.Identity(), act_first
+
+    @property
+    def add_self_loops(self) -> bool:
+        """Whether the layer adds them; PyG's ``to_hetero`` asks."""
+        return bool(getattr(self.conv, "add_self_loops", False))
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        reset(self.conv)
+        reset(self.norm)
+
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """(N, in_channels) or a pair to (N, out_channels); what follows is the layer's."""
+        out = self.conv(x, *args, **kwargs)
+        return self.norm(self.act(out)) if self.act_first else self.act(self.norm(out))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.conv})"
 
 
 class _MGICModel(pyg.BasicGNN):
@@ -36,11 +77,14 @@ class _MGICModel(pyg.BasicGNN):
         transfer_init: str = "signed",
         **kwargs: Any,
     ) -> MessagePassing:
-        """One layer: MGIC, or PyG's own where it writes the output's channels."""
+        """One layer: MGIC between hidden widths, else PyG's own."""
         if getattr(self, "_is_conv_to_out", False):
             return super().init_conv(in_channels, out_channels, **kwargs)
+        if not self.convs:
+            dense = super().init_conv(in_channels, out_channels, **kwargs)
+            return InputLayer(dense, norm_factory(block_norm)(out_channels), self.act, self.act_first)
         return MGICGraphConv(
-            (in_channels[0], in_channels[1]) if isinstance(in_channels, list) else in_channels,
+            in_channels[0] if isinstance(in_channels, tuple) else in_channels,  # hidden widths are equal
             out_channels,
             conv=self._conv_of(kwargs),
             group_size=group_size,
@@ -50,7 +94,6 @@ class _MGICModel(pyg.BasicGNN):
             min_levels=min_levels,
             transfer_init=transfer_init,
             correction_norm=None,
-            shortcut="grouped" if len(self.convs) else "dense",
             act_first=self.act_first,
             **kwargs,
         )
@@ -76,10 +119,12 @@ class _MGICModel(pyg.BasicGNN):
 class MGICGCN(_MGICModel, pyg.GCN):
     r""":class:`torch_geometric.nn.GCN` whose hidden layers are :class:`mgic_geo.MGICGraphConv`.
 
-    Arguments, use and ``repr`` are PyG's. A layer that writes ``out_channels`` (with ``jk=None``) is PyG's
-    own, so its output has no activation; all others run a channel hierarchy. ``act``, ``act_kwargs`` and
-    ``act_first`` are those of its blocks, and nothing is activated behind a layer; ``norm`` and ``dropout``
-    are behind each layer, where PyG has them. The first layer maps the input to ``hidden_channels`` densely.
+    Arguments, use and ``repr`` are PyG's. Layers from hidden to hidden width run a channel hierarchy. The
+    first is PyG's own, as raw features want a dense map, with the blocks' normalisation and activation behind
+    it; so is the one that writes ``out_channels`` (with ``jk=None``), which has nothing behind it. So a model
+    of two layers with ``out_channels`` has no hierarchy. ``act``, ``act_kwargs`` and ``act_first`` are
+    those of the blocks, and nothing is activated behind a residual; ``norm`` and ``dropout`` are behind each
+    layer, where PyG has them.
 
     Args:
         in_channels: Width of the input, or -1 to take it from the first one.

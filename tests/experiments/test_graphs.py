@@ -2,7 +2,15 @@ import json
 
 import pytest
 
-SMALL = "--epochs 2 --seeds 2 --hidden 16 --layers 2 --group-size 4 --coarse-size 8 --heads 2".split()
+SMALL = [
+    "--epochs=2",
+    "--seeds=2",
+    "--hidden=16",
+    "--layers=3",
+    "--group-size=4",
+    "--coarse-size=8",
+    "--heads=2",
+]
 
 
 @pytest.fixture

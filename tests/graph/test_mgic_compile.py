@@ -76,6 +76,6 @@ def test_more_layers():
 
 def test_no_graph_break_in_a_model():
     torch.manual_seed(0)
-    model = MGICGraphSAGE(16, 16, 2, 3, group_size=8, coarse_size=8)
+    model = MGICGraphSAGE(16, 16, 3, 3, group_size=8, coarse_size=8)
     explained = torch._dynamo.explain(model)(*example(12))
     assert (explained.graph_count, explained.graph_break_count) == (1, 0)

@@ -1,4 +1,4 @@
-"""MGICGraphConv inside what PyG builds of layers: Sequential, heterogeneous models, sampled bipartite graphs."""
+"""MGICGraphConv in what PyG builds of layers: Sequential, heterogeneous models, sampled bipartite graphs."""
 
 import copy
 
@@ -107,7 +107,7 @@ def test_the_models_become_heterogeneous(model, width, jk, world):
     if width == -1:  # a single width is that of all kinds of nodes
         x = {node: features[:, :10] for node, features in x.items()}
     options = {"add_self_loops": False} if model is MGICGAT else {}
-    net = pyg.to_hetero(model(width, 16, 2, 3, jk=jk, **SIZES, **options), METADATA)
+    net = pyg.to_hetero(model(width, 16, 3, 3, jk=jk, **SIZES, **options), METADATA)
     with torch.no_grad():
         net(x, edges)
     out = net(x, edges)
@@ -117,8 +117,12 @@ def test_the_models_become_heterogeneous(model, width, jk, world):
 
 
 def test_to_hetero_refuses_self_loops_between_two_kinds():
-    with pytest.raises(ValueError, match="'add_self_loops' attribute set to 'True' on module 'MGICGraphConv"):
+    with pytest.raises(ValueError, match="'add_self_loops' attribute set to 'True' on module 'InputLayer"):
         pyg.to_hetero(MGICGCN(8, 16, 2, 3), METADATA)
+    with pytest.raises(ValueError, match="'add_self_loops' attribute set to 'True' on module 'MGICGraphConv"):
+        net = Plain(16)
+        net.conv1 = layer_of(pyg.GCNConv)
+        pyg.to_hetero(net, METADATA)
 
 
 @pytest.mark.parametrize("conv", [pyg.SAGEConv, pyg.GraphConv, pyg.GATv2Conv, pyg.GINConv])

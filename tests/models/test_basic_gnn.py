@@ -12,6 +12,7 @@ from torch_geometric.loader import DataLoader, RandomNodeLoader
 from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
 
 from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphConv, MGICGraphSAGE
+from mgic_geo.models.basic_gnn import InputLayer
 
 MODELS = [MGICGCN, MGICGraphSAGE, MGICGAT, MGICGIN]
 SIZES = {"group_size": 4, "coarse_size": 8}
@@ -38,14 +39,14 @@ def test_shapes_and_repr_are_pygs(model, out, jk, graph):
 @pytest.mark.parametrize("act", [None, "leaky_relu", torch.relu_, F.elu, nn.ReLU()])
 @pytest.mark.parametrize("norm", [None, "batch_norm", "layer_norm", "graph_norm", nn.BatchNorm1d(16)])
 def test_activations_and_norms_of_pyg(act, norm, graph):
-    net = MGICGCN(8, 16, 2, 5, act=act, norm=norm, act_first=norm == "batch_norm", **SIZES)
+    net = MGICGCN(8, 16, 3, 5, act=act, norm=norm, act_first=norm == "batch_norm", **SIZES)
     batch = torch.arange(12) // 6
     apart = torch.stack([graph[1][0] % 6, graph[1][1] % 6])
     both = torch.cat([apart, apart + 6], dim=1)
     out = net.eval()(graph[0], both, batch=batch)
     torch.testing.assert_close(net(graph[0][:6], apart, batch=batch[:6]), out[:6])
     kind = nn.Identity if act is None else nn.LeakyReLU if act == "leaky_relu" else type(act)
-    for block in net.convs[0].cycle.blocks:
+    for block in (net.convs[0], *net.convs[1].cycle.blocks):
         assert type(block.act) is kind
         assert block.act_first == (norm == "batch_norm")
 
@@ -58,22 +59,18 @@ def test_act_first_swaps_the_blocks_norm_and_activation(graph):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_logits_come_from_pygs_own_layer(model, graph):
-    net = model(8, 16, 3, 5, **SIZES)
-    assert [type(conv) is MGICGraphConv for conv in net.convs] == [True, True, False]
-    kinds = {MGICGCN: GCNConv, MGICGraphSAGE: SAGEConv, MGICGAT: GATConv, MGICGIN: GINConv}
-    assert type(net.convs[2]) is kinds[model]
-    logits = net(*graph)
-    assert logits.min() < 0 < logits.max()
-    assert all(type(conv) is MGICGraphConv for conv in model(8, 16, 3, 5, jk="cat", **SIZES).convs)
-
-
-def test_the_input_is_mapped_densely_and_hidden_widths_are_not():
-    assert MGICGCN(1433, 64, 2, 7).convs[0].shortcut.groups == 1
-    assert MGICGCN(1024, 64, 2, 7).convs[0].shortcut.groups == 1  # a grouped one would have 64
-    assert MGICGraphConv(1024, 64).shortcut.groups == 64
-    with pytest.raises(ValueError, match="shortcut must be 'grouped' or 'dense', got 'none'"):
-        MGICGraphConv(8, 16, shortcut="none")
+def test_the_first_layer_and_the_logits_are_pygs_own(model, graph):
+    x, edge_index = graph
+    net = model(8, 16, 4, 5, **SIZES).eval()
+    kind = {MGICGCN: GCNConv, MGICGraphSAGE: SAGEConv, MGICGAT: GATConv, MGICGIN: GINConv}[model]
+    assert [type(conv) for conv in net.convs] == [InputLayer, MGICGraphConv, MGICGraphConv, kind]
+    first = net.convs[0]
+    assert type(first.conv) is kind
+    torch.testing.assert_close(first(x, edge_index), first.norm(first.conv(x, edge_index)).relu())
+    hidden = net.convs[2](net.convs[1](first(x, edge_index), edge_index), edge_index)
+    torch.testing.assert_close(net(x, edge_index), net.convs[3](hidden, edge_index))
+    jumping = model(8, 16, 3, 5, jk="cat", **SIZES)
+    assert [type(conv) for conv in jumping.convs] == [InputLayer, MGICGraphConv, MGICGraphConv]
 
 
 def test_corrections_may_have_a_normalisation_of_their_own():
@@ -86,42 +83,43 @@ def test_corrections_may_have_a_normalisation_of_their_own():
 def test_edge_weights_and_edge_features(graph):
     x, edge_index = graph
     weight, attr = torch.rand(40), torch.randn(40, 3)
-    net = MGICGCN(8, 16, 2, 5, **SIZES).eval()
+    net = MGICGCN(8, 16, 3, 5, **SIZES).eval()
     assert not torch.allclose(net(x, edge_index, edge_weight=weight), net(x, edge_index))
     ones = net(x, edge_index, edge_weight=torch.ones(40))
     torch.testing.assert_close(ones, net(x, edge_index))
     for v2 in (False, True):
-        gat = MGICGAT(8, 16, 2, 5, edge_dim=3, v2=v2, heads=2, **SIZES).eval()
+        gat = MGICGAT(8, 16, 3, 5, edge_dim=3, v2=v2, heads=2, **SIZES).eval()
         out = gat(x, edge_index, edge_attr=attr)
         assert not torch.allclose(gat(x, edge_index, edge_attr=attr.flip(0)), out)
-        assert isinstance(gat.convs[0].cycle.blocks[-1].conv, GATv2Conv if v2 else GATConv)
+        assert isinstance(gat.convs[1].cycle.blocks[-1].conv, GATv2Conv if v2 else GATConv)
 
 
 def test_heads_are_concatenated_within_groups_and_averaged_in_logits(graph):
-    net = MGICGAT(8, 16, 2, 5, heads=2, dropout=0.25, **SIZES)
-    coarsest = net.convs[0].cycle.blocks[-1].conv
+    net = MGICGAT(8, 16, 3, 5, heads=2, dropout=0.25, **SIZES)
+    first, coarsest, last = net.convs[0].conv, net.convs[1].cycle.blocks[-1].conv, net.convs[2]
+    assert (first.heads, first.out_channels, first.concat) == (2, 8, True)
     assert (coarsest.heads, coarsest.out_channels, coarsest.dropout) == (2, 4, 0.25)
-    assert (net.convs[1].heads, net.convs[1].concat) == (2, False)
-    assert MGICGAT(8, 16, 2, 5, heads=2, concat=False, **SIZES)(*graph).shape == (12, 5)
-    with pytest.raises(ValueError, match="heads=3 must divide the width of a group"):
-        MGICGAT(8, 16, 2, 5, heads=3, **SIZES)
+    assert (last.heads, last.out_channels, last.concat) == (2, 5, False)
+    assert MGICGAT(8, 16, 3, 5, heads=2, concat=False, **SIZES)(*graph).shape == (12, 5)
+    with pytest.raises(ValueError, match="heads=8 must divide the width of a group"):
+        MGICGAT(8, 16, 3, 5, heads=8, **SIZES)
 
 
 def test_arguments_of_layers_arrive(graph):
-    gin = MGICGIN(8, 16, 2, 5, train_eps=True, **SIZES)
-    assert all(block.conv.eps.requires_grad for block in gin.convs[0].cycle.blocks[-1:])
+    gin = MGICGIN(8, 16, 3, 5, train_eps=True, **SIZES)
+    assert gin.convs[1].cycle.blocks[-1].conv.eps.requires_grad
     assert gin(*graph).shape == (12, 5)
-    sage = MGICGraphSAGE(8, 16, 2, 5, aggr="max", min_levels=2, **SIZES)
-    assert sage.convs[0].hierarchy.widths == (16, 8, 4)
-    assert sage.convs[0].cycle.blocks[-1].conv.aggr == "max"
+    sage = MGICGraphSAGE(8, 16, 3, 5, aggr="max", min_levels=2, **SIZES)
+    assert sage.convs[1].hierarchy.widths == (16, 8, 4)
+    assert sage.convs[1].cycle.blocks[-1].conv.aggr == "max"
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_lazy_widths_and_reset(model, graph):
-    lazy = model(-1, 16, 2, 5, **SIZES).eval()
+    lazy = model(-1, 16, 3, 5, **SIZES).eval()
     with torch.no_grad():
         lazy(*graph)
-    known = model(8, 16, 2, 5, **SIZES).eval()
+    known = model(8, 16, 3, 5, **SIZES).eval()
     known.load_state_dict(lazy.state_dict())
     torch.testing.assert_close(known(*graph), lazy(*graph))
     before = known(*graph)
@@ -139,14 +137,15 @@ def test_pairs_of_widths(width, graph):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_survives_saving_whole(model, graph):
-    net = model(8, 16, 2, 5, **SIZES).eval()
+    net = model(8, 16, 3, 5, **SIZES).eval()
     torch.save(net, file := io.BytesIO())
     file.seek(0)
     torch.testing.assert_close(torch.load(file, weights_only=False)(*graph), net(*graph))
 
 
-def test_one_layer_and_no_layer_of_levels(graph):
+def test_one_layer(graph):
     assert type(MGICGCN(8, 16, 1, 5).convs[0]) is GCNConv
+    assert type(MGICGCN(8, 16, 1).convs[0]) is InputLayer
     assert MGICGCN(8, 16, 1, **SIZES)(*graph).shape == (12, 16)
 
 
@@ -165,7 +164,7 @@ def test_trains_on_parts_of_a_graph():
     y = torch.arange(60) % 3
     same = torch.stack([torch.arange(60), (torch.arange(60) + 3) % 60])
     data = Data(x=F.one_hot(y, 8).float() + 0.3 * torch.randn(60, 8), edge_index=same, y=y)
-    net = MGICGraphSAGE(8, 16, 2, 3, **SIZES)
+    net = MGICGraphSAGE(8, 16, 3, 3, **SIZES)
     optimizer = torch.optim.Adam(net.parameters(), 0.02)
     losses = []
     for _ in range(5):

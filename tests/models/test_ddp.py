@@ -1,4 +1,4 @@
-"""DistributedDataParallel: two processes, a graph each, have the gradients of one process with both graphs."""
+"""DistributedDataParallel: two processes with a graph each have the gradients of one with both graphs."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ sizes = dict(group_size=4, coarse_size=8)
 
 def build():
     torch.manual_seed(0)
-    hidden = mgic_geo.MGICGraphSAGE(8, 16, 2, **sizes, block_norm="layer_norm", jk="cat")
+    hidden = mgic_geo.MGICGraphSAGE(8, 16, 3, **sizes, block_norm="layer_norm", jk="cat")
     last = mgic_geo.MGICGraphConv(16, 3, conv=GATv2Conv, **sizes, norm="layer_norm", min_levels=1)
     return Sequential("x, e", [(hidden, "x, e -> x"), (last, "x, e -> x")])
 

@@ -48,10 +48,10 @@ def models(**kwargs):
     torch.manual_seed(1)
     sizes = {**SIZES, **kwargs}
     return [
-        MGICGraphSAGE(8, 16, 2, 5, **sizes),
-        MGICGAT(8, 16, 2, 5, **sizes, add_self_loops=False),
-        MGICGIN(8, 16, 2, **sizes),
-        MGICGraphSAGE(8, 16, 2, 5, jk="cat", **sizes),
+        MGICGraphSAGE(8, 16, 3, 5, **sizes),
+        MGICGAT(8, 16, 3, 5, **sizes, add_self_loops=False),
+        MGICGIN(8, 16, 3, **sizes),
+        MGICGraphSAGE(8, 16, 3, 5, jk="cat", **sizes),
     ]
 
 
@@ -59,7 +59,7 @@ def models(**kwargs):
 def test_seeds_of_a_sampled_batch_get_what_the_whole_graph_gives(which, graph):
     x, edge_index = graph
     net = models()[which].eval()
-    assert net.num_hops == [3, 3, 4, 4][which]
+    assert net.num_hops == [4, 4, 5, 5][which]
     whole = net(x, edge_index)
     nodes, local, found, counts = sample(edge_index, [7, 30, 31], net.num_hops)
     torch.testing.assert_close(net(x[nodes], local)[:3], whole[[7, 30, 31]])
@@ -73,10 +73,10 @@ def test_seeds_of_a_sampled_batch_get_what_the_whole_graph_gives(which, graph):
 
 def test_trimming_is_pygs_where_every_layer_has_one_level(graph):
     x, edge_index = graph
-    plain, ours = GraphSAGE(8, 16, 2, 5), MGICGraphSAGE(8, 16, 2, 5, coarse_size=16)
-    assert ours.num_hops == 2
-    nodes, local, found, counts = sample(edge_index, [3], 2)
-    for layer in (0, 1):
+    plain, ours = GraphSAGE(8, 16, 3, 5), MGICGraphSAGE(8, 16, 3, 5, coarse_size=16)
+    assert ours.num_hops == 3
+    nodes, local, found, counts = sample(edge_index, [3], 3)
+    for layer in (0, 1, 2):
         expected = plain._trim(layer, found, counts, x[nodes], local, None)
         got = ours._trim(layer, found, counts, x[nodes], local, None)
         assert torch.equal(got[0], expected[0])
@@ -121,7 +121,7 @@ class OneHop:
 def test_inference_level_by_level_equals_the_whole_graph(options, cache, graph):
     x, edge_index = graph
     torch.manual_seed(0)
-    net = MGICGraphSAGE(8, 16, 3, 5, **SIZES, **options)
+    net = MGICGraphSAGE(8, 16, 4, 5, **SIZES, **options)
     net(x, edge_index)  # moves the running statistics off their start
     loader = OneHop(x, edge_index, 25)
     out = net.eval().inference(loader, cache=cache)
@@ -140,7 +140,7 @@ def test_inference_refuses_what_it_cannot_do(graph):
 @pytest.mark.skipif(not (WITH_PYG_LIB or WITH_TORCH_SPARSE), reason="no neighbour sampler is installed")
 def test_neighbor_loader(graph):
     x, edge_index = graph
-    net = MGICGraphSAGE(8, 16, 2, 5, **SIZES).eval()
+    net = MGICGraphSAGE(8, 16, 3, 5, **SIZES).eval()
     data, whole = Data(x=x, edge_index=edge_index), net(x, edge_index)
     for batch in NeighborLoader(data, num_neighbors=[-1] * net.num_hops, batch_size=20):
         out = net(batch.x, batch.edge_index)[: batch.batch_size]
