@@ -127,7 +127,8 @@ def load_tudataset(name: str) -> list[Data]:
         raise _unreachable(name, error) from error
     if graphs[0].x is None:
         for graph in graphs:
-            degrees = graph.edge_index[1].bincount(minlength=graph.num_nodes).clamp(max=63)
+            assert graph.edge_index is not None
+            degrees = graph.edge_index[1].bincount(minlength=graph.num_nodes or 0).clamp(max=63)
             graph.x = torch.nn.functional.one_hot(degrees, 64).float()
     return graphs
 

@@ -74,7 +74,7 @@ class _MGICModel(pyg.BasicGNN):
         coarse_size: int = 32,
         min_levels: int = 0,
         block_norm: str | Callable[[int], nn.Module] | None = "batch_norm",
-        transfer_init: str = "signed",
+        transfer_init: str = "random",
         **kwargs: Any,
     ) -> MessagePassing:
         """One layer: MGIC between hidden widths, else PyG's own."""

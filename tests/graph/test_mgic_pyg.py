@@ -119,9 +119,9 @@ def test_the_models_become_heterogeneous(model, width, jk, world):
 def test_to_hetero_refuses_self_loops_between_two_kinds():
     with pytest.raises(ValueError, match="'add_self_loops' attribute set to 'True' on module 'InputLayer"):
         pyg.to_hetero(MGICGCN(8, 16, 2, 3), METADATA)
+    net = Plain(16)
+    net.conv1 = layer_of(pyg.GCNConv)
     with pytest.raises(ValueError, match="'add_self_loops' attribute set to 'True' on module 'MGICGraphConv"):
-        net = Plain(16)
-        net.conv1 = layer_of(pyg.GCNConv)
         pyg.to_hetero(net, METADATA)
 
 
