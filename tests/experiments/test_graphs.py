@@ -60,7 +60,7 @@ def test_resumes_with_the_models_that_are_missing(main, tmp_path, refused):
         (["--devices", "2"], "--devices is not 1"),
         (["--hidden", "0"], "--hidden is 0; give 1 or more"),
         (["--dropout", "1"], "--dropout is 1.0; give 0 or more, under 1"),
-        ([*SMALL, "--heads", "3", "--models", "MGICGAT"], "--models MGICGAT: heads=3 must divide"),
+        ([*SMALL, "--heads", "8", "--models", "MGICGAT"], "--models MGICGAT: heads=8 must divide"),
     ],
 )
 def test_bad_values_are_refused(arguments, message, main, refused, tmp_path):
