@@ -60,6 +60,7 @@ class _MGICModel(pyg.BasicGNN):
     """What the four models share; each names the layer of its levels."""
 
     conv_class: ClassVar[Callable[..., nn.Module]]
+    default_init: ClassVar[str] = "random"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,7 +75,7 @@ class _MGICModel(pyg.BasicGNN):
         coarse_size: int = 32,
         min_levels: int = 0,
         block_norm: str | Callable[[int], nn.Module] | None = "batch_norm",
-        transfer_init: str = "random",
+        transfer_init: str | None = None,
         **kwargs: Any,
     ) -> MessagePassing:
         """One layer: MGIC between hidden widths, else PyG's own."""
@@ -92,7 +93,7 @@ class _MGICModel(pyg.BasicGNN):
             act=self.act,
             norm=block_norm,
             min_levels=min_levels,
-            transfer_init=transfer_init,
+            transfer_init=transfer_init or self.default_init,
             correction_norm=None,
             act_first=self.act_first,
             **kwargs,
@@ -144,7 +145,7 @@ class MGICGCN(_MGICModel, pyg.GCN):
         min_levels: Coarsen at least this many times.
         block_norm: Normalisation of the blocks, ``norm`` of :class:`mgic_geo.MGICGraphConv`; corrections have
             none.
-        transfer_init: See :class:`mgic_geo.Restriction`.
+        transfer_init: See :class:`mgic_geo.Restriction`; None for ``"random"``, in MGICGIN ``"signed"``.
         **kwargs: Go to the layers.
 
     Shapes:
@@ -173,6 +174,7 @@ class MGICGIN(_MGICModel, pyg.GIN):
     """
 
     conv_class = GINConv
+    default_init = "signed"  # sums over neighbours are far from zero on average, and averages keep only that
 
 
 class MGICGAT(_MGICModel, pyg.GAT):
