@@ -17,6 +17,11 @@ from .decode import CorruptImageError as CorruptImageError
 from .download import DownloadError as DownloadError
 from .file_loader import FileLoader as FileLoader
 from .file_loader import PerSample as PerSample
+from .graphs import PLANETOID as PLANETOID
+from .graphs import block_model as block_model
+from .graphs import load_planetoid as load_planetoid
+from .graphs import load_tudataset as load_tudataset
+from .graphs import mixing_graphs as mixing_graphs
 from .image_augment import ImageAugment as ImageAugment
 from .image_loader import ImageLoader as ImageLoader
 from .images import IMAGENET as IMAGENET

@@ -38,6 +38,10 @@ from mgic_geo.image import MGICInvertedResidual2d as MGICInvertedResidual2d
 from mgic_geo.model_file import ImageCard as ImageCard
 from mgic_geo.model_file import ModelCard as ModelCard
 from mgic_geo.model_file import save_model as save_model
+from mgic_geo.models import MGICGAT as MGICGAT
+from mgic_geo.models import MGICGCN as MGICGCN
+from mgic_geo.models import MGICGIN as MGICGIN
+from mgic_geo.models import MGICGraphSAGE as MGICGraphSAGE
 from mgic_geo.models import create_model as create_model
 from mgic_geo.models import list_models as list_models
 from mgic_geo.pretrained import from_pretrained as from_pretrained

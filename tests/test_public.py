@@ -9,7 +9,8 @@ import mgic_geo
 NAMES = [
     "BasicBlock2d", "Bottleneck2d", "ChannelHierarchy", "Conversion", "EdgeConv", "GroupedLinear",
     "ImageCard", "InvertedResidual2d", "MGICBasicBlock2d", "MGICBlock", "MGICBottleneck2d", "MGICConv2d",
-    "MGICDynamicEdgeConv", "MGICGraphConv", "MGICInvertedResidual2d", "MGICLinear", "MGICMLP", "ModelCard",
+    "MGICDynamicEdgeConv", "MGICGAT", "MGICGCN", "MGICGIN", "MGICGraphConv",
+    "MGICGraphSAGE", "MGICInvertedResidual2d", "MGICLinear", "MGICMLP", "ModelCard",
     "Prolongation", "Restriction", "complexity", "create_model", "export_onnx", "from_pretrained", "fuse",
     "grouped", "knn", "knn_graph", "list_models", "list_pretrained", "load_weights", "replace_convs",
     "save_model", "save_weights", "scaling",

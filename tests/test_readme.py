@@ -13,7 +13,7 @@ def test_python_examples(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(block, names)
     graph = torch.randint(30, (2, 90))
@@ -22,7 +22,9 @@ def test_python_examples(capsys, tmp_path, monkeypatch):
     assert names["features"].shape == (8, 1024, 64)
     assert names["logits"].shape == (2, 10)
     assert (tmp_path / "model.onnx").stat().st_size > 3e5
-    assert "multiply-adds: k-NN 75.4 %, maps 19.0 %" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "multiply-adds: k-NN 75.4 %, maps 19.0 %" in printed
+    assert "torch.Size([50, 7]) 7" in printed
     assert "128 in 8 groups -> 64 in 4 groups -> 32 dense" in README
     assert "128 in 8 groups -> 64 in 4 groups -> 32 dense" in repr(names["Net"]())
 

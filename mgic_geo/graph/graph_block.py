@@ -28,11 +28,13 @@ class Levels:
 
 
 class GraphBlock(nn.Module):
-    """The block of one level: x + act(norm(conv(x, graph)))."""
+    """The block of one level: x + act(norm(conv(x, graph))), or x + norm(act(conv(x, graph)))."""
 
-    def __init__(self, conv: nn.Module, norm: nn.Module, act: nn.Module, level: int = 0) -> None:
+    def __init__(
+        self, conv: nn.Module, norm: nn.Module, act: nn.Module, level: int = 0, act_first: bool = False
+    ) -> None:
         super().__init__()
-        self.conv, self.norm, self.act, self.level = conv, norm, act, level
+        self.conv, self.norm, self.act, self.level, self.act_first = conv, norm, act, level, act_first
 
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
@@ -60,7 +62,7 @@ class GraphBlock(nn.Module):
                 f"a block adds the layer's output to its input, so it must be features, got "
                 f"{type(out).__name__}; leave out what asks for more, such as return_attention_weights"
             )
-        return x + self.act(self.norm(out))
+        return x + (self.norm(self.act(out)) if self.act_first else self.act(self.norm(out)))
 
     def _own(self, value: Any) -> Any:
         return value.values[self.level] if isinstance(value, Levels) else value

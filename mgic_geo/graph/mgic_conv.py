@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch_geometric.nn import SAGEConv
+from torch_geometric.nn import MessagePassing, SAGEConv
 from torch_geometric.nn.inits import reset
 from torch_geometric.nn.resolver import activation_resolver
 
@@ -22,7 +22,7 @@ from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut
 __all__ = ["MGICDynamicEdgeConv", "MGICGraphConv"]
 
 
-class MGICGraphConv(nn.Module):
+class MGICGraphConv(MessagePassing):
     r"""Any PyG message-passing layer, its dense channel coupling replaced by Algorithm 1 of the paper.
 
     Every level of the channel hierarchy runs :math:`x + \sigma(\mathcal{N}(\mathrm{conv}(x)))` on the same
@@ -45,7 +45,9 @@ class MGICGraphConv(nn.Module):
         norm: Normalisation of blocks and corrections: ``"batch_norm"``, ``"layer_norm"``, a factory
             ``norm(width)`` of a module on (N, width), or None.
         min_levels: Coarsen at least this many times.
-        transfer_init: ``"random"`` or ``"average"``, see :class:`mgic_geo.Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
+        correction_norm: Normalisation of the corrections alone, if not that of ``norm``.
+        act_first: Activate before the normalisation.
         **conv_kwargs: Go to the layer of every level.
 
     Shapes:
@@ -69,30 +71,43 @@ class MGICGraphConv(nn.Module):
         norm: str | Factory | None = "batch_norm",
         min_levels: int = 0,
         transfer_init: str = "random",
+        correction_norm: str | Factory | None = "norm",
+        act_first: bool = False,
         **conv_kwargs: Any,
     ) -> None:
-        super().__init__()
+        flow = conv_kwargs.get("flow", "source_to_target")
+        super().__init__(aggr=None, flow=flow)  # to_hetero and others tell a layer on edges by this class
         conv = resolve_conv(conv)
         self.in_channels, self.out_channels, self.conv_class = in_channels, out_channels, conv
         hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
         self.hierarchy = hierarchy
+        of_corrections = norm_factory(norm if correction_norm == "norm" else correction_norm)
         norm = norm_factory(norm)
-        self.flow = conv_kwargs.get("flow", "source_to_target")
         if conv is EdgeConv:
             conv_kwargs = {"norm": None, "act": None, **conv_kwargs}
 
         def block(width: int, groups: int) -> nn.Module:
             layer = grouped(conv, groups)(width, width, **conv_kwargs)
             activation = nn.Identity() if act is None else activation_resolver(act)
-            return GraphBlock(layer, norm(width), activation, hierarchy.widths.index(width))
+            return GraphBlock(layer, norm(width), activation, hierarchy.widths.index(width), act_first)
 
         source, target = in_channels if isinstance(in_channels, tuple) else (None, in_channels)
         self.shortcut = make_shortcut(target, out_channels, group_size)
         self.source_shortcut = None if source is None else make_shortcut(source, out_channels, group_size)
-        self.cycle = MGICBlock(hierarchy, block, norm=norm, transfer_init=transfer_init)
+        self.cycle = MGICBlock(hierarchy, block, norm=of_corrections, transfer_init=transfer_init)
         # The coarsest level's layer is the plain one: what it takes after x, by position.
         coarsest: nn.Module = self.cycle.blocks[-1].conv  # type: ignore[assignment]
         self.arguments = tuple(inspect.signature(coarsest.forward).parameters)[1:]
+
+    @property
+    def hops(self) -> int:
+        """How far an output looks: every level passes messages along one edge."""
+        return self.hierarchy.coarsenings + 1
+
+    @property
+    def add_self_loops(self) -> bool:
+        """Whether the layer adds them; PyG's ``to_hetero`` asks."""
+        return bool(getattr(self.cycle.blocks[-1].conv, "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""

@@ -1,5 +1,9 @@
 """Networks, by class or by name."""
 
+from mgic_geo.models.basic_gnn import MGICGAT as MGICGAT
+from mgic_geo.models.basic_gnn import MGICGCN as MGICGCN
+from mgic_geo.models.basic_gnn import MGICGIN as MGICGIN
+from mgic_geo.models.basic_gnn import MGICGraphSAGE as MGICGraphSAGE
 from mgic_geo.models.dgcnn import DGCNN as DGCNN
 from mgic_geo.models.heads import FeatureMaps as FeatureMaps
 from mgic_geo.models.lraspp import LRASPP as LRASPP

@@ -1,0 +1,132 @@
+"""Neighbour-sampled batches for layers of several levels, each of which passes messages once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn.models.basic_gnn import BasicGNN
+from torch_geometric.utils._trim_to_layer import TrimToLayer
+from tqdm import tqdm
+
+from mgic_geo.graph import MGICGraphConv
+
+__all__ = ["TrimHops", "infer"]
+
+_ROWS = 2**16  # nodes that are moved to the device at a time
+
+
+class TrimHops(TrimToLayer):
+    """Drops, ahead of each layer, the sampled nodes that can no longer reach the seeds.
+
+    PyG's own drops one hop a layer; a layer of n levels still needs n.
+
+    Args:
+        hops: How many times each layer passes messages.
+    """
+
+    def __init__(self, hops: list[int]) -> None:
+        super().__init__()
+        self.hops = tuple(hops)
+
+    def forward(
+        self,
+        layer: int,
+        num_sampled_nodes_per_hop: list[int] | None,
+        num_sampled_edges_per_hop: list[int] | None,
+        x: Tensor,
+        edge_index: Any,
+        edge_attr: Tensor | None = None,
+    ) -> tuple[Tensor, Any, Tensor | None]:
+        """Trim what the loader's hop-by-hop order puts last; arguments and results are PyG's."""
+        counts = num_sampled_nodes_per_hop, num_sampled_edges_per_hop
+        if counts[1] is None:
+            return super().forward(layer, *counts, x, edge_index, edge_attr)
+        sampled = len(counts[1])
+        before = sampled - sum(self.hops[layer - 1 :]) if layer else 0
+        for hop in range(max(before, 0) + 1, sampled - sum(self.hops[layer:]) + 1):
+            x, edge_index, edge_attr = super().forward(hop, *counts, x, edge_index, edge_attr)
+        return x, edge_index, edge_attr
+
+
+@torch.no_grad()
+def infer(
+    model: BasicGNN,
+    loader: Any,
+    device: torch.device | str | None = None,
+    embedding_device: torch.device | str = "cpu",
+    progress_bar: bool = False,
+    cache: bool = False,
+) -> Tensor:
+    """The outputs of all nodes, from batches that hold the seeds' full neighbourhood of one hop.
+
+    PyG runs layer by layer over such batches. A layer of several levels looks further than one hop, so here
+    each of its levels is a pass of its own over the loader, and what maps nodes alone runs between them.
+
+    Args:
+        model: In evaluation mode, with jk None or ``"last"``.
+        loader: A ``NeighborLoader`` with ``num_neighbors=[-1]`` over all nodes in their order.
+        device: Where layers run; None for where the batches are.
+        embedding_device: Where features of all nodes are kept.
+        progress_bar: Show one.
+        cache: Keep the sampled graphs of the first pass.
+
+    Returns:
+        (N, out_channels), as the model's own on the whole graph.
+
+    Raises:
+        ValueError: If the model is training, or its jumping knowledge needs all layers at once.
+    """
+    if model.training:
+        raise ValueError("inference needs a model in evaluation mode; call eval() first")
+    if model.jk_mode not in (None, "last"):
+        raise ValueError(f"layer-wise inference goes with jk=None or 'last', got jk={model.jk_mode!r}")
+    passes = sum(conv.hops if isinstance(conv, MGICGraphConv) else 1 for conv in model.convs)
+    kept: list[Any] = []
+    bar = tqdm(total=passes * len(loader), desc="Inference", disable=not progress_bar)
+
+    def batches() -> Iterable[tuple[Tensor, int, Any]]:
+        if kept:
+            yield from kept
+            return
+        for batch in loader:
+            graph = batch.adj_t if hasattr(batch, "adj_t") else batch.edge_index
+            item = batch.n_id, batch.batch_size, graph.to(device)
+            if cache:
+                kept.append(item)
+            yield item
+
+    def on_graph(layer: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
+        outs = []
+        for nodes, seeds, graph in batches():
+            outs.append(layer(x[nodes.to(x.device)].to(device), graph)[:seeds].to(embedding_device))
+            bar.update()
+        return torch.cat(outs)
+
+    def on_nodes(layer: Callable[..., Tensor], *features: Tensor) -> Tensor:
+        parts = zip(*(part.split(_ROWS) for part in features), strict=True)
+        return torch.cat([layer(*(p.to(device) for p in part)).to(embedding_device) for part in parts])
+
+    def cycle(layer: MGICGraphConv, x: Tensor) -> Tensor:
+        """Algorithm 1 as in ``MGICBlock``, every block a pass over the loader."""
+        levels, inner = [on_nodes(layer.shortcut, x)], layer.cycle
+        for restrict in inner.restrictions:
+            levels.append(on_nodes(restrict, levels[-1]))
+        x = on_graph(lambda part, graph: inner.blocks[-1](part, None, graph), levels[-1])
+        for j in reversed(range(layer.hierarchy.coarsenings)):
+            norm, prolong, block = inner.norms[j], inner.prolongations[j], inner.blocks[j]
+            x = on_nodes(
+                lambda fine, low, new, n=norm, p=prolong: fine + n(p(new - low)), levels[j], levels[j + 1], x
+            )
+            x = on_graph(lambda part, graph, b=block: b(part, None, graph), x)
+        return x
+
+    x = loader.data.x.to(embedding_device)
+    for i, (conv, norm) in enumerate(zip(model.convs, model.norms, strict=True)):
+        x = cycle(conv, x) if isinstance(conv, MGICGraphConv) else on_graph(conv, x)
+        if i < model.num_layers - 1 or model.jk_mode is not None:
+            x = norm(x.to(device)).to(embedding_device) if model.supports_norm_batch else on_nodes(norm, x)
+    bar.close()
+    return on_nodes(model.lin, x) if isinstance(getattr(model, "lin", None), nn.Module) else x
