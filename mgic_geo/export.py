@@ -17,6 +17,7 @@ from mgic_geo.files import replacing
 __all__ = ["export_onnx"]
 
 _TOLERANCE = 1e-4
+_NUDGES = 16
 
 
 def export_onnx(
@@ -30,9 +31,9 @@ def export_onnx(
     """Write ``model`` in evaluation mode, k-NN graphs inside, to an ONNX file, and see that it runs right.
 
     Where onnxruntime is installed the file is run on the example and on one more batch of another size, and
-    has to give the model's outputs within 1e-4 (absolute and relative). k-NN and neighbour reductions become
-    plain operators; equally near points may be taken in another order than torch takes them. Export
-    ``fuse(model)`` for fewer operators.
+    has to give the model's outputs within 1e-4 (absolute and relative), or those for an input that differs by
+    rounding: where two neighbours are equally far within rounding, either may be taken. k-NN and neighbour
+    reductions become plain operators; export ``fuse(model)`` for fewer.
 
     Args:
         model: The model; a copy is exported.
@@ -87,21 +88,46 @@ def export_onnx(
 
 
 def _check(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, varies: bool) -> None:
-    """Raise ``RuntimeError`` unless onnxruntime gives what ``model`` gives, on a larger batch, too."""
+    """Raise ``RuntimeError`` unless onnxruntime gives what ``model`` gives, on a larger batch, too.
+
+    Where two features are equally far within rounding, a graph of nearest neighbours may turn out either way,
+    and an output jump. Such a sample has to be what the model gives for inputs that differ by rounding.
+    """
     import onnxruntime  # type: ignore[import-not-found]
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_inputs()]
     larger = tuple(torch.cat([x, x[:1].flip(-2)]) for x in inputs)
     for batch in (inputs, larger) if varies else (inputs,):
-        expected = model(*batch)
-        expected = [expected] if isinstance(expected, Tensor) else list(expected)
         found = session.run(None, {n: x.cpu().numpy() for n, x in zip(names, batch, strict=True)})
-        for out, want in zip(found, expected, strict=True):
-            out = torch.from_numpy(out).to(want)
-            if out.shape != want.shape or not torch.allclose(out, want, _TOLERANCE, _TOLERANCE):
-                worst = f"by up to {float((out - want).abs().max()):.3g}" if out.shape == want.shape else ""
-                raise RuntimeError(
-                    f"onnxruntime gives {tuple(out.shape)} for inputs {[tuple(x.shape) for x in batch]} that "
-                    f"differ from the model's {tuple(want.shape)} {worst}; more than {_TOLERANCE} is refused"
-                )
+        outputs = [torch.from_numpy(out) for out in found]
+        worst = _difference(outputs, model(*batch))
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(_NUDGES if bool((worst > 1).any()) else 0):
+            nudged = model(*(_nudged(x, generator) for x in batch))
+            worst = torch.minimum(worst, _difference(outputs, nudged))
+        if bool((worst > 1).any()):
+            raise RuntimeError(
+                f"onnxruntime's outputs for inputs {[tuple(x.shape) for x in batch]} differ from the model's "
+                f"by up to {float(worst.max()):.3g} times what is allowed, {_TOLERANCE} absolute and relative"
+            )
+
+
+def _difference(found: list[Tensor], expected: Tensor | list[Tensor]) -> Tensor:
+    """The largest difference of each sample, in units of what is allowed; infinite if shapes differ."""
+    worst = torch.zeros(found[0].size(0))
+    for out, want in zip(found, [expected] if isinstance(expected, Tensor) else expected, strict=True):
+        if out.shape != want.shape:
+            return torch.full_like(worst, torch.inf)
+        want = want.cpu().to(out)
+        units = (out - want).abs() / (_TOLERANCE + _TOLERANCE * want.abs())
+        worst = torch.maximum(worst, units.nan_to_num(torch.inf).flatten(1).amax(1))
+    return worst
+
+
+def _nudged(x: Tensor, generator: torch.Generator) -> Tensor:
+    """``x`` with values moved by no more than rounding."""
+    if not x.is_floating_point():
+        return x
+    steps = torch.randint(-1, 2, x.shape, generator=generator).to(x)
+    return x * (1 + torch.finfo(x.dtype).eps * steps)

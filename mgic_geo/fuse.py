@@ -54,7 +54,7 @@ def fuse(model: nn.Module) -> nn.Module:
     alone = {
         m for m, n in uses.items() if n == 1 and all(shared[p] == 1 for p in m.parameters(recurse=False))
     }
-    alone -= {m for m in uses if m._forward_hooks or m._forward_pre_hooks}
+    alone -= {module for module in uses if _hooked(module)}
     for module in list(fused.modules()):
         for layer, owner, name in _pairs(module):
             norm = owner.get_submodule(name)
@@ -63,14 +63,10 @@ def fuse(model: nn.Module) -> nn.Module:
         _fold_edge_convs(module, alone)
     inside = {module.cycle for module in fused.modules() if type(module) is FoldedCycle}  # fused before
     for name, module in list(fused.named_modules()):
-        if (
-            name
-            and module not in inside
-            and type(module) is MGICBlock
-            and module in alone
-            and (merged := fold_cycle(module))
-        ):
-            fused.set_submodule(name, merged)
+        if name and type(module) is MGICBlock and module in alone - inside:
+            merged = None if any(map(_hooked, module.modules())) else fold_cycle(module)
+            if merged is not None:
+                fused.set_submodule(name, merged)
     fused._modules = {_GUARD: InferenceOnly(), **fused._modules}  # first, so that it is asked first
     return fused.requires_grad_(False)
 
@@ -90,6 +86,10 @@ class InferenceOnly(nn.Module):
     def forward(self, x: Any) -> Any:
         """Return ``x``."""
         return x
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:

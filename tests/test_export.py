@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mgic_geo import create_model, export_onnx, fuse
+from mgic_geo.export import _difference, _nudged
 from mgic_geo.models.mobilenetv3 import SMALL, mgic_mobilenetv3
 
 POINTS = {"widths": (16, 32), "embedding": 16, "hidden": (16,), "k": 4, "coarse_size": 16}
@@ -112,9 +113,22 @@ class Wrong(nn.Module):
 
 def test_what_differs_is_refused_and_the_old_file_kept(tmp_path):
     (tmp_path / "m.onnx").write_text("old")
-    with pytest.raises(RuntimeError, match=r"differ from the model's \(2, 3\) by up to 1; more than 0.0001"):
+    with pytest.raises(RuntimeError, match=r"\[\(2, 3\)\] differ from the model's by up to 1e\+04 times"):
         export_onnx(Wrong(), torch.zeros(2, 3), tmp_path / "m.onnx")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("m.onnx", "old")]
+
+
+def test_a_sample_may_be_that_of_an_input_that_differs_by_rounding():
+    found = [torch.tensor([[1.0, 2.0], [3.0, 4.0]])]
+    off = torch.tensor([[1.0, 2.0], [3.0, 4.1]])
+    assert _difference(found, found[0]).tolist() == [0, 0]
+    assert _difference(found, off).tolist() == [0, pytest.approx(0.1 / (1e-4 * 5.1), rel=1e-3)]
+    assert _difference(found, off[:, :1]).tolist() == [torch.inf] * 2
+    assert _difference(found, found[0] * torch.nan).tolist() == [torch.inf] * 2
+    x = torch.rand(1000)
+    moved = (_nudged(x, torch.Generator().manual_seed(0)) - x).abs()
+    assert 0 < moved.max() <= 2 * torch.finfo(x.dtype).eps
+    assert torch.equal(_nudged(table := torch.arange(3), torch.Generator()), table)
 
 
 def test_errors_say_what_to_do(tmp_path, monkeypatch):

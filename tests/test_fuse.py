@@ -144,6 +144,14 @@ def test_what_is_shared_or_hooked_stays():
         torch.testing.assert_close(fused(x), model(x))
 
 
+def test_hooks_within_a_cycle_are_called():
+    torch.manual_seed(0)
+    layer = MGICGraphConv(32, 32, conv="edge", coarse_size=16).eval()
+    layer.cycle.blocks[-1].register_forward_hook(lambda module, args, out: 2 * out)
+    x, graph = torch.randn(10, 32), torch.randint(10, (2, 40))
+    torch.testing.assert_close(fuse(layer)(x, graph), layer(x, graph), atol=1e-5, rtol=1e-5)
+
+
 def test_a_converted_network_is_fused_too():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU())

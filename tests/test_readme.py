@@ -11,6 +11,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_python_examples(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) == 6
