@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import nn as pyg
 
+from mgic_geo.graph import grouped_attention as attention
 from mgic_geo.graph import grouped_layers as own
 from mgic_geo.graph import grouped_nodewise as nodewise
 from mgic_geo.graph.grouped_build import Builder, construct
@@ -86,8 +87,8 @@ FAST: dict[Builder, Rule] = {
     pyg.ClusterGCNConv: _linear(pyg.ClusterGCNConv),
     pyg.EdgeConv: Rule(form=nodewise.NodewiseEdge, parts=lambda _: {"nn.lins.0": (2, 1)}),
     pyg.FiLMConv: Rule(parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}),
-    pyg.GATConv: Rule(only=_CONCATENATED, heads=True),
-    pyg.GATv2Conv: Rule(only=_CONCATENATED, heads=True),
+    pyg.GATConv: Rule(form=attention.NodewiseGAT, only=_CONCATENATED, heads=True),
+    pyg.GATv2Conv: Rule(form=attention.NodewiseGATv2, only=_CONCATENATED, heads=True),
     pyg.GCN2Conv: Rule(blocks=own.GroupedGCN2),
     pyg.GCNConv: _linear(pyg.GCNConv),
     pyg.GENConv: Rule(only={"norm": ("batch", None), "msg_norm": (False,)}, form=own.TiledGEN),
@@ -108,14 +109,16 @@ FAST: dict[Builder, Rule] = {
     pyg.PNAConv: Rule(form=nodewise.NodewisePNA, only={"divide_input": (False,)}, parts=_pna_parts),
     pyg.PPFConv: Rule(form=nodewise.NodewisePPF),
     pyg.PointNetConv: Rule(form=nodewise.NodewisePointNet),
-    pyg.PointTransformerConv: Rule(form=nodewise.NodewisePointTransformer, only={"attn_nn": (None,)}),
+    pyg.PointTransformerConv: Rule(form=attention.NodewisePointTransformer, only={"attn_nn": (None,)}),
     pyg.ResGatedGraphConv: Rule(form=nodewise.NodewiseResGated),
     pyg.SAGEConv: _linear(pyg.SAGEConv, only={"normalize": (False,)}),
     pyg.SGConv: _linear(pyg.SGConv),
     pyg.SSGConv: _linear(pyg.SSGConv),
     pyg.SimpleConv: _linear(pyg.SimpleConv, only={"combine_root": ("sum", "self_loop", None)}),
     pyg.TAGConv: _linear(pyg.TAGConv),
-    pyg.TransformerConv: Rule(only={**_CONCATENATED, "beta": (False,)}, heads=True),
+    pyg.TransformerConv: Rule(
+        form=attention.NodewiseTransformer, only={**_CONCATENATED, "beta": (False,)}, heads=True
+    ),
     pyg.WLConvContinuous: _linear(pyg.WLConvContinuous),
 }
 
