@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mgic_geo.graph.edge_sums import bag, lift, total
 from mgic_geo.graph.incidence import Incidence
 
-__all__ = ["edge_max", "leaky_product", "near", "softmax", "softmax_sum"]
+__all__ = ["edge_max", "leaky_product", "near", "softmax", "softmax_sum", "softplus"]
 
 _RANGE = 40.0  # exponentials of values that differ by less are far from underflow
 
@@ -34,6 +34,11 @@ def edge_max(edges: Incidence, values: Tensor) -> Tensor:
 def leaky_product(x: Tensor, att: Tensor, slope: float) -> Tensor:
     """Products (E, H) of leaky rectified features (E, H · C) with a vector (H, C) for each head."""
     return _LeakyProduct.apply(x, att, slope)  # type: ignore[return-value]
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), as ``F.softplus``, whose logarithm is no vector code on a CPU."""
+    return _Softplus.apply(x)  # type: ignore[return-value]
 
 
 def near(values: Tensor) -> Tensor | None:
@@ -124,3 +129,17 @@ class _LeakyProduct(torch.autograd.Function):
         to_x = torch.ops.aten.leaky_relu_backward(upstream, x, ctx.slope, False)
         to_att = (F.leaky_relu(x, ctx.slope).view(-1, *att.shape) * grad.unsqueeze(2)).sum(0)
         return to_x, to_att, None
+
+
+class _Softplus(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x)
+        e = x.abs().neg_().exp_()
+        # log(1 + e) = 2 artanh(e / (2 + e)), to rounding for small e, too
+        return e.div_(e + 2).atanh_().mul_(2).add_(x.clamp(min=0))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return grad * x.sigmoid()

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
-__all__ = ["aggregate", "edgewise", "plain_edges", "plain_propagate", "plain_update"]
+from mgic_geo.graph.incidence import Incidence
+from mgic_geo.graph.scatter import aggregate
+
+__all__ = ["edgewise", "gather_messages", "plain_edges", "plain_propagate", "plain_update"]
 
 _HOOKS = tuple(
     f"_{part}_forward_{when}"
@@ -53,6 +56,16 @@ def plain_update(layer: MessagePassing, edge_index: Any, size: Any = None, **fea
     """PyG's update of edges of a layer whose class has its own."""
     run = _generated(layer, "_jinja_edge_updater") or MessagePassing.edge_updater
     return run(layer, edge_index, size=size, **features)
+
+
+def gather_messages(layer: MessagePassing, edges: Incidence, messages: Tensor) -> Tensor:
+    """The aggregation of a layer's messages (E, ...) at their targets: (targets, ...)."""
+    if layer.aggr in _REDUCED and messages.dim() == 2:
+        return aggregate(edges, messages, layer.aggr)
+    return layer.aggr_module(messages, edges.target, None, edges.targets, 0)
+
+
+_REDUCED = ("add", "sum", "mean", "max", "min")
 
 
 def _generated(layer: MessagePassing, name: str) -> Any:
