@@ -19,8 +19,10 @@ from torch_geometric import nn as pyg
 
 from mgic_geo.graph import grouped_attention as attention
 from mgic_geo.graph import grouped_layers as own
+from mgic_geo.graph import grouped_modulated as modulated
 from mgic_geo.graph import grouped_nodewise as nodewise
 from mgic_geo.graph.grouped_build import Builder, construct
+from mgic_geo.graph.grouped_edge_network import GroupedNN
 from mgic_geo.graph.grouped_guards import channelwise, pointwise
 from mgic_geo.graph.grouped_map import group_maps
 from mgic_geo.graph.grouped_state import join_states, separable, split_state
@@ -86,14 +88,16 @@ FAST: dict[Builder, Rule] = {
     pyg.ChebConv: _linear(pyg.ChebConv),
     pyg.ClusterGCNConv: _linear(pyg.ClusterGCNConv),
     pyg.EdgeConv: Rule(form=nodewise.NodewiseEdge, parts=lambda _: {"nn.lins.0": (2, 1)}),
-    pyg.FiLMConv: Rule(parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}),
+    pyg.FiLMConv: Rule(
+        form=modulated.LiftedFiLM, parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}
+    ),
     pyg.GATConv: Rule(form=attention.NodewiseGAT, only=_CONCATENATED, heads=True),
     pyg.GATv2Conv: Rule(form=attention.NodewiseGATv2, only=_CONCATENATED, heads=True),
     pyg.GCN2Conv: Rule(blocks=own.GroupedGCN2),
     pyg.GCNConv: _linear(pyg.GCNConv),
-    pyg.GENConv: Rule(only={"norm": ("batch", None), "msg_norm": (False,)}, form=own.TiledGEN),
+    pyg.GENConv: Rule(only={"norm": ("batch", None), "msg_norm": (False,)}, form=modulated.TiledGEN),
     pyg.GINConv: _linear(pyg.GINConv),
-    pyg.GINEConv: Rule(form=own.TiledGINE),
+    pyg.GINEConv: Rule(form=modulated.TiledGINE),
     pyg.GatedGraphConv: Rule(blocks=own.GroupedGatedGraph),
     pyg.GeneralConv: Rule(
         form=nodewise.NodewiseGeneral,
@@ -105,7 +109,7 @@ FAST: dict[Builder, Rule] = {
     pyg.LEConv: _linear(pyg.LEConv),
     pyg.LGConv: _linear(pyg.LGConv),
     pyg.MFConv: _linear(pyg.MFConv),
-    pyg.NNConv: Rule(blocks=own.GroupedNN),
+    pyg.NNConv: Rule(blocks=GroupedNN),
     pyg.PNAConv: Rule(form=nodewise.NodewisePNA, only={"divide_input": (False,)}, parts=_pna_parts),
     pyg.PPFConv: Rule(form=nodewise.NodewisePPF),
     pyg.PointNetConv: Rule(form=nodewise.NodewisePointNet),

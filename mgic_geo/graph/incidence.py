@@ -137,3 +137,26 @@ class Incidence:
             ptr = torch.arange(rows.size(0) + 1) * rows.size(1)
             self._kept[parts] = rows.flatten(), ptr
         return self._kept[parts]
+
+    def tables(self, most: int) -> tuple[Tensor, ...]:
+        """The edges of the targets as tables (at most ``most`` targets, as many columns as one has edges).
+
+        Targets of like degree share a table, up to twice the least. Places without an edge hold E.
+        """
+        if ("tables", most) not in self._kept:
+            bits = torch.frexp(self.degree.double()).exponent
+            order, made = bits.argsort(stable=True), []
+            edges = torch.cat([self.edges, self.edges.new_full((1,), self.edges.numel())])
+            for same in order.split(torch.bincount(bits).tolist()):
+                for targets in same.split(most) if same.numel() else ():
+                    degree, first = self.degree[targets].unsqueeze(1), self.ptr[targets].unsqueeze(1)
+                    column = torch.arange(max(1, int(degree.max())))
+                    made.append(edges[torch.where(column < degree, first + column, self.edges.numel())])
+            self._kept["tables", most] = tuple(made)
+            self._kept["places", most] = (order.argsort(),)
+        return self._kept["tables", most]
+
+    def place_in_tables(self, most: int) -> Tensor:
+        """(targets,) the row of each target in the tables, one below the other."""
+        self.tables(most)
+        return self._kept["places", most][0]

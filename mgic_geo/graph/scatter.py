@@ -18,7 +18,7 @@ from mgic_geo.graph.edge_shares import edge_max, softmax, softmax_sum
 from mgic_geo.graph.edge_sums import total
 from mgic_geo.graph.incidence import Incidence, incidence
 
-__all__ = ["aggregate", "edge_softmax", "quicken", "reduce_edges"]
+__all__ = ["FixedSoftmax", "aggregate", "edge_softmax", "quicken", "reduce_edges"]
 
 
 def quicken(layer: nn.Module) -> nn.Module:
@@ -27,7 +27,7 @@ def quicken(layer: nn.Module) -> nn.Module:
         if isinstance(module, Aggregation):
             module.reduce = reduce_edges  # type: ignore[method-assign]
         if type(module) is SoftmaxAggregation and not (module.learn or module.semi_grad):
-            module.__class__ = _Softmax
+            module.__class__ = FixedSoftmax
     return layer
 
 
@@ -110,7 +110,7 @@ def _sums(x: Tensor, index: Tensor, nodes: int) -> Tensor:
     return x.new_zeros(nodes, *x.shape[1:]).index_add(0, index, x)
 
 
-class _Softmax(SoftmaxAggregation):
+class FixedSoftmax(SoftmaxAggregation):
     """PyG's, of a fixed temperature."""
 
     def forward(
