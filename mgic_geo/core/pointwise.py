@@ -107,10 +107,11 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups
         # Rows of zeros fill the last of 16 up. Compiled code keeps a number of rows that may vary, so it
         # leaves that out.
         count, batch = rows.size(0), 1 if torch.compiler.is_compiling() else 16
-        rows = F.pad(rows, (0, 0, 0, -count % batch)) if batch > 1 and count % batch else rows
+        filled = batch > 1 and count % batch
+        rows = F.pad(rows, (0, 0, 0, -count % batch)) if filled else rows
         pixels = rows.view(batch, 1, -1, in_channels).permute(0, 3, 1, 2)
         out = F.conv2d(pixels, weight[:, :, None, None], bias, groups=groups).permute(0, 2, 3, 1)
-        out = out.reshape(-1, out_channels)[:count]
+        out = out.reshape(-1, out_channels)[:count] if filled else out
     elif groups == 1:
         out = F.linear(rows, weight, bias)
     else:

@@ -42,11 +42,11 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def near(values: Tensor) -> Tensor | None:
-    """The largest value of every channel, (C,), or None where values lie too far apart for one shift."""
+    """The largest of all values, or None where they lie too far apart for one shift of exponentials."""
     if not values.numel():
-        return values.new_zeros(values.size(1))
-    low, high = torch.aminmax(values.detach(), dim=0)
-    return high if bool((high - low).max() < _RANGE) else None
+        return values.new_zeros(())
+    low, high = torch.aminmax(values.detach())
+    return high if bool(high - low < _RANGE) else None
 
 
 class _Softmax(torch.autograd.Function):

@@ -85,7 +85,7 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, edges: Incidence) -> Tensor:  # type: ignore[override]
         ctx.edges = edges
-        out = bag(values.reshape(values.size(0), -1), edges.edges, edges.ptr)
+        out = bag(values.flatten(1), edges.edges, edges.ptr)
         return out.view(-1, *values.shape[1:])
 
     @staticmethod
@@ -165,11 +165,11 @@ class _Mix(torch.autograd.Function):
             return own[0].index_select(0, edges.source if target is None else edges.target)
         table = torch.cat(own if weight is None else [*own, weight.t()])
         sizes = (*(0 if part is None else part.size(0) for part in (target, source)), len(table))
-        rows = edges.mixture((sizes[0], sizes[1], sizes[2] - sizes[0] - sizes[1]))
+        rows, ptr = edges.mixture((sizes[0], sizes[1], sizes[2] - sizes[0] - sizes[1]))
         if attribute is None:
-            return bag(table, *rows)
+            return bag(table, rows, ptr)
         factors = torch.cat([attribute.new_ones(attribute.size(0), len(own)), attribute], 1)
-        return bag(table, *rows, factors.flatten())
+        return bag(table, rows, ptr, factors.flatten())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]

@@ -1,7 +1,7 @@
 """Attention layers in groups: scores from the nodes where they can be, and one weighted sum a head.
 
-A score that is linear in what the edge says is a product with the node's own row, and a weighted sum of mapped
-edge features is the map of a weighted sum; so what has all channels lies at the nodes.
+A score that is linear in an edge's features is their product with a row of the node's own, and a weighted sum
+of mapped edge features is the map of a weighted sum; so what has all channels lies at the nodes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class NodewiseGAT(GATConv):
 
 def _gatv2_scores(self: GATv2Conv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
     (source, target), edge_attr = features["x"], features["edge_attr"]
-    if not edgewise(self, edge_index, source, target, edge_attr):
+    mapped = edge_attr is None or self.lin_edge is not None
+    if not (mapped and edgewise(self, edge_index, source, target, edge_attr)):
         return plain_update(self, edge_index, size, **features)
     edges = incidence(edge_index, source.size(0), target.size(0))
     weight = None
@@ -87,7 +88,8 @@ class NodewiseGATv2(GATv2Conv):
 def _attend(self: TransformerConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
     query, key, value = (features[name] for name in ("query", "key", "value"))
     edge_attr, heads = features["edge_attr"], self.heads
-    if not edgewise(self, edge_index, query, key, edge_attr) or self.aggr not in ("add", "sum"):
+    mapped = (self.lin_edge is None) == (edge_attr is None)
+    if not (mapped and edgewise(self, edge_index, query, key, edge_attr) and self.aggr in ("add", "sum")):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, key.size(0), query.size(0))
     query = query * (1 / math.sqrt(self.out_channels))
@@ -132,9 +134,8 @@ def _vector_attention(self: Any, edge_index: Any, size: Any = None, **features: 
     else:
         share = softmax(edges, lift(edges.turned, scores))
         out = total(edges, share * lift(edges.turned, source - at_source))
-    # Its map has a gradient of zero.
     out = out + at_target * edges.degree.clamp(max=1).unsqueeze(1).to(out.dtype)
-    return out + alpha[1][:0].sum()
+    return out + alpha[1][:0].sum()  # the map of the targets' scores has a gradient, of zero
 
 
 class NodewisePointTransformer(PointTransformerConv):

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch_geometric.nn import MLP, NNConv
+from torch_geometric.nn.dense.linear import Linear
 
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph.edge_sums import mix
@@ -31,8 +32,13 @@ def _propagate_network(self: GroupedNN, edge_index: Any, size: Any = None, **fea
     source = torch.cat([source, source.new_zeros(1, source.size(1))])
     outs = []
     for table in edges.tables(_TARGETS):
-        ends, width = torch.cat([edges.source, edges.source.new_full((1,), edges.sources)])[table], table.size(1)
-        own = source.index_select(0, ends.flatten()).view(-1, width, self.groups, source.size(1) // self.groups)
+        ends, width = (
+            torch.cat([edges.source, edges.source.new_full((1,), edges.sources)])[table],
+            table.size(1),
+        )
+        own = source.index_select(0, ends.flatten()).view(
+            -1, width, self.groups, source.size(1) // self.groups
+        )
         seen = hidden.index_select(0, table.flatten()).view(-1, width, *hidden.shape[1:])
         products = seen.permute(0, 2, 3, 1) @ own.transpose(1, 2)  # (targets, groups, hidden, in)
         outs.append(grouped_linear(products.flatten(1), weight, None, self.groups))
@@ -67,7 +73,7 @@ class GroupedNN(NNConv):
     def hidden(self, edges: Incidence, edge_attr: Tensor) -> Tensor:
         """(E, groups, hidden + 1) what the network's second map reads, and a one for its bias."""
         network = cast(MLP, self.nn)
-        first = network.lins[0]
+        first = cast(Linear, network.lins[0])
         weight = torch.cat([first.weight, cast(Tensor, first.bias).unsqueeze(1)], 1)
         one = edge_attr.new_ones(edge_attr.size(0), 1)
         out = network.act(mix(edges, None, None, torch.cat([edge_attr, one], 1), weight))

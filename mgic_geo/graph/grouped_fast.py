@@ -26,6 +26,7 @@ from mgic_geo.graph.grouped_edge_network import GroupedNN
 from mgic_geo.graph.grouped_guards import channelwise, pointwise
 from mgic_geo.graph.grouped_map import group_maps
 from mgic_geo.graph.grouped_state import join_states, separable, split_state
+from mgic_geo.graph.grouped_towers import NodewisePNA
 from mgic_geo.graph.scatter import quicken
 from mgic_geo.graph.spread import linear_form
 
@@ -88,9 +89,7 @@ FAST: dict[Builder, Rule] = {
     pyg.ChebConv: _linear(pyg.ChebConv),
     pyg.ClusterGCNConv: _linear(pyg.ClusterGCNConv),
     pyg.EdgeConv: Rule(form=nodewise.NodewiseEdge, parts=lambda _: {"nn.lins.0": (2, 1)}),
-    pyg.FiLMConv: Rule(
-        form=modulated.LiftedFiLM, parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}
-    ),
+    pyg.FiLMConv: Rule(form=modulated.LiftedFiLM, parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}),
     pyg.GATConv: Rule(form=attention.NodewiseGAT, only=_CONCATENATED, heads=True),
     pyg.GATv2Conv: Rule(form=attention.NodewiseGATv2, only=_CONCATENATED, heads=True),
     pyg.GCN2Conv: Rule(blocks=own.GroupedGCN2),
@@ -110,7 +109,7 @@ FAST: dict[Builder, Rule] = {
     pyg.LGConv: _linear(pyg.LGConv),
     pyg.MFConv: _linear(pyg.MFConv),
     pyg.NNConv: Rule(blocks=GroupedNN),
-    pyg.PNAConv: Rule(form=nodewise.NodewisePNA, only={"divide_input": (False,)}, parts=_pna_parts),
+    pyg.PNAConv: Rule(form=NodewisePNA, only={"divide_input": (False,)}, parts=_pna_parts),
     pyg.PPFConv: Rule(form=nodewise.NodewisePPF),
     pyg.PointNetConv: Rule(form=nodewise.NodewisePointNet),
     pyg.PointTransformerConv: Rule(form=attention.NodewisePointTransformer, only={"attn_nn": (None,)}),

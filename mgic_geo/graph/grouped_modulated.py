@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from torch_geometric.nn import FiLMConv, GENConv, GINEConv
 
@@ -45,7 +44,7 @@ def _propagate_gen(self: Any, edge_index: Any, size: Any = None, **features: Any
 
 def _propagate_gine(self: Any, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
     x, edge_attr = features["x"], features["edge_attr"]
-    if not edgewise(self, edge_index, x[0], edge_attr):
+    if edge_attr is None or not edgewise(self, edge_index, x[0], edge_attr):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, x[0].size(0), targets_of(x, size))
     return gather_messages(self, edges, _on_edges(edges, x[0], edge_attr, self.lin).relu_())
@@ -56,7 +55,7 @@ def _propagate_film(self: Any, edge_index: Any, size: Any = None, **features: An
     if not edgewise(self, edge_index, x, beta, gamma):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, x.size(0), beta.size(0))
-    out = torch.addcmul(lift(edges, beta), lift(edges, gamma), lift(edges.turned, x))
+    out = (lift(edges, gamma) * lift(edges.turned, x)).add_(lift(edges, beta))
     return gather_messages(self, edges, out if self.act is None else self.act(out))
 
 

@@ -52,7 +52,7 @@ class Incidence:
 
     def __init__(self, source: Tensor, target: Tensor, sources: int, targets: int) -> None:
         for name, index, nodes in (("source", source, sources), ("target", target, targets)):
-            if index.numel() and not (0 <= int(index.min()) and int(index.max()) < nodes):
+            if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < nodes):
                 raise ValueError(
                     f"{name} indices must lie in [0, {nodes}), got {int(index.min())} to {int(index.max())}; "
                     "does x hold all nodes?"
@@ -102,7 +102,8 @@ class Incidence:
             head = pair % count
             source, edge = self.source_by_target[place] * count + head, self.edges[place] * count + head
             self._kept[count] = source, edge, ptr
-        return self._kept[count]
+        source, edge, ptr = self._kept[count]
+        return source, edge, ptr
 
     def rows(self, like: Tensor) -> Tensor:
         """A sparse matrix (targets, E) of ones in the precision of ``like``."""

@@ -98,7 +98,11 @@ def aggregate(edges: Incidence, values: Tensor, reduce: str) -> Tensor:
 
 def _incidence(x: Tensor, index: Tensor, nodes: int) -> Incidence | None:
     """The edges of each node, where sums over them are bags: on the CPU, and not in compiled code."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+    if (
+        torch.compiler.is_compiling()
+        or x.device.type != "cpu"
+        or x.dtype not in (torch.float32, torch.float64)
+    ):
         return None
     return incidence(torch.stack([index, index]), nodes, nodes)
 

@@ -14,6 +14,7 @@ from torch_geometric.nn import MessagePassing
 
 from mgic_geo.graph.edge_sums import spread_over
 from mgic_geo.graph.incidence import incidence
+from mgic_geo.graph.propagation import plain_edges
 
 __all__ = [
     "fits",
@@ -57,7 +58,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, None]:
     x, source, target, weight = ctx.saved_tensors
-    to_x = _operator(grad.contiguous(), target, source, weight, ctx.sources) if ctx.needs_input_grad[0] else None
+    to_x = (
+        _operator(grad.contiguous(), target, source, weight, ctx.sources) if ctx.needs_input_grad[0] else None
+    )
     to_weight = None if x is None else (grad[target] * x[source]).sum(1)
     return to_x, None, None, to_weight, None
 
@@ -69,13 +72,6 @@ _operator.register_autograd(_backward, setup_context=_setup)
 @_operator.register_fake
 def _(x: Tensor, source: Tensor, target: Tensor, weight: Tensor, nodes: int) -> Tensor:
     return x.new_empty(nodes, x.size(1))
-
-
-_HOOKS = tuple(
-    f"_{part}_forward_{when}"
-    for part in ("propagate", "message", "aggregate")
-    for when in ("pre_hooks", "hooks")
-)
 
 
 def linear_form(conv: type[MessagePassing]) -> type[MessagePassing]:
@@ -121,17 +117,12 @@ def fits(layer: MessagePassing, edge_index: Any, x: Any, weight: Tensor | None) 
     """Whether the sparse product gives what PyG would: plain edges, rows of features, a sum or a mean."""
     source = x[0] if isinstance(x, (tuple, list)) else x
     return (
-        type(edge_index) is Tensor
-        and edge_index.layout == torch.strided
-        and layer.flow == "source_to_target"
+        plain_edges(layer, edge_index)
         and layer.aggr in ("add", "sum", "mean")
-        and layer.decomposed_layers == 1
-        and not layer.explain
         and source.dim() == 2
         and source.device.type == "cpu"
         and source.dtype in (torch.float32, torch.float64)
         and (weight is None or (weight.dim() == 1 and weight.dtype == source.dtype))
-        and not any(getattr(layer, name) for name in _HOOKS)
     )
 
 
