@@ -97,7 +97,8 @@ class _Lift(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, edges: Incidence) -> Tensor:  # type: ignore[override]
         ctx.edges = edges
-        return x.index_select(0, edges.target)
+        rows = x.flatten(1).index_select(0, edges.target)  # of more axes it copies element by element
+        return rows.view(-1, *x.shape[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
