@@ -4,7 +4,8 @@ Time one training step of the MGIC networks beside their peers, interleaved in o
 points: MGIC-DGCNN, this package's own dense DGCNN, and the same network built from PyG's EdgeConv on
 torch-cluster's k-NN (needs the extra ``cluster``). images: MGIC-ResNet-56 (8, 16) and ResNet-56 on images of
 32×32, channels first and last. layers: PyG's layers in 16 groups of 16 channels, forward and backward, on the
-fast path and as one small layer a group, in processor time if there is one thread. Prints medians, spreads and ratios as Markdown.
+fast path and as one small layer a group, in processor time if there is one thread.
+Prints medians, spreads and ratios as Markdown.
 """
 
 from __future__ import annotations

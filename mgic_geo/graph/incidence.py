@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["Incidence", "incidence"]
 
-_KEPT, _LARGEST = 8, 2**22  # graphs that are remembered, and edges of one that still is
+_KEPT, _EDGES = 8, 2**22  # how many graphs are remembered, and how many edges of all of them together
 _recent: list[Incidence] = []
 
 
@@ -22,13 +22,15 @@ def incidence(edge_index: Tensor, sources: int, targets: int) -> Incidence:
     Raises:
         ValueError: If an index lies outside the nodes.
     """
-    source, target = edge_index.detach()
+    source, target = edge_index.detach().long()
     for known in _recent:
         if known.matches(source, target, sources, targets):
             return known
-    made = Incidence(source.clone().long(), target.clone().long(), sources, targets)
-    if target.numel() <= _LARGEST:
-        _recent[:] = [made, *_recent[: _KEPT - 1]]
+    made = Incidence(source.clone(), target.clone(), sources, targets)
+    kept = [made, *_recent[: _KEPT - 1]]
+    while sum(known.target.numel() for known in kept) > _EDGES:
+        kept.pop()
+    _recent[:] = kept
     return made
 
 
@@ -94,15 +96,17 @@ class Incidence:
             By their targets: the edges' sources, (E · count,), their places in values (E, count), and where
             those of each target start.
         """
-        if count not in self._kept:
+        if count in self._kept:
+            source, edge, ptr = self._kept[count]
+        else:
             degree = self.degree.repeat_interleave(count)
             ptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
             pair = torch.arange(degree.numel()).repeat_interleave(degree)
             place = torch.arange(pair.numel()) - ptr[pair] + self.ptr[pair // count]
             head = pair % count
             source, edge = self.source_by_target[place] * count + head, self.edges[place] * count + head
-            self._kept[count] = source, edge, ptr
-        source, edge, ptr = self._kept[count]
+            if source.numel() <= _EDGES:
+                self._kept[count] = source, edge, ptr
         return source, edge, ptr
 
     def rows(self, like: Tensor) -> Tensor:

@@ -35,11 +35,12 @@ def plain_edges(layer: MessagePassing, edge_index: Any) -> bool:
 def edgewise(layer: MessagePassing, edge_index: Any, *features: Tensor | None) -> bool:
     """Whether a layer's form for the edges of a CPU graph applies: plain edges, single or double precision.
 
-    Compiled code keeps PyG's propagation, whose steps the compiler fuses by itself.
+    Compiled code keeps PyG's propagation, whose steps the compiler fuses by itself; so does autocast.
     """
     dtypes = {x.dtype for x in features if x is not None}
     return (
         not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
         and plain_edges(layer, edge_index)
         and dtypes in ({torch.float32}, {torch.float64})
         and all(x is None or x.device.type == "cpu" for x in features)

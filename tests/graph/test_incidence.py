@@ -32,9 +32,14 @@ def test_few_graphs_are_remembered_and_no_large_one(monkeypatch):
     for seed in range(20):
         incidence(example_graph(10, 2, seed), 10, 10)
     assert len(module._recent) == module._KEPT
-    monkeypatch.setattr(module, "_LARGEST", 19)
-    large = example_graph(10, 2, 100)
-    assert incidence(large, 10, 10) is not incidence(large, 10, 10)
+    monkeypatch.setattr(module, "_EDGES", 45)
+    incidence(example_graph(10, 2, 100), 10, 10)
+    assert len(module._recent) == 2
+    large = example_graph(23, 2)
+    assert incidence(large, 23, 23) is not incidence(large, 23, 23)
+    heads = incidence(example_graph(10, 2, 101), 10, 10)
+    assert heads.heads(2)[0] is heads.heads(2)[0]
+    assert heads.heads(3)[0] is not heads.heads(3)[0]
 
 
 def test_pairs_of_nodes_and_heads():
