@@ -4,11 +4,13 @@ Time one training step of the MGIC networks beside their peers, interleaved in o
 points: MGIC-DGCNN, this package's own dense DGCNN, and the same network built from PyG's EdgeConv on
 torch-cluster's k-NN (needs the extra ``cluster``). images: MGIC-ResNet-56 (8, 16) and ResNet-56 on images of
 32×32, channels first and last. layers: PyG's layers in 16 groups of 16 channels, forward and backward, on the
-fast path and as one small layer a group. Prints medians, spreads and ratios as Markdown.
+fast path and as one small layer a group, in processor time if there is one thread.
+Prints medians, spreads and ratios as Markdown.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import statistics
@@ -50,6 +52,8 @@ class Config:
     """Images in a step."""
     layers: tuple[str, ...] = ()
     """Names of the layers; all that have a fast path, if none."""
+    new_graphs: bool = False
+    """Give the layers another graph at every step, so that nothing known of one serves twice."""
     rounds: int = 15
     """Timed steps of each model; they take turns."""
     output: Path | None = None
@@ -179,25 +183,32 @@ def measure_layers(config: Config, device: str) -> list[LayerRow]:
             "fast": grouped(conv, 16)(256, 256, **options),
             "general": GroupedConv(conv, 16, 256, 256, **options),
         }
-        steps = {path: layer_step(layer.to(device), inputs) for path, layer in paths.items()}
+        graphs = [edge_index]
+        if config.new_graphs:
+            graphs = [example_graph(config.points, config.k, seed).to(device) for seed in range(16)]
+        steps = {path: layer_step(layer.to(device), inputs, graphs) for path, layer in paths.items()}
         fast, general = (row.median_ms for row in measure(steps, config.rounds))
         rows.append(LayerRow(name, fast, general, general / fast))
     return rows
 
 
-def layer_step(layer: nn.Module, inputs: dict[str, Tensor]) -> Callable[[], float]:
-    """One timed forward and backward pass, to the weights and to x, in seconds."""
+def layer_step(layer: nn.Module, inputs: dict[str, Tensor], graphs: Sequence[Tensor]) -> Callable[[], float]:
+    """One timed forward and backward pass, to the weights and to x, in seconds; the graphs take turns."""
     inputs = {**inputs, "x": inputs["x"].clone().requires_grad_()}
-    upstream = torch.randn_like(layer(**inputs))
+    graph = next(name for name in inputs if name in ("edge_index", "hyperedge_index"))
+    upstream, turns = torch.randn_like(layer(**inputs)), itertools.cycle(graphs)
+    # Others on the machine make no difference to the time of one thread, as a process counts it.
+    alone = torch.get_num_threads() == 1 and upstream.device.type == "cpu"
+    clock = time.process_time if alone else time.perf_counter
 
     def step() -> float:
         layer.zero_grad()
-        inputs["x"].grad = None
-        start = time.perf_counter()
+        inputs["x"].grad, inputs[graph] = None, next(turns)
+        start = clock()
         layer(**inputs).backward(upstream)
-        if inputs["x"].device.type == "cuda":
+        if upstream.device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     return step
 

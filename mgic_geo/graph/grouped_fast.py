@@ -17,12 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import nn as pyg
 
+from mgic_geo.graph import grouped_attention as attention
 from mgic_geo.graph import grouped_layers as own
+from mgic_geo.graph import grouped_modulated as modulated
 from mgic_geo.graph import grouped_nodewise as nodewise
 from mgic_geo.graph.grouped_build import Builder, construct
+from mgic_geo.graph.grouped_edge_network import GroupedNN
 from mgic_geo.graph.grouped_guards import channelwise, pointwise
 from mgic_geo.graph.grouped_map import group_maps
 from mgic_geo.graph.grouped_state import join_states, separable, split_state
+from mgic_geo.graph.grouped_towers import NodewisePNA
 from mgic_geo.graph.scatter import quicken
 from mgic_geo.graph.spread import linear_form
 
@@ -85,14 +89,14 @@ FAST: dict[Builder, Rule] = {
     pyg.ChebConv: _linear(pyg.ChebConv),
     pyg.ClusterGCNConv: _linear(pyg.ClusterGCNConv),
     pyg.EdgeConv: Rule(form=nodewise.NodewiseEdge, parts=lambda _: {"nn.lins.0": (2, 1)}),
-    pyg.FiLMConv: Rule(parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}),
-    pyg.GATConv: Rule(only=_CONCATENATED, heads=True),
-    pyg.GATv2Conv: Rule(only=_CONCATENATED, heads=True),
+    pyg.FiLMConv: Rule(form=modulated.LiftedFiLM, parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}),
+    pyg.GATConv: Rule(form=attention.NodewiseGAT, only=_CONCATENATED, heads=True),
+    pyg.GATv2Conv: Rule(form=attention.NodewiseGATv2, only=_CONCATENATED, heads=True),
     pyg.GCN2Conv: Rule(blocks=own.GroupedGCN2),
     pyg.GCNConv: _linear(pyg.GCNConv),
-    pyg.GENConv: Rule(only={"norm": ("batch", None), "msg_norm": (False,)}, form=own.TiledGEN),
+    pyg.GENConv: Rule(only={"norm": ("batch", None), "msg_norm": (False,)}, form=modulated.TiledGEN),
     pyg.GINConv: _linear(pyg.GINConv),
-    pyg.GINEConv: Rule(form=own.TiledGINE),
+    pyg.GINEConv: Rule(form=modulated.TiledGINE),
     pyg.GatedGraphConv: Rule(blocks=own.GroupedGatedGraph),
     pyg.GeneralConv: Rule(
         form=nodewise.NodewiseGeneral,
@@ -104,18 +108,20 @@ FAST: dict[Builder, Rule] = {
     pyg.LEConv: _linear(pyg.LEConv),
     pyg.LGConv: _linear(pyg.LGConv),
     pyg.MFConv: _linear(pyg.MFConv),
-    pyg.NNConv: Rule(blocks=own.GroupedNN),
-    pyg.PNAConv: Rule(form=nodewise.NodewisePNA, only={"divide_input": (False,)}, parts=_pna_parts),
+    pyg.NNConv: Rule(blocks=GroupedNN),
+    pyg.PNAConv: Rule(form=NodewisePNA, only={"divide_input": (False,)}, parts=_pna_parts),
     pyg.PPFConv: Rule(form=nodewise.NodewisePPF),
     pyg.PointNetConv: Rule(form=nodewise.NodewisePointNet),
-    pyg.PointTransformerConv: Rule(form=nodewise.NodewisePointTransformer, only={"attn_nn": (None,)}),
+    pyg.PointTransformerConv: Rule(form=attention.NodewisePointTransformer, only={"attn_nn": (None,)}),
     pyg.ResGatedGraphConv: Rule(form=nodewise.NodewiseResGated),
     pyg.SAGEConv: _linear(pyg.SAGEConv, only={"normalize": (False,)}),
     pyg.SGConv: _linear(pyg.SGConv),
     pyg.SSGConv: _linear(pyg.SSGConv),
     pyg.SimpleConv: _linear(pyg.SimpleConv, only={"combine_root": ("sum", "self_loop", None)}),
     pyg.TAGConv: _linear(pyg.TAGConv),
-    pyg.TransformerConv: Rule(only={**_CONCATENATED, "beta": (False,)}, heads=True),
+    pyg.TransformerConv: Rule(
+        form=attention.NodewiseTransformer, only={**_CONCATENATED, "beta": (False,)}, heads=True
+    ),
     pyg.WLConvContinuous: _linear(pyg.WLConvContinuous),
 }
 

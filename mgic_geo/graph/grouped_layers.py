@@ -14,14 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn import (
-    MLP,
     ARMAConv,
     GatedGraphConv,
     GCNConv,
-    GENConv,
-    GINEConv,
     MessagePassing,
-    NNConv,
 )
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
@@ -30,7 +26,7 @@ from mgic_geo.graph.spread import linear_form, propagate_linear
 
 _Propagation: Callable[..., MessagePassing] = linear_form(GCNConv)
 
-__all__ = ["GroupedARMA", "GroupedGCN2", "GroupedGatedGraph", "GroupedNN", "TiledGEN", "TiledGINE"]
+__all__ = ["GroupedARMA", "GroupedGCN2", "GroupedGatedGraph"]
 
 
 def _times(x: Tensor, weight: Tensor, groups: int) -> Tensor:
@@ -165,43 +161,3 @@ class _GroupedGRUCell(nn.Module):
     def _gates(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
         gates = grouped_linear(x, weight, bias, self.groups).unflatten(-1, (self.groups, 3, -1))
         return [gate.flatten(-2) for gate in gates.unbind(-2)]
-
-
-class GroupedNN(NNConv):
-    """``NNConv`` within groups; a network for every group makes its matrices of each edge."""
-
-    def __init__(
-        self, groups: int, in_channels: int, out_channels: int, edge_dim: int, **kwargs: Any
-    ) -> None:
-        entries = in_channels * (out_channels // groups)
-        network = MLP([edge_dim, in_channels, entries], norm=None)
-        super().__init__(in_channels, out_channels, network, **kwargs)
-        self.groups = groups
-
-    def message(self, x_j: Tensor, edge_attr: Tensor) -> Tensor:
-        """(E, in_channels) to (E, out_channels)."""
-        read, written = self.in_channels_l // self.groups, self.out_channels // self.groups
-        weight = self.nn(edge_attr).view(-1, self.groups, read, written)
-        return (x_j.view(-1, self.groups, 1, read) @ weight).flatten(1)
-
-
-def _tiled(edge_attr: Tensor | None, x_j: Tensor) -> Tensor | None:
-    """Edge features of one group's width, for every group."""
-    return None if edge_attr is None else edge_attr.repeat(1, x_j.size(-1) // edge_attr.size(-1))
-
-
-class TiledGEN(GENConv):
-    """``GENConv`` whose edge features, where no map reads them, go to every group as they are."""
-
-    def message(self, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
-        """(E, width) to (E, width)."""
-        return super().message(x_j, edge_attr if hasattr(self, "lin_edge") else _tiled(edge_attr, x_j))
-
-
-class TiledGINE(GINEConv):
-    """``GINEConv`` whose edge features, where no map reads them, go to every group as they are."""
-
-    def message(self, x_j: Tensor, edge_attr: Tensor) -> Tensor:
-        """(E, width) to (E, width)."""
-        tiled = edge_attr if self.lin is not None else _tiled(edge_attr, x_j)
-        return super().message(x_j, tiled)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch_geometric.nn import (
     MLP,
@@ -17,27 +17,26 @@ from torch_geometric.nn import (
     EdgeConv,
     GeneralConv,
     MessagePassing,
-    PNAConv,
     PointNetConv,
-    PointTransformerConv,
     PPFConv,
     ResGatedGraphConv,
 )
 from torch_geometric.nn.conv.ppf_conv import point_pair_features
-from torch_geometric.nn.dense.linear import Linear
 
+from mgic_geo.graph.edge_shares import softplus
+from mgic_geo.graph.edge_sums import lift, mix
 from mgic_geo.graph.grouped_map import GroupedMap
-from mgic_geo.graph.scatter import edge_softmax, reduce_edges
+from mgic_geo.graph.incidence import incidence
+from mgic_geo.graph.propagation import edgewise, gather_messages, plain_propagate
+from mgic_geo.graph.scatter import reduce_edges
 from mgic_geo.graph.spread import fits, gather_linear, targets_of
 
 __all__ = [
     "NodewiseCG",
     "NodewiseEdge",
     "NodewiseGeneral",
-    "NodewisePNA",
     "NodewisePPF",
     "NodewisePointNet",
-    "NodewisePointTransformer",
     "NodewiseResGated",
 ]
 
@@ -51,8 +50,18 @@ def _after_first(mlp: Any, x: Tensor) -> Tensor:
     return cast(MLP, mlp).lins[1](cast(MLP, mlp).act(x))
 
 
+def _propagate_edge(self: EdgeConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
+    neighbor, center = features["x"]
+    if not edgewise(self, edge_index, neighbor, center):
+        return plain_propagate(self, edge_index, size, **features)
+    edges = incidence(edge_index, neighbor.size(0), center.size(0))
+    return gather_messages(self, edges, _after_first(self.nn, mix(edges, center, neighbor)))
+
+
 class NodewiseEdge(EdgeConv):
     """``EdgeConv``: W [x_i, x_j - x_i] = (W_a - W_b) x_i + W_b x_j."""
+
+    propagate = _propagate_edge  # type: ignore[assignment]
 
     def forward(self, x: Any, edge_index: Any) -> Tensor:
         """As ``EdgeConv``: (N, in_channels) to (N, out_channels)."""
@@ -67,8 +76,26 @@ class NodewiseEdge(EdgeConv):
         return _after_first(self.nn, x_i + x_j)
 
 
+def _propagate_points(self: Any, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
+    source, pos, normal = features["x"][0], features["pos"], features.get("normal", ())
+    if not edgewise(self, edge_index, source, *pos, *normal):
+        return plain_propagate(self, edge_index, size, **features)
+    edges, first = incidence(edge_index, source.size(0), pos[1].size(0)), _first(self.local_nn)
+    both = [
+        (edges.turned, pos[0]),
+        (edges, pos[1]),
+        *([(edges.turned, normal[0]), (edges, normal[1])] if normal else []),
+    ]
+    ends = [lift(side, values) for side, values in both]
+    seen = point_pair_features(ends[1], ends[0], ends[3], ends[2]) if normal else ends[0] - ends[1]
+    hidden = mix(edges, None, source, seen, first.shared_weight)
+    return gather_messages(self, edges, _after_first(self.local_nn, hidden))
+
+
 class NodewisePointNet(PointNetConv):
     """``PointNetConv``: W [x_j, p_j - p_i]."""
+
+    propagate = _propagate_points  # type: ignore[assignment]
 
     def forward(self, x: Any, pos: Any, edge_index: Any) -> Tensor:
         """As ``PointNetConv``: (N, in_channels) to (N, out_channels)."""
@@ -86,6 +113,8 @@ class NodewisePointNet(PointNetConv):
 class NodewisePPF(PPFConv):
     """``PPFConv``: W [x_j, the features of a pair of points]."""
 
+    propagate = _propagate_points  # type: ignore[assignment]
+
     def forward(self, x: Any, pos: Any, normal: Any, edge_index: Any) -> Tensor:
         """As ``PPFConv``: (N, in_channels) to (N, out_channels)."""
         source = x[0] if isinstance(x, tuple) else x
@@ -100,8 +129,23 @@ class NodewisePPF(PPFConv):
         return _after_first(self.local_nn, x_j + _first(self.local_nn).on_shared(pair))
 
 
+def _propagate_crystal(self: CGConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
+    (neighbors, centers), edge_attr = features["x"], features["edge_attr"]
+    if not edgewise(self, edge_index, neighbors, centers, edge_attr):
+        return plain_propagate(self, edge_index, size, **features)
+    edges = incidence(edge_index, neighbors.size(0), centers.size(0))
+    maps = zip((self.lin_f, self.lin_s), neighbors.chunk(2, 1), centers.chunk(2, 1), strict=True)
+    gate, value = (
+        mix(edges, i, j, edge_attr, None if edge_attr is None else cast(GroupedMap, m).shared_weight)
+        for m, j, i in maps
+    )
+    return gather_messages(self, edges, gate.sigmoid() * softplus(value))
+
+
 class NodewiseCG(CGConv):
     """``CGConv``: two maps of [x_i, x_j, e]."""
+
+    propagate = _propagate_crystal  # type: ignore[assignment]
 
     def forward(self, x: Any, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
         """As ``CGConv``: (N, channels) to the same."""
@@ -122,8 +166,22 @@ class NodewiseCG(CGConv):
         return gate.sigmoid() * F.softplus(value)
 
 
+def _propagate_gated(self: Any, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
+    k, q, v, edge_attr = (features[name] for name in ("k", "q", "v", "edge_attr"))
+    if not edgewise(self, edge_index, k, q, v, edge_attr):
+        return plain_propagate(self, edge_index, size, **features)
+    edges = incidence(edge_index, v.size(0), k.size(0))
+    if edge_attr is None:
+        return gather_messages(self, edges, self.act(mix(edges, k, q)) * mix(edges, None, v))
+    gate = mix(edges, k, q, edge_attr, self.lin_key.shared_weight + self.lin_query.shared_weight)
+    value = mix(edges, None, v, edge_attr, self.lin_value.shared_weight)
+    return gather_messages(self, edges, self.act(gate) * value)
+
+
 class NodewiseResGated(ResGatedGraphConv):
     """``ResGatedGraphConv``: three maps of a node's features with the edge's."""
+
+    propagate = _propagate_gated  # type: ignore[assignment]
 
     def forward(self, x: Any, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
         """As ``ResGatedGraphConv``: (N, in_channels) to (N, out_channels)."""
@@ -149,53 +207,6 @@ class NodewiseResGated(ResGatedGraphConv):
             gate = gate + F.linear(edge_attr, key.shared_weight + query.shared_weight)
             v_j = v_j + value.on_shared(edge_attr)
         return self.act(gate) * v_j  # type: ignore[misc]
-
-
-class NodewisePNA(PNAConv):
-    """``PNAConv``: the first map of every tower reads [x_i, x_j, the encoded edge]."""
-
-    def forward(self, x: Tensor, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
-        """As ``PNAConv``: (N, in_channels) to (N, out_channels)."""
-        firsts = self._firsts()
-        centers = torch.stack([first.on_part(x, 0, bias=True) for first in firsts], 1)
-        neighbors = torch.stack([first.on_part(x, 1) for first in firsts], 1)
-        out = self.propagate(edge_index, x=(neighbors, centers), edge_attr=edge_attr)
-        out = torch.cat([x.unsqueeze(1).expand(-1, self.towers, -1), out], -1)
-        return self.lin(torch.cat([post(out[:, tower]) for tower, post in enumerate(self.post_nns)], 1))
-
-    def message(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
-        """(E, towers, in_channels) twice to the same."""
-        out = x_i + x_j
-        if edge_attr is not None:  # two linear maps of an edge one after the other make one
-            encode: Linear = self.edge_encoder  # type: ignore[assignment]
-            weights = [first.on_part(encode.weight.t(), 2) for first in self._firsts()]
-            biases = [first.on_part(encode.bias.unsqueeze(0), 2) for first in self._firsts()]
-            mapped = torch.addmm(torch.cat(biases, 1), edge_attr, torch.cat(weights, 1))
-            out = out + mapped.view(-1, self.towers, self.F_in)
-        towers = [cast(nn.Sequential, tower)[1:](out[:, i]) for i, tower in enumerate(self.pre_nns)]
-        return torch.stack(towers, 1)
-
-    def _firsts(self) -> list[GroupedMap]:
-        return [cast(GroupedMap, cast(nn.Sequential, tower)[0]) for tower in self.pre_nns]
-
-
-class NodewisePointTransformer(PointTransformerConv):
-    """``PointTransformerConv``, whose maps are per node as they are, with cheap gradients of the softmax."""
-
-    def message(  # type: ignore[override]
-        self,
-        x_j: Tensor,
-        pos_i: Tensor,
-        pos_j: Tensor,
-        alpha_i: Tensor,
-        alpha_j: Tensor,
-        index: Tensor,
-        size_i: int | None,
-    ) -> Tensor:
-        """(E, out_channels) thrice, and positions (E, 3), to (E, out_channels)."""
-        delta = self.pos_nn(pos_i - pos_j)  # type: ignore[misc]
-        share = edge_softmax(alpha_i - alpha_j + delta, index, cast(int, size_i))
-        return share * (x_j + delta)
 
 
 def _propagate_general(self: GeneralConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:

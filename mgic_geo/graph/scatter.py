@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from torch_geometric.nn.aggr import Aggregation, SoftmaxAggregation
 from torch_geometric.utils import scatter
 
-__all__ = ["edge_softmax", "quicken", "reduce_edges"]
+from mgic_geo.graph.edge_shares import edge_max, softmax, softmax_sum
+from mgic_geo.graph.edge_sums import total
+from mgic_geo.graph.incidence import Incidence, incidence
+
+__all__ = ["FixedSoftmax", "aggregate", "edge_softmax", "quicken", "reduce_edges"]
 
 
 def quicken(layer: nn.Module) -> nn.Module:
@@ -23,7 +27,7 @@ def quicken(layer: nn.Module) -> nn.Module:
         if isinstance(module, Aggregation):
             module.reduce = reduce_edges  # type: ignore[method-assign]
         if type(module) is SoftmaxAggregation and not (module.learn or module.semi_grad):
-            module.__class__ = _Softmax
+            module.__class__ = FixedSoftmax
     return layer
 
 
@@ -49,6 +53,10 @@ def reduce_edges(
         (N, ...), zero for a node without edges.
     """
     known = reduce in ("sum", "add", "mean", "max", "min")
+    if known and ptr is None and index is not None and dim_size is not None and dim % x.dim() == 0:
+        edges = _incidence(x, index, dim_size)
+        if edges is not None:
+            return aggregate(edges, x.flatten(1), reduce).view(dim_size, *x.shape[1:])
     if index is None or ptr is not None or dim_size is None or dim % x.dim() or not known:
         return Aggregation.reduce(_PYG, x, index, ptr, dim_size, dim, reduce)
     if reduce == "max":
@@ -70,9 +78,33 @@ def edge_softmax(x: Tensor, index: Tensor, nodes: int) -> Tensor:
         index: (E,) the node of each edge.
         nodes: Number of nodes.
     """
+    edges = _incidence(x, index, nodes)
+    if edges is not None:
+        return softmax(edges, x.flatten(1)).view_as(x)
     largest = scatter(x.detach(), index, 0, dim_size=nodes, reduce="max")
     out = (x - largest.index_select(0, index)).exp()
     return out / (_sums(out, index, nodes) + 1e-16).index_select(0, index)
+
+
+def aggregate(edges: Incidence, values: Tensor, reduce: str) -> Tensor:
+    """Sum, mean, maximum or minimum of the values (E, C) at each target: (targets, C)."""
+    if reduce == "max":
+        return edge_max(edges, values)
+    if reduce == "min":
+        return -edge_max(edges, -values)
+    out = total(edges, values)
+    return out / edges.degrees(out) if reduce == "mean" else out
+
+
+def _incidence(x: Tensor, index: Tensor, nodes: int) -> Incidence | None:
+    """The edges of each node, where sums over them are bags: on the CPU, and not in compiled code."""
+    if (
+        torch.compiler.is_compiling()
+        or x.device.type != "cpu"
+        or x.dtype not in (torch.float32, torch.float64)
+    ):
+        return None
+    return incidence(torch.stack([index, index]), nodes, nodes)
 
 
 _PYG = Aggregation()
@@ -82,7 +114,7 @@ def _sums(x: Tensor, index: Tensor, nodes: int) -> Tensor:
     return x.new_zeros(nodes, *x.shape[1:]).index_add(0, index, x)
 
 
-class _Softmax(SoftmaxAggregation):
+class FixedSoftmax(SoftmaxAggregation):
     """PyG's, of a fixed temperature."""
 
     def forward(
@@ -95,6 +127,9 @@ class _Softmax(SoftmaxAggregation):
     ) -> Tensor:
         if index is None or dim_size is None or dim % x.dim():
             return super().forward(x, index, ptr, dim_size, dim)
+        edges = _incidence(x, index, dim_size)
+        if edges is not None:
+            return softmax_sum(edges, x.flatten(1), float(self.t)).view(dim_size, *x.shape[1:])
         share = edge_softmax(x if self.t == 1 else x * self.t, index, dim_size)
         return reduce_edges(x * share, index, None, dim_size, 0)
 

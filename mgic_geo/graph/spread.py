@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
+from mgic_geo.graph.edge_sums import spread_over
+from mgic_geo.graph.incidence import incidence
+from mgic_geo.graph.propagation import plain_edges
+
 __all__ = [
     "fits",
     "gather_linear",
@@ -39,15 +43,14 @@ def spread(x: Tensor, edge_index: Tensor, weight: Tensor | None, nodes: int) -> 
     if torch.compiler.is_exporting():  # as plain operators, which run where this package is not installed
         rows = x[edge_index[0]] if weight is None else x[edge_index[0]] * weight.unsqueeze(1)
         return x.new_zeros(nodes, x.size(1)).index_add(0, edge_index[1], rows)
+    if not torch.compiler.is_compiling():
+        return spread_over(incidence(edge_index, x.size(0), nodes), x, weight)
     weight = x.new_ones(edge_index.size(1)) if weight is None else weight
-    run = _operator if torch.compiler.is_compiling() else _Spread.apply  # an operator costs as much as 0.1 ms
-    return run(x, edge_index[0], edge_index[1], weight, nodes)  # type: ignore[return-value]
+    return _operator(x, edge_index[0], edge_index[1], weight, nodes)
 
 
 def _product(x: Tensor, source: Tensor, target: Tensor, weight: Tensor, nodes: int) -> Tensor:
-    # The invariants are the range of the indices: a look at edges alone, which are few beside their features.
-    index, size = torch.stack([target, source]), (nodes, x.size(0))
-    return torch.sparse_coo_tensor(index, weight, size, check_invariants=True) @ x
+    return spread_over(incidence(torch.stack([source, target]), x.size(0), nodes), x, weight)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -58,16 +61,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, None]:
     x, source, target, weight = ctx.saved_tensors
-    turned = torch.stack([target, source])
-    to_x = spread(grad.contiguous(), turned, weight, ctx.sources) if ctx.needs_input_grad[0] else None
+    to_x = (
+        _operator(grad.contiguous(), target, source, weight, ctx.sources) if ctx.needs_input_grad[0] else None
+    )
     to_weight = None if x is None else (grad[target] * x[source]).sum(1)
     return to_x, None, None, to_weight, None
-
-
-class _Spread(torch.autograd.Function):
-    forward = staticmethod(_product)  # type: ignore[assignment]
-    setup_context = staticmethod(_setup)  # type: ignore[assignment]
-    backward = staticmethod(_backward)  # type: ignore[assignment]
 
 
 _operator = torch.library.custom_op("mgic_geo::spread", _product, mutates_args=())
@@ -77,13 +75,6 @@ _operator.register_autograd(_backward, setup_context=_setup)
 @_operator.register_fake
 def _(x: Tensor, source: Tensor, target: Tensor, weight: Tensor, nodes: int) -> Tensor:
     return x.new_empty(nodes, x.size(1))
-
-
-_HOOKS = tuple(
-    f"_{part}_forward_{when}"
-    for part in ("propagate", "message", "aggregate")
-    for when in ("pre_hooks", "hooks")
-)
 
 
 def linear_form(conv: type[MessagePassing]) -> type[MessagePassing]:
@@ -129,17 +120,12 @@ def fits(layer: MessagePassing, edge_index: Any, x: Any, weight: Tensor | None) 
     """Whether the sparse product gives what PyG would: plain edges, rows of features, a sum or a mean."""
     source = x[0] if isinstance(x, (tuple, list)) else x
     return (
-        type(edge_index) is Tensor
-        and edge_index.layout == torch.strided
-        and layer.flow == "source_to_target"
+        plain_edges(layer, edge_index)
         and layer.aggr in ("add", "sum", "mean")
-        and layer.decomposed_layers == 1
-        and not layer.explain
         and source.dim() == 2
         and source.device.type == "cpu"
         and source.dtype in (torch.float32, torch.float64)
         and (weight is None or (weight.dim() == 1 and weight.dtype == source.dtype))
-        and not any(getattr(layer, name) for name in _HOOKS)
     )
 
 
@@ -159,5 +145,7 @@ def gather_linear(
     out = spread(source, edge_index, weight, nodes)
     if layer.aggr != "mean":
         return out
+    if not torch.compiler.is_compiling():
+        return out / incidence(edge_index, source.size(0), nodes).degrees(out)
     degree = out.new_zeros(nodes).index_add_(0, edge_index[1], out.new_ones(edge_index.size(1)))
     return out / degree.clamp_(min=1).unsqueeze(1)

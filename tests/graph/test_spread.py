@@ -45,7 +45,7 @@ def test_spread_sums_over_edges(weighted):
 
 
 def test_an_index_outside_the_nodes_is_refused():
-    with pytest.raises(RuntimeError, match="size is inconsistent with indices"):
+    with pytest.raises(ValueError, match=r"source indices must lie in \[0, 8\)"):
         spread(torch.randn(8, 2), INDEX, None, 9)
 
 

@@ -1,0 +1,73 @@
+"""Edges by their targets, and what is remembered of a graph."""
+
+import pytest
+import torch
+
+from mgic_geo.graph import incidence as module
+from mgic_geo.graph.incidence import incidence
+from mgic_geo.graph.survey import example_graph
+
+EDGES = torch.tensor([[0, 2, 1, 0, 2, 2], [3, 0, 3, 0, 3, 1]])
+
+
+def test_edges_by_target():
+    graph = incidence(EDGES, 3, 5)
+    assert graph.edges.tolist() == [1, 3, 5, 0, 2, 4]
+    assert graph.ptr.tolist() == [0, 2, 3, 3, 6, 6]
+    assert graph.degree.tolist() == [2, 1, 0, 3, 0]
+    assert graph.turned.degree.tolist() == [2, 1, 3]
+    assert graph.turned.turned is graph
+
+
+def test_an_equal_graph_is_found_and_another_is_not():
+    edge_index = example_graph(20, 3)
+    graph = incidence(edge_index, 20, 20)
+    assert incidence(edge_index.clone(), 20, 20) is graph
+    assert incidence(edge_index, 20, 21) is not graph
+    edge_index[0, 5] = (edge_index[0, 5] + 1) % 20  # in place
+    assert incidence(edge_index, 20, 20) is not graph
+
+
+def test_few_graphs_are_remembered_and_no_large_one(monkeypatch):
+    for seed in range(20):
+        incidence(example_graph(10, 2, seed), 10, 10)
+    assert len(module._recent) == module._KEPT
+    monkeypatch.setattr(module, "_EDGES", 45)
+    incidence(example_graph(10, 2, 100), 10, 10)
+    assert len(module._recent) == 2
+    large = example_graph(23, 2)
+    assert incidence(large, 23, 23) is not incidence(large, 23, 23)
+    heads = incidence(example_graph(10, 2, 101), 10, 10)
+    assert heads.heads(2)[0] is heads.heads(2)[0]
+    assert heads.heads(3)[0] is not heads.heads(3)[0]
+
+
+def test_pairs_of_nodes_and_heads():
+    graph = incidence(EDGES, 3, 5)
+    source, place, ptr = graph.heads(2)
+    for target in range(5):
+        for head in range(2):
+            part = slice(*ptr[2 * target + head : 2 * target + head + 2].tolist())
+            edges = [e for e in range(6) if EDGES[1, e] == target]
+            assert place[part].tolist() == [2 * e + head for e in edges]
+            assert source[part].tolist() == [2 * int(EDGES[0, e]) + head for e in edges]
+
+
+@pytest.mark.parametrize("most", [1, 2, 100])
+def test_tables_hold_every_edge_once(most):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(9, (60,), generator=generator).pow(2) % 11
+    graph = incidence(torch.stack([torch.zeros_like(target), target]), 1, 11)
+    tables = graph.tables(most)
+    rows = [row[row < 60].tolist() for table in tables for row in table]
+    assert len(rows) == 11
+    assert max(len(table) for table in tables) <= most
+    for node, place in enumerate(graph.place_in_tables(most).tolist()):
+        assert rows[place] == (target == node).nonzero().flatten().tolist()
+
+
+def test_an_index_outside_the_nodes_is_refused():
+    with pytest.raises(ValueError, match=r"target indices must lie in \[0, 3\), got 0 to 3; does x hold"):
+        incidence(EDGES, 3, 3)
+    with pytest.raises(ValueError, match=r"source indices must lie in \[0, 3\), got -1 to 1"):
+        incidence(EDGES - torch.tensor([[1], [0]]), 3, 5)
