@@ -123,6 +123,10 @@ def _gathered(y: Tensor, rowptr: Tensor, col: Tensor, *_: Any) -> int:
     return col.numel() * y.size(1)
 
 
+def _bags(table: Tensor, rows: Tensor, *_: Any) -> int:
+    return rows.numel() * table.size(1)
+
+
 def _by_index(out: Tensor, dim: int, index: Tensor, values: Tensor, *_: Any) -> int:
     return _values(values)
 
@@ -168,6 +172,8 @@ _FORMULAS: dict[str, tuple[str | Callable[..., str], Callable[..., int]]] = {
     "mgic_geo::neighbor_max_values": (EDGES, _gathered),
     "mgic_geo::neighbor_sum": (EDGES, _gathered),
     "mgic_geo::spread": (EDGES, lambda x, source, *_: source.numel() * x.size(1)),
+    "aten::_embedding_bag": (EDGES, _bags),
+    "aten::_embedding_bag_forward_only": (EDGES, _bags),
     "aten::segment_reduce": (EDGES, _values),
     **{
         f"aten::{name}{inplace}": (EDGES, _by_index)
