@@ -6,6 +6,7 @@ a sparse matrix. It reads and writes nodes only, and so does its gradient.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -77,6 +78,7 @@ def _(x: Tensor, source: Tensor, target: Tensor, weight: Tensor, nodes: int) -> 
     return x.new_empty(nodes, x.size(1))
 
 
+@cache
 def linear_form(conv: type[MessagePassing]) -> type[MessagePassing]:
     """A layer class that propagates by :func:`propagate_linear`, or as its entry in the table below says."""
     # PyG generates a class's propagation, unless the class itself has one: inheriting it would not do.
