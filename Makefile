@@ -13,7 +13,7 @@ demo: $(VENV)/installed-train  ## Train a point-cloud classifier on shapes made 
 		--resume --output runs/demo
 
 test: $(VENV)/installed-dev  ## Run the tests
-	$(BIN)/pytest -n logical --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8  # a process a core, so one thread each
 
 lint: $(VENV)/installed-dev  ## Check style and types
 	$(BIN)/ruff check .
