@@ -223,7 +223,9 @@ def measure(steps: dict[str, Callable[[], float]], rounds: int) -> list[Row]:
                 times[name].append(1e3 * seconds)
     base, rows = statistics.median(next(iter(times.values()))), []
     for name, values in times.items():
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+        low, median, high = (
+            statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+        )
         rows.append(Row(name, median, (low, high), median / base))
     return rows
 
