@@ -113,7 +113,9 @@ def _fold_edge_convs(module: nn.Module, alone: set[nn.Module]) -> None:
     for name, conv in list(module.named_children()):
         if type(conv) is not EdgeConv or conv not in alone or conv.lin not in alone:
             continue
-        after = module.norm if type(module) is GraphBlock else nn.Identity()
+        after: nn.Module = nn.Identity()
+        if type(module) is GraphBlock and (not module.act_first or isinstance(module.act, nn.Identity)):
+            after = module.norm  # else an activation stands between
         folded = fold_edge_conv(conv, after) if after in alone else None
         if folded is not None:
             module.norm = nn.Identity()

@@ -181,3 +181,12 @@ def test_compiled_models():
     model = small("mgic_dgcnn").eval()
     clouds = torch.randn(2, 24, 3)
     torch.testing.assert_close(fuse(torch.compile(model))(clouds), model(clouds), atol=1e-5, rtol=1e-5)
+
+
+def test_a_norm_behind_an_activation_stays():
+    torch.manual_seed(0)
+    x, edges = torch.randn(30, 32), torch.randint(30, (2, 120))
+    layer = MGICGraphConv(32, 64, conv="edge", act_first=True, coarse_size=16)
+    layer(x, edges)  # running statistics that are not trivial
+    layer.eval()
+    torch.testing.assert_close(fuse(layer)(x, edges), layer(x, edges), rtol=1e-5, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ def incidence(edge_index: Tensor, sources: int, targets: int) -> Incidence:
     for known in _recent:
         if known.matches(source, target, sources, targets):
             return known
-    made = Incidence(source.clone(), target.clone(), sources, targets)
+    with torch.inference_mode(False):  # what is kept may be needed for a gradient later
+        made = Incidence(source.clone(), target.clone(), sources, targets)
     kept = [made, *_recent[: _KEPT - 1]]
     while sum(known.target.numel() for known in kept) > _EDGES:
         kept.pop()
@@ -66,6 +68,7 @@ class Incidence:
         self.ptr = torch.cat([self.degree.new_zeros(1), self.degree.cumsum(0)])
         self.source_by_target = source.index_select(0, self.edges)
         self._turned: Incidence | None = None
+        self._origin: weakref.ref[Incidence] | None = None  # weak: a cycle would linger
         self._kept: dict[object, tuple[Tensor, ...]] = {}
 
     def matches(self, source: Tensor, target: Tensor, sources: int, targets: int) -> bool:
@@ -78,17 +81,22 @@ class Incidence:
         )
 
     @property
+    @torch.inference_mode(False)
     def turned(self) -> Incidence:
         """The graph with all edges turned round."""
+        origin = None if self._origin is None else self._origin()
+        if origin is not None:
+            return origin
         if self._turned is None:
             self._turned = Incidence(self.target, self.source, self.targets, self.sources)
-            self._turned._turned = self
+            self._turned._origin = weakref.ref(self)
         return self._turned
 
     def by_target(self, values: Tensor) -> Tensor:
         """(E,) values of edges in the order of :attr:`edges`."""
         return values if self.ordered else values.index_select(0, self.edges)
 
+    @torch.inference_mode(False)
     def heads(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The graph of pairs (node, head) with an edge from (j, h) to (i, h) for every edge from j to i.
 
@@ -109,6 +117,7 @@ class Incidence:
                 self._kept[count] = source, edge, ptr
         return source, edge, ptr
 
+    @torch.inference_mode(False)
     def rows(self, like: Tensor) -> Tensor:
         """A sparse matrix (targets, E) of ones in the precision of ``like``."""
         if like.dtype not in self._kept:
@@ -125,6 +134,7 @@ class Incidence:
         """(targets, 1) the degrees, at least 1, in the precision of ``like``."""
         return self.degree.clamp(min=1).to(like.dtype).unsqueeze(1)
 
+    @torch.inference_mode(False)
     def mixture(self, parts: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Rows of a table [targets; sources; further rows] that every edge reads, and where each starts.
 
@@ -143,6 +153,7 @@ class Incidence:
             self._kept[parts] = rows.flatten(), ptr
         return self._kept[parts]
 
+    @torch.inference_mode(False)
     def tables(self, most: int) -> tuple[Tensor, ...]:
         """The edges of the targets as tables (at most ``most`` targets, as many columns as one has edges).
 
@@ -157,8 +168,8 @@ class Incidence:
                     degree, first = self.degree[targets].unsqueeze(1), self.ptr[targets].unsqueeze(1)
                     column = torch.arange(max(1, int(degree.max())))
                     made.append(edges[torch.where(column < degree, first + column, self.edges.numel())])
+            self._kept["places", most] = (order.argsort(),)  # first: another thread may look for the tables
             self._kept["tables", most] = tuple(made)
-            self._kept["places", most] = (order.argsort(),)
         return self._kept["tables", most]
 
     def place_in_tables(self, most: int) -> Tensor:

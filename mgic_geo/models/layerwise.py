@@ -74,7 +74,8 @@ def infer(
         cache: Keep the sampled graphs of the first pass.
 
     Returns:
-        (N, out_channels), as the model's own on the whole graph.
+        (N, out_channels), as the model's own on the whole graph, but for layers that weigh edges by degrees,
+        as GCNConv: of the sources a batch shows the sampled edges only, in PyG's models as here.
 
     Raises:
         ValueError: If the model is training, or its jumping knowledge needs all layers at once.

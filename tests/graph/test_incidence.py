@@ -1,10 +1,13 @@
 """Edges by their targets, and what is remembered of a graph."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
 from mgic_geo.graph import incidence as module
-from mgic_geo.graph.incidence import incidence
+from mgic_geo.graph.incidence import Incidence, incidence
 from mgic_geo.graph.survey import example_graph
 
 EDGES = torch.tensor([[0, 2, 1, 0, 2, 2], [3, 0, 3, 0, 3, 1]])
@@ -71,3 +74,25 @@ def test_an_index_outside_the_nodes_is_refused():
         incidence(EDGES, 3, 3)
     with pytest.raises(ValueError, match=r"source indices must lie in \[0, 3\), got -1 to 1"):
         incidence(EDGES - torch.tensor([[1], [0]]), 3, 5)
+
+
+def test_a_graph_that_is_let_go_is_freed_without_a_collector_of_cycles():
+    graph = Incidence(torch.tensor([0, 1]), torch.tensor([1, 1]), 2, 2)
+    turned, alive = graph.turned, weakref.ref(graph)
+    assert turned.turned is graph
+    gc.disable()
+    try:
+        del graph
+        assert alive() is None
+    finally:
+        gc.enable()
+    assert turned.turned.target.tolist() == [1, 1]
+
+
+def test_what_inference_worked_out_serves_training():
+    edges = torch.tensor([[0, 1, 2], [2, 0, 0]])
+    with torch.inference_mode():
+        graph = incidence(edges, 3, 3)
+        graph.tables(4)
+    found = [graph.edges, graph.ptr, graph.turned.edges, *graph.tables(4), *graph.heads(2)]
+    assert not any(tensor.is_inference() for tensor in found)
