@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from mgic_geo.graph import knn_backends
+from mgic_geo.graph import knn_backends, knn_native
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
 from mgic_geo.graph.knn_settle import settle
 
@@ -184,6 +184,10 @@ def _at_least_float32(x: Tensor) -> Tensor:
 @torch.library.custom_op("mgic_geo::knn", mutates_args=())
 def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
     clouds, points, channels = x.shape
+    if knn_native.fits(x, k):
+        _square_norms(x)
+        with _full_precision("cpu"):
+            return knn_native.neighbors(x, k, loop)
     table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
     direct = channels <= DIRECT_DIMENSIONS
     centred = x if direct else x - x.mean(1, keepdim=True)  # smaller norms, less rounding
