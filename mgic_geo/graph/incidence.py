@@ -169,7 +169,7 @@ class Incidence:
                     column = torch.arange(max(1, int(degree.max())))
                     made.append(edges[torch.where(column < degree, first + column, self.edges.numel())])
             self._kept["places", most] = (order.argsort(),)  # first: another thread may look for the tables
-            self._kept["tables", most] = tuple(made)
+            self._kept["tables", most] = tuple(made) or (edges.new_zeros(0, 1),)
         return self._kept["tables", most]
 
     def place_in_tables(self, most: int) -> Tensor:

@@ -69,6 +69,12 @@ def test_tables_hold_every_edge_once(most):
         assert rows[place] == (target == node).nonzero().flatten().tolist()
 
 
+def test_a_graph_without_targets_has_one_table_without_rows():
+    graph = incidence(EDGES[:, :0], 3, 0)
+    assert [table.shape for table in graph.tables(4)] == [(0, 1)]
+    assert graph.place_in_tables(4).shape == (0,)
+
+
 def test_an_index_outside_the_nodes_is_refused():
     with pytest.raises(ValueError, match=r"target indices must lie in \[0, 3\), got 0 to 3; does x hold"):
         incidence(EDGES, 3, 3)
