@@ -106,8 +106,8 @@ def _normalised(model: BasicGNN, loader: Any) -> Iterator[Callable[..., tuple[An
         if not isinstance(edge_index, Tensor) or edge_index.layout != torch.strided:
             raise ValueError(
                 "GCN weighs edges by degrees, which are counted in the edge_index of loader.data and its "
-                f"batches, got {type(edge_index).__name__}; leave ToSparseTensor out, or call the model on the "
-                "whole graph"
+                f"batches, got {type(edge_index).__name__}; leave ToSparseTensor out, or call the model on "
+                "the whole graph"
             )
         return add_remaining_self_loops(edge_index, num_nodes=nodes)[0] if loops else edge_index
 
