@@ -130,7 +130,7 @@ class MGICBasicBlock2d(_MGICResidual2d):
         group_size: Largest number of channels in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         min_levels: Coarsen at least this many times.
-        transfer_init: ``"random"`` or ``"average"``, see :class:`mgic_geo.Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
         preactivation: As for :class:`mgic_geo.BasicBlock2d`.
         device: Where the weights are made.
         dtype: Of the weights.
@@ -178,7 +178,7 @@ class MGICInvertedResidual2d(nn.Module):
         group_size: Largest number of channels in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         min_levels: Coarsen at least this many times.
-        transfer_init: ``"random"`` or ``"average"``, see :class:`mgic_geo.Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
 
     Shapes:
         - input: (B, in_channels, H, W);

@@ -228,3 +228,12 @@ def test_errors_name_value_and_remedy():
         MGICInvertedResidual2d(16, 64, 24, group_size=0)
     with pytest.raises(ValueError, match="min_levels=3 cannot be reached"):
         MGICBasicBlock2d(4, 4, min_levels=3)
+
+
+@pytest.mark.parametrize("kind", [MGICBasicBlock2d, MGICInvertedResidual2d])
+@pytest.mark.parametrize(("init", "negative"), [("random", False), ("average", False), ("signed", True)])
+def test_starts_of_the_transfers_are_as_documented(kind, init, negative):
+    assert f'``"{init}"``' in kind.__doc__
+    block = make(kind, 16, 16, transfer_init=init, **sizes)
+    rows = [p for name, p in block.named_parameters() if "restrictions" in name]
+    assert [bool((p < 0).any()) for p in rows] == [negative] * len(rows) != []
