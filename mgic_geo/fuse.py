@@ -32,9 +32,9 @@ def fuse(model: nn.Module) -> nn.Module:
     layers of PyG, modules that are used twice or have hooks.
 
     The copy's outputs are those of ``model.eval()`` to rounding, and its parts keep names and places. Where
-    the map and the normalisation of a ``Sequential`` have their channels in one dimension for some inputs only (a
-    linear map of rows (N, C); of (N, L, C) it is not the channels that ``BatchNorm1d`` normalises), the copy
-    raises ``ValueError`` on others. Its parameters take no gradients, and its ``train()`` raises
+    the map and the normalisation of a ``Sequential`` have their channels in one dimension for some inputs
+    only (a linear map of rows (N, C); of (N, L, C) it is not the channels that ``BatchNorm1d`` normalises),
+    the copy raises ``ValueError`` on others. Its parameters take no gradients, and its ``train()`` raises
     ``RuntimeError``: keep ``model`` to train on, and its ``state_dict`` to save.
 
     Args:
