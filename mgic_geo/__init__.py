@@ -2,6 +2,8 @@
 
 import warnings as _warnings
 
+import torch as _torch
+
 with _warnings.catch_warnings():
     # While torch-geometric 2.8 is imported it calls torch.jit.script, which newer torch deprecates, and calls
     # torch-cluster, our optional backend, unnecessary: no news that a user of this package could act on.
@@ -9,6 +11,11 @@ with _warnings.catch_warnings():
         "ignore", "`torch.jit.script` is deprecated|'torch-cluster' is no longer necessary"
     )
     import torch_geometric.nn as _pyg  # noqa: F401
+
+    # And torch announces once a process that its CSR layout, which sums over edges use, is in beta. Here, as
+    # filters are the whole process's: a layer that changed them while it runs would do so for all threads.
+    _warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+    _torch.empty(0, 0, device="cpu").to_sparse_csr()
 
 from mgic_geo.complexity import complexity as complexity
 from mgic_geo.convert import Conversion as Conversion

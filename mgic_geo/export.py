@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from mgic_geo.files import replacing
 
@@ -36,7 +37,8 @@ def export_onnx(
     reductions become plain operators; export ``fuse(model)`` for fewer.
 
     Args:
-        model: The model; a copy is exported.
+        model: The model; a copy is exported. Its output is a tensor, or tuples, lists and dictionaries of
+            tensors, which the file gives one after the other.
         example_inputs: One input or a tuple of them, as ``model`` takes them; shapes that vary need at least
             2 in the example.
         path: The file; it appears complete or not at all.
@@ -48,6 +50,7 @@ def export_onnx(
         The path.
 
     Raises:
+        TypeError: If an example or an output is no tensor.
         ImportError: If onnx or onnxscript is not installed.
         ValueError: If a varying axis is shorter than 2 in the example.
         RuntimeError: If onnxruntime's outputs are not the model's; no file is written.
@@ -60,6 +63,11 @@ def export_onnx(
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"ONNX export needs {package}; install the extra: pip install 'mgic-geo[onnx]'")
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    for x in inputs:
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"example_inputs must be a tensor or a tuple of tensors, got {type(x).__name__} in it"
+            )
     dynamic = {0: "batch"} if dynamic is None else dict(dynamic)
     for axis, name in dynamic.items():
         for x in inputs:
@@ -70,6 +78,7 @@ def export_onnx(
                 )
     model = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()
     with torch.no_grad():
+        _outputs(model, inputs)  # that of a bad kind is told before the work
         program = torch.onnx.export(
             model,
             inputs,
@@ -97,14 +106,14 @@ def _check(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, varies: boo
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_inputs()]
-    larger = tuple(torch.cat([x, x[:1].flip(-2)]) for x in inputs)
+    larger = tuple(torch.cat([x, x[:1].flip(max(0, x.dim() - 2))]) for x in inputs) if varies else inputs
     for batch in (inputs, larger) if varies else (inputs,):
         found = session.run(None, {n: x.cpu().numpy() for n, x in zip(names, batch, strict=True)})
-        outputs = [torch.from_numpy(out) for out in found]
-        worst = _difference(outputs, model(*batch))
+        outputs = [torch.as_tensor(out) for out in found]
+        worst = _difference(outputs, _outputs(model, batch))
         generator = torch.Generator().manual_seed(0)
         for _ in range(_NUDGES if bool((worst > 1).any()) else 0):
-            nudged = model(*(_nudged(x, generator) for x in batch))
+            nudged = _outputs(model, tuple(_nudged(x, generator) for x in batch))
             worst = torch.minimum(worst, _difference(outputs, nudged))
         if bool((worst > 1).any()):
             raise RuntimeError(
@@ -113,15 +122,37 @@ def _check(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, varies: boo
             )
 
 
-def _difference(found: list[Tensor], expected: Tensor | list[Tensor]) -> Tensor:
-    """The largest difference of each sample, in units of what is allowed; infinite if shapes differ."""
-    worst = torch.zeros(found[0].size(0))
-    for out, want in zip(found, [expected] if isinstance(expected, Tensor) else expected, strict=True):
+def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """All tensors of the model's output, in the order of the file's.
+
+    Raises:
+        TypeError: If there is something else in it.
+    """
+    outputs = tree_leaves(model(*inputs))
+    for out in outputs:
+        if not isinstance(out, Tensor):
+            raise TypeError(
+                f"the outputs of a model that is exported must be tensors, or tuples, lists and dictionaries "
+                f"of them, got {type(out).__name__} in them; wrap the model in one that returns the tensors"
+            )
+    return outputs
+
+
+def _difference(found: list[Tensor], expected: list[Tensor]) -> Tensor:
+    """The largest difference of each sample, in units of what is allowed; infinite if shapes differ.
+
+    Samples are the rows of the first output. One of another length, a loss say, counts for all samples.
+    """
+    samples = found[0].size(0) if found[0].dim() else 1
+    worst = torch.zeros(samples)
+    for out, want in zip(found, expected, strict=True):
         if out.shape != want.shape:
             return torch.full_like(worst, torch.inf)
-        want = want.cpu().to(out)
-        units = (out - want).abs() / (_TOLERANCE + _TOLERANCE * want.abs())
-        worst = torch.maximum(worst, units.nan_to_num(torch.inf).flatten(1).amax(1))
+        if out.numel():
+            out, want = out.double(), want.cpu().double()
+            units = ((out - want).abs() / (_TOLERANCE + _TOLERANCE * want.abs())).nan_to_num(torch.inf)
+            rows = samples if out.dim() and out.size(0) == samples else 1
+            worst = torch.maximum(worst, units.reshape(rows, -1).amax(1).float())
     return worst
 
 

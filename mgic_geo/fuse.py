@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from mgic_geo.core import MGICBlock
+from mgic_geo.core import GroupedLinear, MGICBlock
 from mgic_geo.core.fold import fold
 from mgic_geo.graph.cycle_folded import FoldedCycle, fold_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
@@ -19,9 +19,7 @@ from mgic_geo.graph.graph_block import GraphBlock
 from mgic_geo.image.blocks import BasicBlock2d, Bottleneck2d
 from mgic_geo.models.resnet import ResNet
 
-__all__ = ["InferenceOnly", "fuse"]
-
-_GUARD = "inference_only"
+__all__ = ["FoldedNorm", "fuse"]
 
 
 def fuse(model: nn.Module) -> nn.Module:
@@ -31,11 +29,13 @@ def fuse(model: nn.Module) -> nn.Module:
     linear maps in a row in ``nn.Sequential``, of all blocks and networks of this package, of the prolongation
     that a correction's normalisation follows, of EdgeConv. Where the levels of a cycle are EdgeConv, the last
     restriction becomes part of the coarsest layer's maps. All else stays as it is: other normalisations,
-    layers of PyG, modules that are used twice or have hooks. A linear layer ahead of ``BatchNorm1d`` in a
-    ``Sequential`` is taken to map rows (N, C).
+    layers of PyG, modules that are used twice or have hooks.
 
-    The copy's outputs are those of ``model.eval()`` to rounding. Its parameters take no gradients, and its
-    ``train()`` raises: keep ``model`` to train on, and its ``state_dict`` to save.
+    The copy's outputs are those of ``model.eval()`` to rounding, and its parts keep names and places. Where
+    the map and the normalisation of a ``Sequential`` have their channels in one dimension for some inputs
+    only (a linear map of rows (N, C); of (N, L, C) it is not the channels that ``BatchNorm1d`` normalises),
+    the copy raises ``ValueError`` on others. Its parameters take no gradients, and its ``train()`` raises
+    ``RuntimeError``: keep ``model`` to train on, and its ``state_dict`` to save.
 
     Args:
         model: Any model; left as it is.
@@ -59,7 +59,7 @@ def fuse(model: nn.Module) -> nn.Module:
         for layer, owner, name in _pairs(module):
             norm = owner.get_submodule(name)
             if {layer, norm} <= alone and fold(layer, norm):
-                owner.set_submodule(name, nn.Identity())
+                owner.set_submodule(name, FoldedNorm(layer) if owner is module else nn.Identity())
         _fold_edge_convs(module, alone)
     inside = {module.cycle for module in fused.modules() if type(module) is FoldedCycle}  # fused before
     for name, module in list(fused.named_modules()):
@@ -67,25 +67,54 @@ def fuse(model: nn.Module) -> nn.Module:
             merged = None if any(map(_hooked, module.modules())) else fold_cycle(module)
             if merged is not None:
                 fused.set_submodule(name, merged)
-    fused._modules = {_GUARD: InferenceOnly(), **fused._modules}  # first, so that it is asked first
+    # An attribute, for a part of the model would move those of a Sequential.
+    fused.__dict__["train"] = partial(_train, fused)
     return fused.requires_grad_(False)
 
 
-class InferenceOnly(nn.Module):
-    """Sits in a fused model and keeps it from being trained; what it is called on passes through."""
+def _train(fused: nn.Module, mode: bool = True) -> nn.Module:
+    """What ``train`` is to a fused model: raises ``RuntimeError``, unless ``mode`` is False."""
+    if mode:
+        raise RuntimeError(
+            "a fused model has no normalisations left to train with; train the model it was made of, "
+            "and fuse that again"
+        )
+    return type(fused).train(fused, mode)
 
-    def train(self, mode: bool = True) -> InferenceOnly:
-        """Raise ``RuntimeError``, unless ``mode`` is False."""
-        if mode:
-            raise RuntimeError(
-                "a fused model has no normalisations left to train with; train the model it was made of, "
-                "and fuse that again"
+
+class FoldedNorm(nn.Module):
+    """Stands in a ``Sequential`` where a normalisation was, and lets pass what that took the channels of.
+
+    Args:
+        layer: The map it is folded into.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.dim: int | None = None  # any, for channels are in dimension 1 there as here
+        if isinstance(layer, nn.Linear) or (isinstance(layer, GroupedLinear) and layer.channel_dim == -1):
+            self.dim = 2
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            self.dim = 2 + len(layer.kernel_size)
+        self.layer = type(layer).__name__
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``.
+
+        Raises:
+            ValueError: If the normalisation would have taken another dimension for the channels.
+        """
+        if self.dim not in (None, x.dim()):
+            raise ValueError(
+                f"a normalisation was folded into the {self.layer} ahead of it for {self.dim} dimensions, "
+                f"with the channels of both in dimension 1, got shape {tuple(x.shape)}; change the input's, "
+                "or do not fuse this model"
             )
-        return super().train(mode)
-
-    def forward(self, x: Any) -> Any:
-        """Return ``x``."""
         return x
+
+    def extra_repr(self) -> str:
+        """The map."""
+        return f"into {self.layer}"
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -141,7 +141,9 @@ def scaling(
 
 
 def _step(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> Callable[[], None]:
-    """One forward, and backward, pass; the first call warms up."""
+    """One forward, and backward, pass, which has ended when the call has; the first call warms up."""
+    tensors = [x for x in (*tree_leaves(inputs), *module.parameters()) if isinstance(x, Tensor)]
+    asynchronous = any(x.is_cuda for x in tensors)
     learns = [x.detach().requires_grad_(backward) if _real(x) else x for x in inputs]
     upstream: list[Tensor] = []
 
@@ -156,8 +158,8 @@ def _step(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> Callabl
             upstream.extend(map(torch.randn_like, out))
         if out:
             torch.autograd.backward(out, upstream)
-            if out[0].is_cuda:
-                torch.cuda.synchronize()
+        if asynchronous:
+            torch.cuda.synchronize()
 
     return step
 

@@ -118,13 +118,61 @@ def test_what_differs_is_refused_and_the_old_file_kept(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("m.onnx", "old")]
 
 
+class Gives(nn.Module):
+    """Outputs of any form, and with ``wrong`` others to those who trace."""
+
+    def __init__(self, form, wrong=False):
+        super().__init__()
+        self.form, self.wrong = form, wrong
+
+    def forward(self, x):
+        return self.form(x + 1 if self.wrong and torch.compiler.is_exporting() else x)
+
+
+FORMS = {
+    "scalar": lambda x: x.sum(),
+    "dictionary": lambda x: {"b": 2 * x, "a": x.sum()},
+    "nested": lambda x: [x.exp(), (x + 1, {"positive": x > 0.5})],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_numbers_and_outputs_of_any_form(form, tmp_path):
+    torch.manual_seed(0)
+    assert export_onnx(Gives(FORMS[form]), torch.rand(4), tmp_path / "m.onnx").exists()
+
+
+def test_outputs_of_any_form_are_checked(tmp_path):
+    with pytest.raises(RuntimeError, match=r"\[\(4,\)\] differ from the model's by up to"):
+        export_onnx(Gives(FORMS["dictionary"], wrong=True), torch.zeros(4), tmp_path / "m.onnx")
+
+
+def test_scalars_may_be_inputs(tmp_path):
+    file = export_onnx(Gives(lambda x: 2 * x), torch.tensor(3.0), tmp_path / "m.onnx", dynamic={})
+    assert onnxruntime.InferenceSession(str(file)).run(None, {"x": torch.tensor(4.0).numpy()})[0] == 8
+
+
+def test_what_is_no_tensor_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"must be a tensor or a tuple of tensors, got str in it"):
+        export_onnx(nn.Identity(), {"x": torch.zeros(2)}, tmp_path / "m.onnx")
+    with pytest.raises(TypeError, match=r"must be tensors, .* got NoneType in them; wrap the model"):
+        export_onnx(Gives(lambda x: (x, None)), torch.zeros(2), tmp_path / "m.onnx")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_sample_may_be_that_of_an_input_that_differs_by_rounding():
     found = [torch.tensor([[1.0, 2.0], [3.0, 4.0]])]
     off = torch.tensor([[1.0, 2.0], [3.0, 4.1]])
-    assert _difference(found, found[0]).tolist() == [0, 0]
-    assert _difference(found, off).tolist() == [0, pytest.approx(0.1 / (1e-4 * 5.1), rel=1e-3)]
-    assert _difference(found, off[:, :1]).tolist() == [torch.inf] * 2
-    assert _difference(found, found[0] * torch.nan).tolist() == [torch.inf] * 2
+    far = pytest.approx(0.1 / (1e-4 * 5.1), rel=1e-3)
+    assert _difference(found, found).tolist() == [0, 0]
+    assert _difference(found, [off]).tolist() == [0, far]
+    assert _difference(found, [off[:, :1]]).tolist() == [torch.inf] * 2
+    assert _difference(found, [found[0] * torch.nan]).tolist() == [torch.inf] * 2
+    loss = torch.tensor(4.0)
+    assert _difference([*found, loss], [*found, loss + 0.1]).tolist() == [far] * 2
+    assert _difference([loss], [loss + 0.1]).tolist() == [far]
+    flags = torch.tensor([True, False])
+    assert _difference([flags], [~flags]).min() > 1e3
     x = torch.rand(1000)
     moved = (_nudged(x, torch.Generator().manual_seed(0)) - x).abs()
     assert 0 < moved.max() <= 2 * torch.finfo(x.dtype).eps

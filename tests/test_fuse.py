@@ -176,6 +176,58 @@ def test_fused_models_are_not_for_training():
         fuse(MGICGraphConv(-1, 32))
 
 
+def test_parts_keep_their_names_and_places():
+    torch.manual_seed(0)
+    x = torch.randn(20, 8)
+    model = settled(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Sequential(nn.ReLU())), x)
+    fused = fuse(model)
+    assert [type(part) for part in (fused[0], fused[-1])] == [nn.Linear, nn.Sequential]
+    assert [name for name, _ in fused.named_modules()] == [name for name, _ in model.named_modules()]
+    assert list(fused.state_dict()) == ["0.weight", "0.bias"]
+    torch.testing.assert_close(fused[:2](x), model[:2](x))
+    model = create_model("resnet56", depths=(1, 1, 1))
+    assert list(dict(fuse(model).named_children())) == list(dict(model.named_children()))
+
+
+def test_copies_guard_themselves():
+    fused = fuse(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)))
+    for form in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), fuse(fused), nn.Sequential(fused)):
+        with pytest.raises(RuntimeError, match="train the model it was made of"):
+            form.train()
+        inner = form[0] if isinstance(form[0], nn.Sequential) else form
+        inner[0].train()
+        assert form.eval() is form
+        assert not inner[0].training
+        assert inner is fused or not any(m is n for m in inner.modules() for n in fused.modules())
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "right", "wrong"),
+    [
+        (nn.Linear(8, 8), nn.BatchNorm1d(8), (5, 8), (5, 8, 8)),
+        (GroupedLinear(8, 8, 2), nn.BatchNorm1d(8), (5, 8), (5, 8, 8)),
+        (nn.Linear(8, 8), nn.BatchNorm2d(8), None, (5, 8, 3, 8)),
+        (nn.Linear(8, 8), nn.SyncBatchNorm(8), (5, 8), (5, 8, 8)),
+        (nn.Conv1d(8, 8, 3, padding=1), nn.BatchNorm1d(8), (5, 8, 7), (8, 8)),
+        (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), (5, 8, 7, 7), None),
+        (GroupedLinear(8, 8, 2, channel_dim=1), nn.BatchNorm1d(8), (5, 8, 7), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_inputs_whose_channels_the_norm_takes_elsewhere_are_refused(layer, norm, right, wrong):
+    torch.manual_seed(0)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    model = nn.Sequential(layer, norm, nn.ReLU()).eval()
+    fused = fuse(model)
+    if right is not None:
+        x = torch.randn(right)
+        torch.testing.assert_close(fused(x), model(x))
+    if wrong is not None:
+        model(torch.randn(wrong))
+        with pytest.raises(ValueError, match=f"into the {type(layer).__name__} ahead .* got shape"):
+            fused(torch.randn(wrong))
+
+
 def test_compiled_models():
     torch.manual_seed(0)
     model = small("mgic_dgcnn").eval()

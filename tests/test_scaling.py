@@ -101,6 +101,34 @@ def test_backward_reaches_weights_and_inputs():
     assert set(seen) == {(False, None, None, False)}
 
 
+class OnCuda(torch.Tensor):
+    """Says that it lies on a GPU."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("backward", [True, False])
+@pytest.mark.parametrize(("kind", "last"), [(torch.Tensor, "ran"), (OnCuda, "waited")])
+def test_the_clock_is_read_when_the_device_is_done(kind, last, backward, monkeypatch):
+    events, seen = [], []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("waited"))
+
+    class Ran(nn.Linear):
+        def forward(self, x):
+            events.append("ran")
+            return super().forward(x)
+
+    def clock():
+        seen.append(events[-1])
+        return float(len(seen))
+
+    def inputs(width):
+        return torch.ones(2, width).as_subclass(kind)
+
+    scaling(lambda w: Ran(w, w), [8, 16], inputs, backward=backward, rounds=2, clock=clock)
+    assert seen == [last] * 12
+
+
 def test_the_table():
     clock = Clock()
 

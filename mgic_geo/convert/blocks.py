@@ -2,16 +2,18 @@
 
 A block is taken for a basic block, a bottleneck or an inverted residual if our dense block of that kind,
 built with its sizes, holds tensors of the same shapes and, with the same random weights, gives the same
-output. So neither the library a block comes from nor its name matters, and a block that does something
-else, or more, is never mistaken: its layers are replaced one by one.
+output in evaluation and in training, draws as many random numbers and leaves the same statistics. So neither
+the library a block comes from nor its name matters, and a block that does something else, or more, is never
+mistaken: its layers are replaced one by one.
 """
 
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,34 +105,68 @@ def _inverted(block: nn.Module) -> Build | None:
 
 
 def _computes_the_same(block: nn.Module, twin: Callable[[], nn.Module], width: int, apart: str = "-") -> bool:
-    """Whether a block and its dense twin agree on random weights and a random image.
+    """Whether a block and its dense twin agree on random weights and a random image, in both modes.
 
-    Parts without weights, drop-path say, may do nothing outside training: they must be in the twin, too, but
-    for the pooling of squeeze-excite, which the twin does without a part of its own. What lies under the
-    name ``apart`` is the block's own in both.
+    Parts without weights must be in the twin, too, but for the pooling of squeeze-excite, which the twin does
+    without a part of its own. What lies under the name ``apart`` is the block's own in both.
     """
-    other = twin()
+    with torch.random.fork_rng(devices=[]):
+        other = twin()
     theirs, ours = ({type(m) for m in _leaves(side, apart)} for side in (block, other))
     if not theirs - {nn.AdaptiveAvgPool2d} <= ours:
         return False
     original = copy.deepcopy(block)
-    sides = [side.to_empty(device="cpu").float().eval() for side in (original, other)]
-    tensors = [[t for name, t in side.state_dict().items() if t.is_floating_point()] for side in sides]
-    if [t.shape for t in tensors[0]] != [t.shape for t in tensors[1]]:
+    sides = [_alone(side.to_empty(device="cpu").float()) for side in (original, other)]
+    tensors = [[*side.state_dict().values()] for side in sides]
+    if [(t.shape, t.dtype) for t in tensors[0]] != [(t.shape, t.dtype) for t in tensors[1]]:
         return False
     generator = torch.Generator().manual_seed(0)
     for drawn, copied in zip(*tensors, strict=True):
-        drawn.uniform_(0.5, 1.5, generator=generator)
+        if not drawn.is_floating_point():  # numbers of batches
+            drawn.zero_()
+        else:
+            drawn.uniform_(0.5, 1.5, generator=generator)
         if drawn.dim() > 1:  # kernels of either sign, scaled to keep the size of the features
             drawn.sub_(1.0).mul_(3.0 / drawn[0].numel() ** 0.5)
         copied.copy_(drawn)
     image = torch.randn(2, width, 9, 9, generator=generator)
     try:
-        with torch.no_grad():
-            a, b = (cast(Tensor, side(image)) for side in sides)
+        # Training comes last: it moves the running statistics, which both sides must move alike.
+        return all(_agree([_run(side.train(mode), image) for side in sides]) for mode in (False, True))
     except (RuntimeError, TypeError, ValueError):
         return False  # it takes something else than an image
-    return a.shape == b.shape and bool((a - b).norm() <= 1e-4 * b.norm())
+
+
+@torch.no_grad()
+def _run(block: nn.Module, image: Tensor) -> tuple[list[Tensor], list[Any]]:
+    """The output and the state behind a call, and where the call leaves the generators, found seeded."""
+    python = random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds other devices, too
+        random.seed(0)
+        try:
+            values = [cast(Tensor, block(image)), *block.state_dict().values()]
+            return values, [torch.get_rng_state().tolist(), random.getstate()]
+        finally:
+            random.setstate(python)
+
+
+def _agree(runs: list[tuple[list[Tensor], list[Any]]]) -> bool:
+    """Whether two blocks did the same. One that drew random numbers may have dropped nothing by luck."""
+    (mine, drawn), (theirs, drawn_too) = runs
+    return drawn == drawn_too and all(
+        a.shape == b.shape and bool((a - b).float().norm() <= 1e-4 * b.float().norm())
+        for a, b in zip(mine, theirs, strict=True)
+    )
+
+
+def _alone(block: nn.Module) -> nn.Module:
+    """``block`` with plain batch normalisations for synchronised ones, which need other processes."""
+    for name, norm in list(block.named_modules()):
+        if name and isinstance(norm, nn.SyncBatchNorm):
+            plain = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+            block.set_submodule(name, plain)
+    return block
 
 
 def _leaves(block: nn.Module, apart: str = "-") -> list[nn.Module]:

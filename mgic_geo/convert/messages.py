@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.inits import reset
 
 from mgic_geo.convert.arguments import Arguments, built, read_arguments
 from mgic_geo.convert.forms import Build, Sizes, settle
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.core.linear import keep_scale_, light_groups
+from mgic_geo.graph.graph_block import Levels
 from mgic_geo.graph.grouped_fast import FusedConv
 
 __all__ = ["MGICMessagePassing", "message_form"]
@@ -23,7 +25,9 @@ class MGICMessagePassing(nn.Module):
     Each level is the bare layer, grouped on all but the coarsest; what a model has behind the layer, its
     activation say, follows. :class:`mgic_geo.MGICGraphConv` is the block to build new models of, with
     residual, normalisation and activation on every level; this is what :func:`mgic_geo.replace_convs` puts
-    into a model that has its own. A change of width comes first, by a grouped pointwise map.
+    into a model that has its own. A change of width comes first, by a grouped pointwise map. Of a pair
+    (sources, targets) the targets go through the cycle, and the sources, which no layer changes, are
+    restricted to the width of every level and read there, as in :class:`mgic_geo.MGICGraphConv`.
 
     Args:
         in_channels: Width of the input.
@@ -34,11 +38,12 @@ class MGICMessagePassing(nn.Module):
         min_levels: Coarsen at least this many times.
 
     Shapes:
-        - x: (N, in_channels), then what the layer takes: a graph, edge weights, ...;
-        - output: (N, out_channels).
+        - x: (N, in_channels), or a pair of them where the layer takes pairs; then what else it takes: a
+          graph, edge weights, ...;
+        - output: like ``x``, or the targets, with ``out_channels``.
 
     Raises:
-        ValueError: On impossible sizes, or if ``x`` is a pair of the two sides of a bipartite graph.
+        ValueError: On impossible sizes, or if ``x`` is a pair without targets.
     """
 
     def __init__(
@@ -61,7 +66,9 @@ class MGICMessagePassing(nn.Module):
             keep_scale_(self.shortcut.weight)
         self.cycle = MGICBlock(
             self.hierarchy,
-            lambda width, groups: built(arguments, width, width, groups),
+            lambda width, groups: Level(
+                built(arguments, width, width, groups), self.hierarchy.widths.index(width)
+            ),
             norm=lambda width: nn.Identity(),
             transfer_init="signed",
         )
@@ -72,20 +79,42 @@ class MGICMessagePassing(nn.Module):
             keep_scale_(self.shortcut.weight)
         self.cycle.reset_parameters()
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Run the cycle on a graph; ``args`` and ``kwargs`` reach the layer of every level."""
-        if not isinstance(x, Tensor):
+        if isinstance(x, Tensor):
+            return self.cycle(self.shortcut(x), None, *args, **kwargs)
+        source, target = x
+        if not isinstance(target, Tensor):
             raise ValueError(
-                f"the levels of a cycle add features of the same nodes, so x is one tensor, got "
-                f"{type(x).__name__}; leave layers between two kinds of nodes unconverted (match=...)"
+                f"the levels of a cycle add to the features of the targets, so a pair is (sources, targets), "
+                f"got {type(target).__name__} for the targets; leave this layer unconverted (match=...)"
             )
-        return self.cycle(self.shortcut(x), *args, **kwargs)
+        read = [self.shortcut(source)]
+        for restrict in self.cycle.restrictions:
+            read.append(restrict(read[-1]))
+        return self.cycle(self.shortcut(target), Levels(tuple(read)), *args, **kwargs)
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.in_channels}, {self.out_channels}, "
             f"conv={self.conv_class.__name__}, {self.hierarchy})"
         )
+
+
+class Level(nn.Module):
+    """The layer of one level, which reads sources at the level's width."""
+
+    def __init__(self, conv: nn.Module, level: int) -> None:
+        super().__init__()
+        self.conv, self.level = conv, level
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        reset(self.conv)
+
+    def forward(self, x: Tensor, source: Levels | None, *args: Any, **kwargs: Any) -> Tensor:
+        """(N, width) to (N, width)."""
+        return self.conv(x if source is None else (source.values[self.level], x), *args, **kwargs)
 
 
 def message_form(conv: MessagePassing) -> Build | str:
@@ -99,7 +128,7 @@ def message_form(conv: MessagePassing) -> Build | str:
         if reason := sizes.too_narrow(width_in, width_out):
             return reason
         new = settle(MGICMessagePassing(width_in, width_out, arguments, **vars(sizes)), conv)
-        finest = new.cycle.blocks[0]  # type: ignore[union-attr]
+        finest = new.cycle.blocks[0].conv  # type: ignore[union-attr]
         finest = finest.layer if isinstance(finest, FusedConv) else finest
         mine, theirs = getattr(finest, "bias", None), getattr(conv, "bias", None)
         if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape == theirs.shape:

@@ -17,6 +17,7 @@ from mgic_geo.convert.forms import Sizes, count, describe
 from mgic_geo.convert.project import Calls, capture, project
 from mgic_geo.convert.table import Conversion, Row
 from mgic_geo.convert.units import Unit, find_units
+from mgic_geo.convert.weights_read import watch_weights
 from mgic_geo.core import ChannelHierarchy
 
 __all__ = ["replace_convs"]
@@ -67,7 +68,8 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
         match: Which modules to replace: name patterns (``"layer4.*"``; what is inside a named module is
             chosen with it), or ``match(name, module) -> bool``. None means all.
         inputs: Example inputs of the model, a tuple or one tensor: multiply-adds are counted on them, and
-            ``init="project"`` fits to what the layers see of them.
+            ``init="project"`` fits to what the layers see of them. A layer whose weight something else reads
+            in that run is left alone; without inputs the sources of the modules tell.
         dry_run: Change nothing, return the table of what would be done.
         init: None draws the MGIC weights at the scale of those they replace. ``"project"`` fits them to what
             is replaced, by least squares over its own inputs (Gaussian ones, where no ``inputs`` are given),
@@ -103,10 +105,11 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
     if not inplace or dry_run:
         model = copy.deepcopy(model)
 
-    before = complexity(model, *given) if given else None
+    with watch_weights(model) as read:
+        before = complexity(model, *given) if given else None
     parameters = count(model)
     with _seeded(seed, model):
-        plan = _plan(model, sizes, chooser(match, model), blocks, skip_ends)
+        plan = _plan(find_units(model, blocks, read), sizes, chooser(match, model), skip_ends)
         new = {unit: made for unit, made, _ in plan if made is not None}
         errors: dict[Unit, float] = {}
         if init == "project":
@@ -139,10 +142,9 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
 
 
 def _plan(
-    model: nn.Module, sizes: Sizes, chosen: Predicate, blocks: bool, skip_ends: bool
+    units: list[Unit], sizes: Sizes, chosen: Predicate, skip_ends: bool
 ) -> list[tuple[Unit, nn.Module | None, str]]:
     """Each unit with its MGIC form, or None and why."""
-    units = find_units(model, blocks)
     ends = dict.fromkeys(units[-1:], "last") | dict.fromkeys(units[:1], "first")
     plan: list[tuple[Unit, nn.Module | None, str]] = []
 

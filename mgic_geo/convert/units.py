@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -15,6 +13,7 @@ from mgic_geo.convert.blocks import block_form
 from mgic_geo.convert.forms import Build, count
 from mgic_geo.convert.layers import is_layer, layer_form
 from mgic_geo.convert.messages import message_form
+from mgic_geo.convert.weights_read import paths_read
 from mgic_geo.core import GroupedLinear, MGICBlock
 from mgic_geo.graph.edge_conv import EdgeConv
 
@@ -42,12 +41,13 @@ class Unit:
     inside: list[Unit] = field(default_factory=list)
 
 
-def find_units(model: nn.Module, blocks: bool = True) -> list[Unit]:
+def find_units(model: nn.Module, blocks: bool = True, read: Collection[str] = ()) -> list[Unit]:
     """All units of a model.
 
     Args:
         model: Any module.
         blocks: Take residual blocks as wholes.
+        read: Names of layers whose weights are known to be read by others.
     """
     owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
     known: dict[nn.Module, list[Unit]] = {}
@@ -82,27 +82,28 @@ def find_units(model: nn.Module, blocks: bool = True) -> list[Unit]:
             yield Unit([name], module, _hindrance(module, owners) or layer_form(module))
         else:
             inside = [unit for n, part in inner for unit in walk(n, part)]
-            for name_read in _weights_read(module):
-                own = f"{name}.{name_read}" if name else name_read
-                for unit in inside:
-                    if own in unit.names:
-                        unit.form = f"{type(module).__name__} reads its weight itself"
+            paths = [f"{name}.{path}".strip(".") for path in paths_read(type(module))]
+            _keep(inside, paths, f"{type(module).__name__} reads its weight itself")
             form = block_form(module) if blocks and len(inside) > 1 else None
             if form is not None and not _hindrance(module, owners):
                 yield Unit([name], module, form, True, inside)
             else:
                 yield from inside
 
-    return walk("", model)
+    units = walk("", model)
+    _keep(units, read, "another module reads its weight")
+    return units
 
 
-def _weights_read(module: nn.Module) -> set[str]:
-    """Names of children whose weight or bias the module's own forward reads, as its source tells."""
-    try:
-        source = inspect.getsource(type(module).forward)
-    except (OSError, TypeError):  # no source: a forward in C, or one typed at a prompt
-        return set()
-    return set(re.findall(r"\bself\.(\w+)\.(?:weight|bias)\b", source))
+def _keep(units: Iterable[Unit], paths: Collection[str], reason: str) -> bool:
+    """Leave alone what lies at or under the paths, and the blocks around it; whether there was something."""
+    found = False
+    for unit in units if paths else ():
+        below = any(not path or f"{name}.".startswith(f"{path}.") for name in unit.names for path in paths)
+        if _keep(unit.inside, paths, reason) or below:
+            found = True
+            unit.form = unit.form if isinstance(unit.form, str) else reason
+    return found
 
 
 def _hindrance(module: nn.Module, owners: Counter[int]) -> str:

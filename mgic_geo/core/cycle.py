@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mgic_geo.core.correction import corrected
@@ -29,7 +30,9 @@ class MGICBlock(nn.Module):
         block: ``block(width, groups)`` builds the block of one level; it keeps shape and width.
         pointwise: ``pointwise(in_channels, out_channels, groups)`` builds the map of a transfer.
         norm: ``norm(width)`` builds the normalisation N of a prolonged correction.
-        transfer_init: ``"random"`` or ``"average"``, see :class:`Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`Restriction`.
+        correction_scale: What the learned scales of the normalisations N start with. At 0 the levels are
+            grouped blocks without corrections at first, and full coupling is learned.
     """
 
     def __init__(
@@ -39,8 +42,10 @@ class MGICBlock(nn.Module):
         pointwise: Pointwise = GroupedLinear,
         norm: Callable[[int], nn.Module] = nn.BatchNorm1d,
         transfer_init: str = "random",
+        correction_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.correction_scale = correction_scale
         self.hierarchy = hierarchy
         widths, groups = hierarchy.widths, hierarchy.groups
         steps = list(zip(widths[:-1], widths[1:], groups[:-1], strict=True))
@@ -50,6 +55,7 @@ class MGICBlock(nn.Module):
         )
         self.norms = nn.ModuleList(norm(width) for width in widths[:-1])
         self.blocks = nn.ModuleList(block(width, g) for width, g in zip(widths, groups, strict=True))
+        self.scale_corrections()
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Run the cycle; what follows ``x`` (a graph, positions, ...) reaches the block of every level."""
@@ -73,6 +79,15 @@ class MGICBlock(nn.Module):
             for layer in layers:
                 if hasattr(layer, "reset_parameters"):
                     layer.reset_parameters()  # type: ignore[operator]
+        self.scale_corrections()
+
+    @torch.no_grad()
+    def scale_corrections(self) -> None:
+        """Start the learned scales of the corrections anew, after something else has set them."""
+        for layer in self.norms:
+            scale = getattr(layer, "weight", None)
+            if scale is not None and self.correction_scale != 1:
+                scale.fill_(self.correction_scale)
 
     def extra_repr(self) -> str:
         """The plan of the levels."""

@@ -85,7 +85,7 @@ class MGICLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        if x.size(-1) != self.in_features:
+        if x.dim() == 0 or x.size(-1) != self.in_features:
             raise ValueError(
                 f"expected in_features={self.in_features} in the last dimension, got shape {tuple(x.shape)}"
             )

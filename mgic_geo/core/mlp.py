@@ -24,17 +24,17 @@ class MGICMLP(nn.Module):
         group_size: Largest number of features in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         act: ``act()`` builds an activation; None leaves it out.
-        norm: ``norm(width)`` builds a normalisation for (..., width); None leaves it out.
+        norm: ``norm(width)`` builds a normalisation for (N, width); None leaves it out.
         dropout: Probability of dropping a hidden feature.
         bias: Give the layers a learned bias.
         **linear: Further arguments of :class:`MGICLinear`.
 
     Shapes:
-        - input: (..., widths[0]);
+        - input: (..., widths[0]), taken as rows;
         - output: (..., widths[-1]).
 
     Raises:
-        ValueError: If there are fewer than two widths, or on impossible sizes.
+        ValueError: If there are fewer than two widths, on impossible sizes, or an input of another width.
 
     Example:
         >>> mlp = MGICMLP([64, 512, 512, 10], group_size=16, coarse_size=32)
@@ -80,7 +80,13 @@ class MGICMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., widths[0]) to (..., widths[-1])."""
-        return self.layers(x)
+        if x.dim() == 0 or x.size(-1) != self.widths[0]:
+            raise ValueError(
+                f"expected widths[0]={self.widths[0]} features in the last dimension, "
+                f"got shape {tuple(x.shape)}"
+            )
+        # As rows, for BatchNorm1d takes the second dimension of three for the channels.
+        return self.layers(x.reshape(-1, self.widths[0])).reshape(*x.shape[:-1], self.widths[-1])
 
     def __repr__(self) -> str:
         layers = "".join(f"\n  {layer}" for layer in self.layers)

@@ -115,8 +115,9 @@ class _Spread(torch.autograd.Function):
         if weight.dim() == 1:
             return bag(x, edges.source_by_target, edges.ptr, edges.by_target(weight))
         source, place, ptr = edges.heads(weight.size(1))
-        table = x.reshape(x.size(0) * weight.size(1), -1)
-        return bag(table, source, ptr, weight.flatten().index_select(0, place)).view(-1, x.size(1))
+        heads, width = weight.size(1), x.size(1)
+        table = x.reshape(x.size(0) * heads, width // heads)
+        return bag(table, source, ptr, weight.flatten().index_select(0, place)).view(edges.targets, width)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]

@@ -23,7 +23,7 @@ from mgic_geo.graph import grouped_modulated as modulated
 from mgic_geo.graph import grouped_nodewise as nodewise
 from mgic_geo.graph.grouped_build import Builder, construct
 from mgic_geo.graph.grouped_edge_network import GroupedNN
-from mgic_geo.graph.grouped_guards import channelwise, pointwise
+from mgic_geo.graph.grouped_guards import channelwise, only_features, pointwise
 from mgic_geo.graph.grouped_map import group_maps
 from mgic_geo.graph.grouped_state import join_states, separable, split_state
 from mgic_geo.graph.grouped_towers import NodewisePNA
@@ -161,8 +161,12 @@ class FusedConv(nn.Module):
         self._start([self._small() for _ in range(self.groups)])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the layer's own, at full width."""
-        return self.layer(*args, **kwargs)
+        """As the layer's own, at full width.
+
+        Raises:
+            ValueError: If the layer returns more than features, such as its attention weights.
+        """
+        return only_features(self.layer(*args, **kwargs))
 
     def split(self) -> list[nn.Module]:
         """The small layers that this one equals, one a group, with copies of its weights."""

@@ -1,15 +1,30 @@
-"""Aggregations and activations that treat every channel by itself, and so keep channel groups apart."""
+"""What keeps channel groups apart: aggregations and activations of every channel by itself, plain outputs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn.resolver import activation_resolver
 
-__all__ = ["channelwise", "pointwise"]
+__all__ = ["channelwise", "only_features", "pointwise"]
+
+
+def only_features(out: Any) -> Any:
+    """What a layer in groups returned, if these are features: a tensor, a dictionary of them, or None.
+
+    Raises:
+        ValueError: If it is more, such as attention weights.
+    """
+    if out is None or isinstance(out, (Tensor, Mapping)):
+        return out
+    raise ValueError(
+        f"a layer in groups returns features, got {type(out).__name__}; leave out what asks for more, such "
+        "as return_attention_weights"
+    )
 
 
 def channelwise(aggr: Any) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 
 import torch
 from torch import Tensor
 
-__all__ = ["Incidence", "incidence"]
+__all__ = ["Incidence", "clear_graph_cache", "incidence"]
 
-_KEPT, _EDGES = 8, 2**22  # how many graphs are remembered, and how many edges of all of them together
+_KEPT, _BYTES = 8, 2**28  # how many graphs are remembered, and how much memory all of them together may take
 _recent: list[Incidence] = []
 
 
@@ -18,22 +17,38 @@ def incidence(edge_index: Tensor, sources: int, targets: int) -> Incidence:
     """The incidence of an edge index, (2, E) with the sources in row 0, on the CPU.
 
     The last few are remembered and found by their values: layers that add self-loops make a new tensor, equal
-    to the last one, at every call. Comparing costs a hundredth of sorting.
+    to the last one, at every call. Comparing costs a hundredth of sorting. They share 256 MiB, beside which
+    the last one that is larger by itself has a place of its own; :func:`clear_graph_cache` frees all.
 
     Raises:
         ValueError: If an index lies outside the nodes.
     """
     source, target = edge_index.detach().long()
-    for known in _recent:
+    for known in tuple(_recent):  # another thread may remember one meanwhile
         if known.matches(source, target, sources, targets):
             return known
     with torch.inference_mode(False):  # what is kept may be needed for a gradient later
         made = Incidence(source.clone(), target.clone(), sources, targets)
-    kept = [made, *_recent[: _KEPT - 1]]
-    while sum(known.target.numel() for known in kept) > _EDGES:
-        kept.pop()
-    _recent[:] = kept
+    _recent[:] = _within_budget([made, *_recent])
     return made
+
+
+def clear_graph_cache() -> None:
+    """Free what layers remember of the last few graphs that they ran on."""
+    _recent.clear()
+
+
+def _within_budget(graphs: list[Incidence]) -> list[Incidence]:
+    """Of graphs, the newest first, those to remember."""
+    kept, large, free = [], [], _BYTES
+    for graph in graphs:
+        size = graph.nbytes
+        if size > _BYTES:
+            large.append(graph)
+        elif size <= free and len(kept) < _KEPT:
+            kept.append(graph)
+            free -= size
+    return kept + large[:1]
 
 
 class Incidence:
@@ -70,6 +85,16 @@ class Incidence:
         self._turned: Incidence | None = None
         self._origin: weakref.ref[Incidence] | None = None  # weak: a cycle would linger
         self._kept: dict[object, tuple[Tensor, ...]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes by now, with what was worked out since it was made."""
+        own = [self.edges, self.ptr, self.degree, self.source_by_target]
+        if self._origin is None:  # else these are the origin's
+            own += [self.source, self.target]
+        own += [t.values() if t.is_sparse_csr else t for kept in self._kept.values() for t in kept]
+        turned = 0 if self._turned is None else self._turned.nbytes
+        return sum(tensor.nbytes for tensor in own) + turned
 
     def matches(self, source: Tensor, target: Tensor, sources: int, targets: int) -> bool:
         """Whether this is the graph of these edges."""
@@ -113,7 +138,7 @@ class Incidence:
             place = torch.arange(pair.numel()) - ptr[pair] + self.ptr[pair // count]
             head = pair % count
             source, edge = self.source_by_target[place] * count + head, self.edges[place] * count + head
-            if source.numel() <= _EDGES:
+            if source.nbytes + edge.nbytes + ptr.nbytes <= _BYTES:
                 self._kept[count] = source, edge, ptr
         return source, edge, ptr
 
@@ -123,10 +148,7 @@ class Incidence:
         if like.dtype not in self._kept:
             ones = torch.ones(self.edges.numel(), dtype=like.dtype)
             size = (self.targets, self.edges.numel())
-            with warnings.catch_warnings():
-                # torch announces once per process that its CSR layout is in beta.
-                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-                matrix = torch.sparse_csr_tensor(self.ptr, self.edges, ones, size, check_invariants=False)
+            matrix = torch.sparse_csr_tensor(self.ptr, self.edges, ones, size, check_invariants=False)
             self._kept[like.dtype] = (matrix,)
         return self._kept[like.dtype][0]
 
@@ -169,7 +191,7 @@ class Incidence:
                     column = torch.arange(max(1, int(degree.max())))
                     made.append(edges[torch.where(column < degree, first + column, self.edges.numel())])
             self._kept["places", most] = (order.argsort(),)  # first: another thread may look for the tables
-            self._kept["tables", most] = tuple(made)
+            self._kept["tables", most] = tuple(made) or (edges.new_zeros(0, 1),)
         return self._kept["tables", most]
 
     def place_in_tables(self, most: int) -> Tensor:

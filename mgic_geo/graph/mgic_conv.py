@@ -13,6 +13,7 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import ChannelHierarchy, MGICBlock
 from mgic_geo.graph.edge_conv import EdgeConv
+from mgic_geo.graph.edge_inputs import check_edges, check_range
 from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
@@ -56,8 +57,9 @@ class MGICGraphConv(MessagePassing):
         - output: like ``x``, or the targets, with ``out_channels``.
 
     Raises:
-        ValueError: On impossible sizes, an ``x`` of another width, or if attention weights are asked for:
-            each level has its own.
+        ValueError: On impossible sizes, an ``x`` of another width, edge weights or features of another number
+            of edges, an edge index outside the nodes, or if attention weights are asked for: each level has
+            its own.
     """
 
     def __init__(
@@ -135,8 +137,16 @@ class MGICGraphConv(MessagePassing):
         names = (*self.arguments, *[""] * len(args))  # a layer may take any number of further ones
         args = tuple(ready(name, value) for name, value in zip(names, args, strict=False))
         kwargs = {name: ready(name, value) for name, value in kwargs.items()}
+        inputs = {**dict(zip(names, args, strict=False)), **kwargs}
+        check_edges(inputs)
         read = None if source is None else self._restricted(source, self.source_shortcut or self.shortcut)
-        out = self.cycle(self.shortcut(x.flatten(0, 1) if cloud else x), read, *args, **kwargs)
+        mapped = self.shortcut(x.flatten(0, 1) if cloud else x)
+        try:
+            out = self.cycle(mapped, read, *args, **kwargs)
+        except (IndexError, RuntimeError, ValueError):
+            sources = mapped if source is None else source
+            check_range(inputs.get("edge_index"), len(sources), len(mapped), self.flow)
+            raise
         return out.view(*x.shape[:-1], self.out_channels)
 
     def _sides(self, x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor | None, Tensor]:

@@ -10,6 +10,7 @@ from torch_geometric.nn import MessagePassing
 
 from mgic_geo.graph.incidence import Incidence
 from mgic_geo.graph.scatter import aggregate
+from mgic_geo.graph.transforms import in_transform
 
 __all__ = ["edgewise", "gather_messages", "plain_edges", "plain_propagate", "plain_update"]
 
@@ -21,7 +22,10 @@ _HOOKS = tuple(
 
 
 def plain_edges(layer: MessagePassing, edge_index: Any) -> bool:
-    """Whether edges are an index in PyG's usual direction, and nobody looks at single messages."""
+    """Whether edges are an index in PyG's usual direction, and nobody looks at single messages.
+
+    Nor do layers keep their own forms while a transform of ``torch.func`` is at work.
+    """
     return (
         type(edge_index) is Tensor
         and edge_index.layout == torch.strided
@@ -29,6 +33,7 @@ def plain_edges(layer: MessagePassing, edge_index: Any) -> bool:
         and layer.decomposed_layers == 1
         and not layer.explain
         and not any(getattr(layer, name) for name in _HOOKS)
+        and not in_transform()
     )
 
 

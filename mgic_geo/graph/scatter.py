@@ -17,6 +17,7 @@ from torch_geometric.utils import scatter
 from mgic_geo.graph.edge_shares import edge_max, softmax, softmax_sum
 from mgic_geo.graph.edge_sums import total
 from mgic_geo.graph.incidence import Incidence, incidence
+from mgic_geo.graph.transforms import in_transform
 
 __all__ = ["FixedSoftmax", "aggregate", "edge_softmax", "quicken", "reduce_edges"]
 
@@ -57,7 +58,7 @@ def reduce_edges(
         edges = _incidence(x, index, dim_size)
         if edges is not None:
             return aggregate(edges, x.flatten(1), reduce).view(dim_size, *x.shape[1:])
-    if index is None or ptr is not None or dim_size is None or dim % x.dim() or not known:
+    if index is None or ptr is not None or dim_size is None or dim % x.dim() or not known or in_transform():
         return Aggregation.reduce(_PYG, x, index, ptr, dim_size, dim, reduce)
     if reduce == "max":
         return _Maximum.apply(x, index, dim_size)
@@ -102,6 +103,7 @@ def _incidence(x: Tensor, index: Tensor, nodes: int) -> Incidence | None:
         torch.compiler.is_compiling()
         or x.device.type != "cpu"
         or x.dtype not in (torch.float32, torch.float64)
+        or in_transform()
     ):
         return None
     return incidence(torch.stack([index, index]), nodes, nodes)

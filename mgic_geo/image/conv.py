@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from mgic_geo.core import MGICBlock
+
 __all__ = ["Layer", "conv2d", "conv_norm_act", "initialize"]
 
 Layer = Callable[..., nn.Module]
@@ -63,7 +65,7 @@ def conv_norm_act(
 
 
 def initialize(model: nn.Module) -> None:
-    """Start convolutions, normalisations and linear layers of an image network; transfers keep their own.
+    """Start convolutions, normalisations and linear layers of an image network; what a cycle sets stays.
 
     Kaiming's normal distribution over the fan-out *of a group*. Counting all C output channels, as
     ``nn.init`` does, depth-wise kernels would start with outputs of variance 2 / C, no longer large against
@@ -81,3 +83,6 @@ def initialize(model: nn.Module) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.01)
             nn.init.zeros_(module.bias)
+    for module in model.modules():
+        if isinstance(module, MGICBlock):
+            module.scale_corrections()

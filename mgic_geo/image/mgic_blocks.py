@@ -56,6 +56,7 @@ class _MGICResidual2d(nn.Module):
         coarse_size: int = 64,
         min_levels: int = 0,
         transfer_init: str = "random",
+        correction_scale: float = 0.0,
         preactivation: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -79,6 +80,7 @@ class _MGICResidual2d(nn.Module):
             pointwise=lambda i, o, g: GroupedLinear(wide * i, wide * o, g, channel_dim=1),
             norm=lambda width: norm(wide * width),
             transfer_init=transfer_init,
+            correction_scale=correction_scale,
         )
         self.to(device=device, dtype=dtype)
 
@@ -130,7 +132,8 @@ class MGICBasicBlock2d(_MGICResidual2d):
         group_size: Largest number of channels in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         min_levels: Coarsen at least this many times.
-        transfer_init: ``"random"`` or ``"average"``, see :class:`mgic_geo.Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
+        correction_scale: Start of the scales of N; see :class:`mgic_geo.MGICBlock`.
         preactivation: As for :class:`mgic_geo.BasicBlock2d`.
         device: Where the weights are made.
         dtype: Of the weights.
@@ -178,7 +181,8 @@ class MGICInvertedResidual2d(nn.Module):
         group_size: Largest number of channels in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         min_levels: Coarsen at least this many times.
-        transfer_init: ``"random"`` or ``"average"``, see :class:`mgic_geo.Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
+        correction_scale: Start of the scales of N; see :class:`mgic_geo.MGICBlock`.
 
     Shapes:
         - input: (B, in_channels, H, W);
@@ -204,6 +208,7 @@ class MGICInvertedResidual2d(nn.Module):
         coarse_size: int = 64,
         min_levels: int = 0,
         transfer_init: str = "random",
+        correction_scale: float = 0.0,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
@@ -224,6 +229,7 @@ class MGICInvertedResidual2d(nn.Module):
             pointwise=partial(GroupedLinear, channel_dim=1),
             norm=norm,
             transfer_init=transfer_init,
+            correction_scale=correction_scale,
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -50,11 +50,11 @@ class MGICConv2d(nn.Module):
         transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
 
     Shapes:
-        - input: (B, in_channels, H, W);
+        - input: (B, in_channels, H, W), or one image (in_channels, H, W);
         - output: as ``nn.Conv2d`` gives it.
 
     Raises:
-        ValueError: On impossible sizes, or if ``groups`` is not 1.
+        ValueError: On impossible sizes, an input of another shape, or if ``groups`` is not 1.
     """
 
     def __init__(
@@ -125,7 +125,14 @@ class MGICConv2d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H', W'), and one image likewise."""
+        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
+            raise ValueError(
+                f"expected images (B, {self.in_channels}, H, W) or one image ({self.in_channels}, H, W), got "
+                f"shape {tuple(x.shape)}"
+            )
+        if x.dim() == 3:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
         x = self.widen(self.cycle(self.shortcut(x)))
         return x if self.bias is None else x + self.bias[:, None, None]
 

@@ -45,7 +45,8 @@ class DGCNN(nn.Module):
         coarse_size: Largest width of the coarsest level, :math:`s_c`, with ``conv="mgic"``.
         wrapped: The layer that ``"mgic"`` wraps: ``"edge"`` or a PyG layer.
         min_levels: Coarsen at least this many times, with ``conv="mgic"``.
-        transfer_init: ``"random"`` or ``"average"``, with ``conv="mgic"``; see :class:`mgic_geo.Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, with ``conv="mgic"``; see
+            :class:`mgic_geo.Restriction`.
         dropout: Probability of dropout behind each hidden layer.
         act: Activation; a name of PyG's resolver or a module. ``"leaky_relu"`` has DGCNN's slope of 0.2.
         backend: k-NN backend, see :func:`mgic_geo.knn`.

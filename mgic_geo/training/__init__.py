@@ -42,9 +42,8 @@ from .image_config import parse_recipe as parse_recipe
 from .image_plots import plot_images as plot_images
 from .image_training import train_images as train_images
 from .learner import Learner as Learner
-from .measure import ACCURACY as ACCURACY
-from .measure import MIOU as MIOU
-from .measure import Measure as Measure
+from .learner import Measure as Measure
+from .module import ACCURACY as ACCURACY
 from .module import Classifier as Classifier
 from .optimizers import ImageOptimizerConfig as ImageOptimizerConfig
 from .optimizers import OptimizerConfig as OptimizerConfig
@@ -94,5 +93,6 @@ from .segmentation_plots import plot_segmentations as plot_segmentations
 from .segmentation_report import SegmenterSummary as SegmenterSummary
 from .segmentation_report import class_table as class_table
 from .segmentation_report import summarize_segmenter as summarize_segmenter
+from .segmenter import MIOU as MIOU
 from .segmenter import Segmenter as Segmenter
 from .trainer import make_trainer as make_trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import lightning as L
@@ -11,10 +12,27 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from mgic_geo.training.measure import Measure
 from mgic_geo.training.optimizers import OptimizerConfig
 
 ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """
+    What a task is judged by, beside its loss: a figure in 0 … 1, the higher the better.
+
+    Args:
+        key: logged as ``train_<key>`` and ``val_<key>``.
+        name: in a line of text.
+        title: above a picture.
+        unit: what its values are.
+    """
+
+    key: str
+    name: str
+    title: str
+    unit: str
 
 
 class Learner(L.LightningModule, Generic[ConfigT]):

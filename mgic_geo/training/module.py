@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgic_geo.training.learner import Learner
-from mgic_geo.training.measure import ACCURACY
+from mgic_geo.training.learner import Learner, Measure
 from mgic_geo.training.optimizers import OptimizerConfig
+
+ACCURACY = Measure("accuracy", "accuracy", "Accuracy", "share classified rightly")
 
 
 class Classifier(Learner[OptimizerConfig]):

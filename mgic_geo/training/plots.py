@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mgic_geo.files import replacing
 from mgic_geo.training.evaluate import Evaluation
-from mgic_geo.training.measure import ACCURACY, Measure
+from mgic_geo.training.learner import Measure
+from mgic_geo.training.module import ACCURACY
 
 BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
 NAMED = 40  # classes that a confusion matrix has room to name

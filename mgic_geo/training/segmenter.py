@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mgic_geo.training.confusion import confusion_matrices, mean_iou
-from mgic_geo.training.learner import Learner
-from mgic_geo.training.measure import MIOU
+from mgic_geo.training.learner import Learner, Measure
 from mgic_geo.training.optimizers import OptimizerConfig
 from mgic_geo.training.segmentation_loss import SegmentationLoss
+
+MIOU = Measure("miou", "mIoU", "Mean IoU", "intersection over union")
 
 
 class Segmenter(Learner[OptimizerConfig]):

@@ -1,10 +1,13 @@
 import copy
+import random
+import unittest.mock
 
 import pytest
 import timm
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from mgic_geo import MGICBasicBlock2d, MGICBottleneck2d, MGICInvertedResidual2d
@@ -56,6 +59,55 @@ class Doubled(BasicBlock):
 
     def forward(self, x):
         return 2 * super().forward(x)
+
+
+class InTraining(BasicBlock):
+    """A basic block that also does something in training, which no part of it tells."""
+
+    def __init__(self, more):
+        super().__init__(16, 16)
+        self.more = more
+
+    def forward(self, x):
+        out = super().forward(x)
+        return self.more(self, out) if self.training else out
+
+
+def slower_statistics():
+    block = BasicBlock(16, 16)
+    block.bn2.momentum = 0.01
+    return block
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        InTraining(lambda block, x: F.dropout(x, 0.5)),
+        InTraining(lambda block, x: torchvision.ops.stochastic_depth(x, 1e-6, "row")),
+        InTraining(lambda block, x: x if random.random() > 1e-6 else 0 * x),
+        InTraining(lambda block, x: 2 * x),
+        slower_statistics(),
+    ],
+    ids=["dropout", "stochastic depth", "python's generator", "scale", "momentum"],
+)
+def test_a_block_with_a_training_of_its_own_is_none(block):
+    assert block_form(block) is None
+    assert block_form(InTraining(lambda block, x: x)) is not None
+
+
+def test_comparing_leaves_generators_alone():
+    block = InTraining(lambda block, x: F.dropout(x, random.random()))
+    state, python = torch.get_rng_state(), random.getstate()
+    block_form(block)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert random.getstate() == python
+
+
+def test_synchronised_norms_need_no_other_process():
+    block = BasicBlock(16, 16, norm_layer=nn.SyncBatchNorm)
+    with unittest.mock.patch.object(nn.SyncBatchNorm, "forward", side_effect=RuntimeError("no group")):
+        new = block_form(block)(SIZES)
+    assert type(new.cycle.norms[0]) is nn.SyncBatchNorm
 
 
 @pytest.mark.parametrize(

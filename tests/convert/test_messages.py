@@ -8,6 +8,7 @@ from torch import nn
 
 from mgic_geo.convert.forms import Sizes
 from mgic_geo.convert.messages import message_form
+from mgic_geo.graph.graph_block import Levels
 
 SIZES = Sizes(8, 8)
 
@@ -37,8 +38,8 @@ def test_couples_all_channels_and_has_fewer_parameters(conv):
     assert all(p.grad is not None for p in new.parameters())
 
 
-def _on(cycle, edges):
-    """The cycle with its graph filled in."""
+def _on(cycle, edges, source=None):
+    """The cycle with its graph, and what is gathered from, filled in."""
 
     class Level(nn.Module):
         def __init__(self, block):
@@ -46,7 +47,7 @@ def _on(cycle, edges):
             self.block = block
 
         def forward(self, x):
-            return self.block(x, edges)
+            return self.block(x, source, edges)
 
     twin = nn.Module()
     twin.hierarchy, twin.restrictions, twin.prolongations = (
@@ -60,7 +61,7 @@ def test_passes_on_weights_and_keeps_the_bias():
     conv = pyg.GCNConv(32, 32)
     nn.init.normal_(conv.bias)
     new = message_form(conv)(SIZES)
-    assert torch.equal(torch.cat([small.bias for small in new.cycle.blocks[0].split()]), conv.bias)
+    assert torch.equal(torch.cat([small.bias for small in new.cycle.blocks[0].conv.split()]), conv.bias)
     x, edges = torch.randn(20, 32), graph()
     weighted = new(x, edges, edge_weight=torch.rand(80))
     assert not torch.allclose(weighted, new(x, edges))
@@ -79,9 +80,43 @@ def test_resets_saves_and_shows_its_plan():
     assert "MGICMessagePassing(16, 32, conv=SAGEConv, ChannelHierarchy(32 in 4 groups" in repr(new)
 
 
-def test_pairs_are_refused_and_so_are_narrow_layers():
-    new = message_form(pyg.SAGEConv(32, 32))(SIZES)
-    with pytest.raises(ValueError, match="x is one tensor, got tuple"):
-        new((torch.randn(20, 32), torch.randn(20, 32)), graph())
+PAIRED = [
+    pyg.SAGEConv(32, 32), pyg.GATConv(32, 8, heads=4), pyg.GATv2Conv(32, 32), pyg.GraphConv(64, 32),
+    pyg.TransformerConv(32, 32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("conv", PAIRED, ids=lambda conv: type(conv).__name__)
+def test_of_pairs_the_targets_go_through_the_cycle(conv):
+    torch.manual_seed(0)
+    new = message_form(conv)(SIZES)
+    source, target = (torch.randn(n, new.in_channels, requires_grad=True) for n in (20, 10))
+    edges = torch.stack([torch.randint(20, (60,)), torch.randint(10, (60,))])
+    out = new((source, target), edges)
+    assert out.shape == conv((source, target), edges).shape == (10, 32)
+    read = [new.shortcut(source)]
+    for restrict in new.cycle.restrictions:
+        read.append(restrict(read[-1]))
+    twin = oracles.v_cycle(_on(new.cycle, edges, Levels(tuple(read))), new.shortcut(target))
+    torch.testing.assert_close(out, twin)
+    out.square().sum().backward()
+    assert all(side.grad.abs().sum() > 0 for side in (source, target))
+
+
+def test_a_level_alone_is_the_layer_itself_on_pairs():
+    torch.manual_seed(0)
+    new = message_form(pyg.SAGEConv(32, 32))(Sizes(32, 31))
+    (*_, coarsest) = new.cycle.blocks
+    source, target, edges = torch.randn(20, 16), torch.randn(20, 16), graph()
+    read = Levels((torch.randn(20, 32), source))
+    torch.testing.assert_close(coarsest(target, read, edges), coarsest.conv((source, target), edges))
+
+
+def test_what_takes_no_pairs_says_so_and_narrow_layers_are_left():
+    x = torch.randn(20, 32)
+    for conv, pair in ((pyg.SAGEConv(32, 32), (x, None)), (pyg.GCNConv(32, 32), (x, x))):
+        with pytest.raises(ValueError, match=r"pair is \(sources, targets\), got NoneType|a tuple"):
+            message_form(conv)(SIZES)(pair, graph())
+    assert message_form(pyg.SAGEConv((32, 32), 32)) == "it takes pairs of inputs"
     assert message_form(pyg.SAGEConv(32, 8))(SIZES) == "too narrow: 8 channels, coarse_size=8"
     assert message_form(pyg.GatedGraphConv(16, 2)) == "GatedGraphConv is not built from two widths"

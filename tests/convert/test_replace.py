@@ -157,6 +157,19 @@ def test_graph_models_convert_their_layers():
     assert replace_convs(network, dry_run=True, **SIZES).rows
 
 
+def test_layers_that_are_called_on_pairs():
+    torch.manual_seed(0)
+    model = pyg.AttentiveFP(16, 64, 5, 4, num_layers=3, num_timesteps=2)
+    x, graph, edges = torch.randn(20, 16), torch.randint(20, (2, 60)), torch.randn(60, 4)
+    inputs = (x, graph, edges, torch.arange(20) // 5)
+    converted = replace_convs(model, inputs=inputs, **SIZES)
+    assert isinstance(converted.mol_conv, MGICMessagePassing)
+    converted(*inputs).sum().backward()
+    assert converted(*inputs).shape == (4, 5)
+    fitted = replace_convs(model, inputs=inputs, init="project", steps=2, seed=0, match="mol_conv", **SIZES)
+    assert fitted.conversion.replaced[0].error > 0
+
+
 def test_a_resnet_with_wide_groups_is_converted_layer_by_layer():
     class Block(BasicBlock):
         expansion = 1

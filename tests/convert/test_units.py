@@ -83,3 +83,25 @@ def test_a_layer_whose_weight_is_read_is_not_replaced():
     assert reasons(Reads()) == {"read": "Reads reads its weight itself"}
     swin = ShiftedWindowAttention(8, [2, 2], [0, 0], 2)
     assert reasons(swin) == dict.fromkeys(("qkv", "proj"), "ShiftedWindowAttention reads its weight itself")
+
+
+class Around(nn.Module):
+    """Reads a weight inside a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = BasicBlock(8, 8)
+
+    def forward(self, x):
+        return self.block(x.to(self.block.conv1.weight.dtype))
+
+
+def test_a_block_stays_around_a_layer_whose_weight_is_read():
+    (unit,) = find_units(nn.Sequential(Around()))
+    assert unit.form == "Around reads its weight itself"
+    assert [(inner.names[0], callable(inner.form)) for inner in unit.inside] == [
+        ("0.block.conv1", False), ("0.block.conv2", True),
+    ]  # fmt: skip
+    (unit,) = find_units(BasicBlock(8, 8), read={"conv2"})
+    assert [callable(inner.form) for inner in unit.inside] == [True, False]
+    assert unit.form == "another module reads its weight"

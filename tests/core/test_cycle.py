@@ -1,4 +1,5 @@
 import oracles
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,3 +110,21 @@ def test_repr_shows_the_plan():
     assert "16 in 4 groups -> 8 in 2 groups -> 4 dense" in repr(
         MGICBlock(ChannelHierarchy(16, 4, 4), Residual)
     )
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_corrections_start_at_their_scale_and_return_to_it(scale):
+    def block(width, groups):
+        return GroupedLinear(width, width, groups)
+
+    cycle = MGICBlock(ChannelHierarchy(16, 4, 4), block, correction_scale=scale)
+    for _ in range(2):
+        assert len(cycle.norms) == 2
+        for norm in cycle.norms:
+            assert torch.equal(norm.weight, torch.full_like(norm.weight, scale))
+            torch.nn.init.constant_(norm.weight, 7.0)
+        cycle.reset_parameters()
+    without = MGICBlock(
+        ChannelHierarchy(16, 4, 4), block, norm=lambda _: torch.nn.Identity(), correction_scale=scale
+    )
+    assert without(torch.randn(3, 16)).shape == (3, 16)

@@ -107,8 +107,17 @@ def test_in_sequential_with_normalised_corrections_and_saved():
     torch.testing.assert_close(again.eval()(x), model.eval()(x))
 
 
+@pytest.mark.parametrize("lead", [(), (5,), (2, 2, 2), (3, 0)], ids=str)
+def test_takes_any_leading_dimensions(lead):
+    layer, x = MGICLinear(16, 32, 8, 8), torch.randn(*lead, 16)
+    assert layer(x).shape == (*lead, 32)
+    torch.testing.assert_close(layer(x).reshape(-1, 32), layer(x.reshape(-1, 16)))
+
+
 def test_errors_name_the_value():
     with pytest.raises(ValueError, match=r"expected in_features=8 .* got shape \(2, 9\)"):
         MGICLinear(8, 8)(torch.randn(2, 9))
+    with pytest.raises(ValueError, match=r"expected in_features=8 .* got shape \(\)"):
+        MGICLinear(8, 8)(torch.tensor(1.0))
     with pytest.raises(ValueError, match="group_size must be at least 1, got 0"):
         MGICLinear(8, 8, 0)

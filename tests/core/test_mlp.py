@@ -50,3 +50,20 @@ def test_learns_and_resets():
 def test_one_width_is_no_layer():
     with pytest.raises(ValueError, match=r"widths needs .* got \[64\]"):
         MGICMLP([64])
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3), (2, 2, 2), (3, 0)], ids=str)
+def test_leading_dimensions_are_rows_to_every_normalisation(lead):
+    torch.manual_seed(0)
+    mlp = MGICMLP([16, 32, 32, 3], 8, 8, norm=nn.BatchNorm1d)
+    mlp(3 * torch.randn(64, 16) + 1)  # statistics that are not trivial
+    x = torch.randn(*lead, 16)
+    out = mlp.eval()(x)
+    assert out.shape == (*lead, 3)
+    torch.testing.assert_close(out.reshape(-1, 3), mlp(x.reshape(-1, 16)))
+
+
+def test_inputs_of_another_width_are_refused():
+    for shape in ((), (2, 8), (32, 1)):
+        with pytest.raises(ValueError, match=r"expected widths\[0\]=16 features .* got shape \("):
+            MGICMLP([16, 32])(torch.randn(shape))

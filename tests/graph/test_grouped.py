@@ -192,10 +192,14 @@ def test_errors_name_value_and_remedy():
         grouped(pyg.NNConv, 2)(8, 8)
     with pytest.raises(ValueError, match="GCN2Conv keeps its width, got in_channels=4 and out_channels=8"):
         grouped(pyg.GCN2Conv, 2)(8, 16, alpha=0.1)
-    with pytest.raises(ValueError, match="leave out what asks for more"):
-        grouped(pyg.GATv2Conv, 2)(8, 8, concat=False)(
-            torch.randn(4, 8), knn_graph(torch.randn(4, 2), 2), return_attention_weights=True
-        )
+
+
+@pytest.mark.parametrize("concat", [False, True])  # the general path and the fast one
+@pytest.mark.parametrize("conv", [pyg.GATConv, pyg.GATv2Conv, pyg.TransformerConv], ids=name_of)
+def test_attention_weights_are_refused_on_both_paths(conv, concat):
+    layer, edge_index = grouped(conv, 2)(8, 8, concat=concat), knn_graph(torch.randn(4, 2), 2)
+    with pytest.raises(ValueError, match="got tuple; leave out what asks for more, such as return_att"):
+        layer(torch.randn(4, 8), edge_index, return_attention_weights=True)
 
 
 def test_repr():

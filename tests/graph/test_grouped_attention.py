@@ -44,7 +44,7 @@ def test_attention_weights_are_pygs():
     torch.manual_seed(0)
     layer = grouped(pyg.GATv2Conv, 2)(8, 8, heads=2)
     x, edge_index = torch.randn(9, 8), example_graph(9, 3)
-    _, (_, alpha) = layer(x, edge_index, return_attention_weights=True)
+    _, (_, alpha) = layer.layer(x, edge_index, return_attention_weights=True)
     parts = [
         part(x.chunk(2, 1)[g], edge_index, return_attention_weights=True)[1][1]
         for g, part in enumerate(layer.split())

@@ -3,6 +3,7 @@
 import grouping
 import pytest
 import torch
+from torch_geometric.nn import ChebConv
 
 from mgic_geo import grouped
 from mgic_geo.graph.grouped import GroupedConv
@@ -25,6 +26,23 @@ def test_is_small_layers_side_by_side(conv):
         pytest.skip(str(error))
     assert isinstance(layer, FusedConv if conv in FAST else GroupedConv)
     grouping.assert_apart(layer, inputs, GROUPS)
+    for training in (False, True):
+        grouping.assert_same(layer.train(training), inputs)
+
+
+@pytest.mark.parametrize("nodes", [0, 5])
+@pytest.mark.parametrize("conv", FAST, ids=lambda conv: conv.__name__)
+def test_graphs_without_edges_or_nodes(conv, nodes):
+    torch.manual_seed(0)
+    options, no_edges = options_of(conv), torch.zeros(2, 0, dtype=torch.long)
+    inputs = inputs_of(conv, torch.randn(nodes, 16), no_edges, options)
+    layer = grouped(conv, GROUPS)(16, 16, **options)
+    assert isinstance(layer, FusedConv)
+    if conv is ChebConv and not nodes:  # PyG's own looks for the largest of no edge weights
+        for refuses in (layer, layer.split()[0]):
+            with pytest.raises(RuntimeError, match="max"):
+                refuses(**inputs)
+        return
     for training in (False, True):
         grouping.assert_same(layer.train(training), inputs)
 

@@ -1,13 +1,15 @@
 """Edges by their targets, and what is remembered of a graph."""
 
 import gc
+import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from mgic_geo.graph import incidence as module
-from mgic_geo.graph.incidence import Incidence, incidence
+from mgic_geo.graph.incidence import Incidence, clear_graph_cache, incidence
 from mgic_geo.graph.survey import example_graph
 
 EDGES = torch.tensor([[0, 2, 1, 0, 2, 2], [3, 0, 3, 0, 3, 1]])
@@ -31,18 +33,86 @@ def test_an_equal_graph_is_found_and_another_is_not():
     assert incidence(edge_index, 20, 20) is not graph
 
 
-def test_few_graphs_are_remembered_and_no_large_one(monkeypatch):
+@pytest.fixture
+def budget(monkeypatch):
+    """A budget of two graphs of 10 nodes and 20 edges, and an empty cache ahead and behind."""
+    one = Incidence(*example_graph(10, 2), 10, 10).nbytes
+    monkeypatch.setattr(module, "_BYTES", 2 * one)
+    clear_graph_cache()
+    yield
+    clear_graph_cache()
+
+
+def small(seed):
+    return incidence(example_graph(10, 2, seed), 10, 10)
+
+
+def large(seed):
+    return incidence(example_graph(40, 2, seed), 40, 40)
+
+
+def test_few_graphs_are_remembered():
     for seed in range(20):
-        incidence(example_graph(10, 2, seed), 10, 10)
+        small(seed)
     assert len(module._recent) == module._KEPT
-    monkeypatch.setattr(module, "_EDGES", 45)
-    incidence(example_graph(10, 2, 100), 10, 10)
-    assert len(module._recent) == 2
-    large = example_graph(23, 2)
-    assert incidence(large, 23, 23) is not incidence(large, 23, 23)
-    heads = incidence(example_graph(10, 2, 101), 10, 10)
-    assert heads.heads(2)[0] is heads.heads(2)[0]
-    assert heads.heads(3)[0] is not heads.heads(3)[0]
+    last = weakref.ref(module._recent[0])
+    clear_graph_cache()
+    assert last() is None
+
+
+def test_the_newest_graphs_share_a_budget(budget):
+    first, second = small(0), small(1)
+    assert (small(0), small(1)) == (first, second)
+    third = small(2)
+    assert (small(2), small(1)) == (third, second)
+    assert small(0) is not first
+    newest = small(3)
+    newest.tables(4)  # what is worked out later counts, too
+    assert newest.nbytes > newest.source.nbytes * 5
+    small(4)
+    assert small(3) is not newest
+
+
+def test_one_large_graph_is_remembered_beside_the_others(budget):
+    first, second, big = small(0), small(1), large(0)
+    assert (small(0), small(1), large(0)) == (first, second, big)
+    gone = weakref.ref(big)
+    del big
+    assert large(1) is large(1)
+    assert gone() is None
+    assert (small(0), small(1)) == (first, second)
+
+
+def test_memory_counts_every_tensor_once():
+    edge_index = example_graph(10, 2)
+    graph = Incidence(*edge_index, 10, 10)
+    assert graph.nbytes == 8 * (4 * 20 + 10 + 11)
+    turned = graph.turned
+    assert turned.nbytes == 8 * (2 * 20 + 10 + 11)
+    assert graph.nbytes == 8 * (6 * 20 + 2 * 10 + 2 * 11)
+    before = graph.nbytes
+    graph.rows(torch.empty(0))
+    assert graph.nbytes == before + 4 * 20
+
+
+def test_pairs_of_heads_are_kept_within_the_budget(budget):
+    graph = small(0)
+    assert graph.heads(2)[0] is graph.heads(2)[0]
+    assert graph.heads(9)[0] is not graph.heads(9)[0]
+
+
+def test_threads_share_graphs_and_no_filter_of_warnings(monkeypatch):
+    before = list(warnings.filters)
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+
+    def run(seed):
+        graph = small(seed % 12)
+        total = torch.sparse.mm(graph.rows(torch.empty(0)), torch.ones(20, 1), "amax")
+        return bool((total.squeeze(1) == (graph.degree > 0)).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(200)))
+    assert warnings.filters == before
 
 
 def test_pairs_of_nodes_and_heads():
@@ -67,6 +137,12 @@ def test_tables_hold_every_edge_once(most):
     assert max(len(table) for table in tables) <= most
     for node, place in enumerate(graph.place_in_tables(most).tolist()):
         assert rows[place] == (target == node).nonzero().flatten().tolist()
+
+
+def test_a_graph_without_targets_has_one_table_without_rows():
+    graph = incidence(EDGES[:, :0], 3, 0)
+    assert [table.shape for table in graph.tables(4)] == [(0, 1)]
+    assert graph.place_in_tables(4).shape == (0,)
 
 
 def test_an_index_outside_the_nodes_is_refused():

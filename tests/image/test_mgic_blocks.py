@@ -42,7 +42,9 @@ KINDS = [MGICBasicBlock2d, MGICBottleneck2d, MGICInvertedResidual2d]
     st.integers(1, 2), st.booleans(),
 )  # fmt: skip
 def test_equals_the_recursive_twin_at_any_width(kind, c_in, width, group_size, coarse_size, stride, training):
-    block = make(kind, c_in, width, stride, group_size=group_size, coarse_size=coarse_size)
+    block = make(
+        kind, c_in, width, stride, group_size=group_size, coarse_size=coarse_size, correction_scale=1.0
+    )
     block = block.double().train(training)
     x = torch.randn(2, c_in, 4, 4, dtype=torch.double, requires_grad=True)
     ours = block(x)
@@ -57,12 +59,22 @@ def test_every_output_channel_depends_on_every_input_channel(kind):
     c = 32 if kind is MGICBottleneck2d else 16
     for c_in, stride in ((c, 1), (8, 2)):
         width = c // getattr(kind, "expansion", 1)
-        block = make(kind, c_in, width, stride, group_size=2, coarse_size=2, act_layer=nn.SiLU)
+        block = make(kind, c_in, width, stride, group_size=2, coarse_size=2, act_layer=nn.SiLU).double()
         x = torch.randn(1, c_in, 4, 4, dtype=torch.double)
-        jacobian = torch.autograd.functional.jacobian(block.double().eval(), x)
-        coupling = jacobian.abs().sum((0, 2, 3, 4, 6, 7))
-        assert coupling.shape == (c, c_in)
-        assert bool((coupling > 0).all())
+
+        def coupling(block=block, x=x):
+            jacobian = torch.autograd.functional.jacobian(block.eval(), x)
+            return jacobian.abs().sum((0, 2, 3, 4, 6, 7))
+
+        # At first the corrections count nothing; each step brings in those of one level more.
+        assert coupling().shape == (c, c_in)
+        assert not bool((coupling() > 0).all())
+        optimizer = torch.optim.SGD(block.parameters(), lr=1e-3)
+        for _ in range(block.hierarchy.coarsenings):
+            optimizer.zero_grad()
+            block.train()(torch.randn(2, c_in, 4, 4, dtype=torch.double)).square().sum().backward()
+            optimizer.step()
+        assert bool((coupling() > 0).all())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -228,3 +240,12 @@ def test_errors_name_value_and_remedy():
         MGICInvertedResidual2d(16, 64, 24, group_size=0)
     with pytest.raises(ValueError, match="min_levels=3 cannot be reached"):
         MGICBasicBlock2d(4, 4, min_levels=3)
+
+
+@pytest.mark.parametrize("kind", [MGICBasicBlock2d, MGICInvertedResidual2d])
+@pytest.mark.parametrize(("init", "negative"), [("random", False), ("average", False), ("signed", True)])
+def test_starts_of_the_transfers_are_as_documented(kind, init, negative):
+    assert f'``"{init}"``' in kind.__doc__
+    block = make(kind, 16, 16, transfer_init=init, **sizes)
+    rows = [p for name, p in block.named_parameters() if "restrictions" in name]
+    assert [bool((p < 0).any()) for p in rows] == [negative] * len(rows) != []

@@ -91,6 +91,24 @@ def test_resets_saves_and_shows_its_plan():
     assert "dilation=(2, 2), bias=False" in repr(MGICConv2d(8, 8, 3, 1, 2, 2, bias=False))
 
 
+@pytest.mark.parametrize("case", CASES[:6])
+def test_one_image_is_a_batch_of_one(case):
+    torch.manual_seed(0)
+    kernel, *rest = case
+    layer = MGICConv2d(8, 16, kernel, *rest, group_size=4, coarse_size=4)
+    x = torch.randn(8, 9, 7)
+    out = layer(x)
+    assert out.shape == nn.Conv2d(8, 16, kernel, *rest)(x).shape
+    torch.testing.assert_close(out, layer(x[None])[0])
+
+
+def test_other_inputs_are_refused():
+    layer = MGICConv2d(16, 16, 3, padding=1, coarse_size=8)
+    for shape in ((16, 9), (2, 8, 9, 9), (8, 9, 9), (1, 2, 16, 9, 9)):
+        with pytest.raises(ValueError, match=r"images \(B, 16, H, W\) or one image \(16, H, W\), got shape"):
+            layer(torch.randn(shape))
+
+
 def test_groups_must_stay_one():
     with pytest.raises(ValueError, match="groups must stay 1, got 4"):
         MGICConv2d(16, 16, 3, groups=4)

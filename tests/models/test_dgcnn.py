@@ -27,6 +27,13 @@ def test_classifies_and_trains(conv):
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
+@pytest.mark.parametrize(("init", "negative"), [("random", False), ("average", False), ("signed", True)])
+def test_starts_of_the_transfers_are_as_documented(init, negative):
+    assert f'``"{init}"``' in (DGCNN.__doc__ or "")
+    rows = [p for name, p in small(transfer_init=init).named_parameters() if "restrictions" in name]
+    assert [bool((p < 0).any()) for p in rows] == [negative] * len(rows) != []
+
+
 @pytest.mark.parametrize("wrapped", ["edge", "SAGEConv"])
 def test_mgic_wraps_any_layer_after_a_dense_first_block(wrapped):
     model = small(conv="mgic", wrapped=wrapped)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 from torch_geometric.loader import NeighborLoader
-from torch_geometric.nn import GraphSAGE
+from torch_geometric.nn import GCNConv, GraphSAGE
 from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
 from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphSAGE
@@ -129,12 +129,44 @@ def test_inference_level_by_level_equals_the_whole_graph(options, cache, graph):
     assert loader.rounds == (1 if cache else net.num_hops)
 
 
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"improved": True}, {"add_self_loops": False}, {"normalize": False}, {"jk": "last"}]
+)
+def test_inference_weighs_edges_by_the_degrees_of_the_whole_graph(options, cache, graph):
+    x, edge_index = graph
+    edge_index = torch.cat([edge_index[:, edge_index[1] != 9], torch.tensor([[4, 5], [4, 5]])], 1)
+    edge_index = edge_index.unique(dim=1)
+    torch.manual_seed(0)
+    net = MGICGCN(8, 16, 4, 5, **SIZES, **options)
+    net(x, edge_index)
+    out = net.eval().inference(OneHop(x, edge_index, 25), cache=cache)
+    torch.testing.assert_close(out, net(x, edge_index))
+    normalise = [m.normalize for m in net.modules() if isinstance(m, GCNConv)]
+    assert set(normalise) == {options.get("normalize", True)}
+
+
+def test_a_failure_leaves_the_layers_normalising(graph):
+    net = MGICGCN(8, 16, 2, 5).eval()
+    loader = OneHop(*graph, 25)
+    loader.batches[1].n_id = None
+    with pytest.raises(AttributeError):
+        net.inference(loader)
+    assert all(conv.normalize for conv in net.modules() if isinstance(conv, GCNConv))
+
+
 def test_inference_refuses_what_it_cannot_do(graph):
     loader = SimpleNamespace(data=Data(x=graph[0]))
     with pytest.raises(ValueError, match=r"call eval\(\) first"):
         MGICGCN(8, 16, 2, 5).inference(loader)
     with pytest.raises(ValueError, match="jk=None or 'last', got jk='cat'"):
         MGICGCN(8, 16, 2, 5, jk="cat").eval().inference(loader)
+    with pytest.raises(ValueError, match=r"got NoneType; .* or call the model on the whole graph"):
+        MGICGCN(8, 16, 2, 5).eval().inference(loader)
+    sparse = OneHop(*graph, 25)
+    sparse.batches[0].adj_t = torch.eye(25).to_sparse()
+    with pytest.raises(ValueError, match="leave ToSparseTensor out"):
+        MGICGCN(8, 16, 2, 5).eval().inference(sparse)
 
 
 @pytest.mark.skipif(not (WITH_PYG_LIB or WITH_TORCH_SPARSE), reason="no neighbour sampler is installed")

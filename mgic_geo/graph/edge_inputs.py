@@ -1,0 +1,61 @@
+"""What is wrong with a graph or with what belongs to its edges, in words, before torch says it in its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_edges", "check_range"]
+
+_OF_EDGES = ("edge_weight", "edge_attr", "edge_type")
+
+
+def check_edges(inputs: Mapping[str, Any]) -> None:
+    """Compare shapes of what a layer takes by name; forms of a graph other than an edge index pass.
+
+    Raises:
+        ValueError: If ``edge_index`` is no (2, E) of integers, or something of its edges has another length.
+    """
+    edge_index = inputs.get("edge_index")
+    if not _is_index(edge_index):
+        return
+    if edge_index.dim() != 2 or edge_index.size(0) != 2:
+        raise ValueError(
+            f"edge_index has shape (2, E), sources above targets, got {tuple(edge_index.shape)}; transpose a "
+            "list of pairs with .t()"
+        )
+    if edge_index.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"edge_index holds integers, got {edge_index.dtype}; convert it with .long()")
+    edges = edge_index.size(1)
+    for name in _OF_EDGES:
+        value = inputs.get(name)
+        if isinstance(value, Tensor) and (value.dim() == 0 or value.size(0) != edges):
+            raise ValueError(
+                f"{name} needs a row for each of the {edges} edges of edge_index, got shape "
+                f"{tuple(value.shape)}; select and sort it as the edges were"
+            )
+
+
+def check_range(edge_index: Any, sources: int, targets: int, flow: str = "source_to_target") -> None:
+    """Look whether an edge index points outside the nodes, which costs a pass over it: once something failed.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if not _is_index(edge_index):
+        return
+    sides = [("source", sources), ("target", targets)]
+    sides = sides if flow == "source_to_target" else sides[::-1]
+    for row, (name, nodes) in zip(edge_index, sides, strict=True):
+        if row.numel() and not (int(row.min()) >= 0 and int(row.max()) < nodes):
+            raise ValueError(
+                f"{name} indices must lie in [0, {nodes}), got {int(row.min())} to {int(row.max())}; does x "
+                "hold all nodes?"
+            )
+
+
+def _is_index(graph: Any) -> TypeGuard[Tensor]:
+    return isinstance(graph, Tensor) and graph.layout == torch.strided

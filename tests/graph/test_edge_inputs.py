@@ -1,0 +1,78 @@
+"""What is wrong with edges is told by name, value and remedy, whatever the layer; right ones pass."""
+
+import pytest
+import torch
+import torch_geometric.nn as pyg
+
+from mgic_geo import MGICGraphConv
+from mgic_geo.graph.edge_inputs import check_edges, check_range
+from mgic_geo.graph.survey import example_graph
+
+X, EDGES = torch.randn(10, 16), example_graph(10, 3)
+LAYERS = [(pyg.GCNConv, {}), (pyg.SAGEConv, {}), (pyg.GATv2Conv, {"edge_dim": 3})]
+
+
+def layer_of(conv, **options):
+    return MGICGraphConv(16, 16, conv=conv, group_size=8, coarse_size=8, **options)
+
+
+@pytest.mark.parametrize(
+    ("conv", "options", "name", "shape"),
+    [
+        (pyg.GCNConv, {}, "edge_weight", (31,)),
+        (pyg.GraphConv, {}, "edge_weight", (29,)),
+        (pyg.GraphConv, {}, "edge_weight", ()),
+        (pyg.GATConv, {"edge_dim": 3}, "edge_attr", (31, 3)),
+        (pyg.NNConv, {"edge_dim": 3}, "edge_attr", (29, 3)),
+        (pyg.FiLMConv, {"num_relations": 2}, "edge_type", (31,)),
+    ],
+)
+def test_another_number_of_edges(conv, options, name, shape):
+    layer, values = layer_of(conv, **options), torch.zeros(shape)
+    for given in ((values,), {name: values}):
+        with pytest.raises(ValueError, match=rf"{name} needs a row for each of the 30 edges .*; select and"):
+            layer(X, EDGES, *given) if isinstance(given, tuple) else layer(X, EDGES, **given)
+
+
+@pytest.mark.parametrize(("conv", "options"), LAYERS)
+def test_no_edge_index(conv, options):
+    layer = layer_of(conv, **options)
+    with pytest.raises(ValueError, match=r"shape \(2, E\), .* got \(30, 2\); transpose a list of pairs"):
+        layer(X, EDGES.t())
+    with pytest.raises(ValueError, match=r"holds integers, got torch.float32; convert it with .long\(\)"):
+        layer(X, EDGES.float())
+
+
+@pytest.mark.parametrize(("conv", "options"), LAYERS)
+@pytest.mark.parametrize(("row", "name"), [(0, "source"), (1, "target")])
+def test_indices_outside_the_nodes(conv, options, row, name):
+    outside = EDGES.clone()
+    outside[row, 3] = 10
+    with pytest.raises(ValueError, match=rf"{name} indices must lie in \[0, 10\), got 0 to 10; does x hold"):
+        layer_of(conv, **options)(X, outside)
+
+
+def test_sides_of_pairs_and_of_the_other_flow():
+    edges = torch.tensor([[0, 7], [4, 0]])
+    check_range(edges, 8, 5)
+    check_range(edges, 5, 8, "target_to_source")
+    with pytest.raises(ValueError, match=r"target indices must lie in \[0, 4\)"):
+        check_range(edges, 8, 4)
+    with pytest.raises(ValueError, match=r"target indices must lie in \[0, 7\)"):
+        check_range(edges, 5, 7, "target_to_source")
+    with pytest.raises(ValueError, match=r"source indices must lie in \[0, 8\), got -1 to 6"):
+        check_range(edges - torch.tensor([[1], [0]]), 8, 5)
+
+
+def test_other_failures_are_told_as_they_are():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        layer_of(pyg.GATv2Conv, edge_dim=3)(X, EDGES, torch.randn(30, 4))
+
+
+def test_what_is_right_or_no_edge_index_passes():
+    check_edges({"edge_index": EDGES, "edge_weight": torch.rand(30), "edge_attr": torch.rand(30, 2)})
+    check_edges({"edge_index": EDGES.int(), "edge_weight": None})
+    check_edges({"edge_index": EDGES[:, :0], "edge_weight": torch.rand(0)})
+    check_edges({"edge_index": torch.eye(3).to_sparse(), "edge_weight": torch.rand(5)})
+    check_edges({"hyperedge_index": EDGES, "hyperedge_weight": torch.rand(3)})
+    check_range(torch.eye(3).to_sparse(), 1, 1)
