@@ -1,4 +1,4 @@
-"""What the coarser level changed, prolonged, normalised and added: one line of Algorithm 1, and its fast form."""
+"""The correction of a level, one line of Algorithm 1, and its fast form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mgic_geo.core.norm_act import norm_act
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.core.transfer import Prolongation
 from mgic_geo.core.twice import gradients
-from mgic_geo.native import applies, kernels
+from mgic_geo.native import applies, run
 
 __all__ = ["corrected"]
 
@@ -20,11 +20,13 @@ __all__ = ["corrected"]
 _STRIP, _PIECE = 128, 1024
 
 
-def corrected(fine: Tensor, coarse: Tensor, restricted: Tensor, prolong: nn.Module, norm: nn.Module) -> Tensor:
+def corrected(
+    fine: Tensor, coarse: Tensor, restricted: Tensor, prolong: nn.Module, norm: nn.Module
+) -> Tensor:
     r""":math:`x^{(j)} + N_j(P_j(x^{(j+1)} - R_j x^{(j)}))`.
 
-    In training on a CPU one compiled step for each direction, where there is one (:mod:`mgic_geo.native`): neither
-    the difference nor a gradient of the prolonged correction is ever stored.
+    In training on a CPU one compiled step for each direction, where there is one (:mod:`mgic_geo.native`):
+    neither the difference nor a gradient of the prolonged correction is ever stored.
 
     Args:
         fine: Features of level j, before its correction.
@@ -77,50 +79,58 @@ class _Corrected(torch.autograd.Function):
         groups: int,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        native, threads = kernels(), torch.get_num_threads()
-        assert native is not None
         rows, channels = fine.shape
         turned = prolong.view(groups, -1, prolong.size(1)).transpose(1, 2).contiguous()
         sizes = rows, groups, prolong.size(1), channels // groups
         z, out = torch.empty_like(fine), torch.empty_like(fine)
         mean, var = fine.new_empty(channels), fine.new_empty(channels)
-        work = fine.new_empty(threads * _STRIP * coarse.size(1) + -(-rows // _PIECE) * 2 * channels)
-        native.mgic_correct(
-            coarse.data_ptr(), restricted.data_ptr(), turned.data_ptr(), *sizes, z.data_ptr(), mean.data_ptr(),
-            var.data_ptr(), work.data_ptr(), threads,
-        )  # fmt: skip
+        work = fine.new_empty(
+            torch.get_num_threads() * _STRIP * coarse.size(1) + -(-rows // _PIECE) * 2 * channels
+        )
+        run("correct", coarse, restricted, turned, *sizes, z, mean, var, work)
         scale = weight * torch.rsqrt(var + eps)
-        native.mgic_norm_apply(
-            z.data_ptr(), fine.data_ptr(), rows, channels, mean.data_ptr(), scale.data_ptr(), bias.data_ptr(), 1.0,
-            out.data_ptr(), threads,
-        )  # fmt: skip
+        run("norm_apply", z, fine, rows, channels, mean, scale, bias, 1.0, out)
         ctx.save_for_backward(coarse, restricted, prolong, weight, bias, z, mean, var, scale)
         ctx.sizes, ctx.eps = sizes, eps
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         coarse, restricted, prolong, weight, bias, z, mean, var, scale = ctx.saved_tensors
         rows, groups, width_in, width_out = ctx.sizes
         if torch.is_grad_enabled():
 
-            def plain(coarse: Tensor, restricted: Tensor, prolong: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            def plain(
+                coarse: Tensor, restricted: Tensor, prolong: Tensor, weight: Tensor, bias: Tensor
+            ) -> Tensor:
                 change = grouped_linear(coarse - restricted, prolong, None, groups)
                 return norm_native.plain_norm(change, weight, bias, ctx.eps, 1.0)
 
             return (grad, *gradients(plain, (coarse, restricted, prolong, weight, bias), grad), None, None)
-        native, threads, grad = kernels(), torch.get_num_threads(), grad.contiguous()
-        assert native is not None
+        grad = grad.contiguous()
         of_weight, of_bias, average, slopes = norm_native.sums(grad, z, mean, var, scale, bias, ctx.eps, 1.0)
         of_coarse, of_restricted = torch.empty_like(coarse), torch.empty_like(coarse)
         of_prolong, prolong = grad.new_empty(groups, width_in, width_out), prolong.contiguous()
-        strips = threads * _STRIP * (coarse.size(1) + grad.size(1))
+        strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + grad.size(1))
         work = grad.new_empty(strips + -(-rows // _PIECE) * of_prolong.numel())
-        native.mgic_correct_grad(
-            grad.data_ptr(), z.data_ptr(), coarse.data_ptr(), restricted.data_ptr(), prolong.data_ptr(), *ctx.sizes,
-            mean.data_ptr(), scale.data_ptr(), bias.data_ptr(), average.data_ptr(), slopes.data_ptr(),
-            of_coarse.data_ptr(), of_restricted.data_ptr(), of_prolong.data_ptr(), work.data_ptr(), threads,
-        )  # fmt: skip
+        run(
+            "correct_grad",
+            grad,
+            z,
+            coarse,
+            restricted,
+            prolong,
+            *ctx.sizes,
+            mean,
+            scale,
+            bias,
+            average,
+            slopes,
+            of_coarse,
+            of_restricted,
+            of_prolong,
+            work,
+        )
         of_prolong = of_prolong.transpose(1, 2).flatten(0, 1)
         return grad, of_coarse, of_restricted, of_prolong, of_weight, of_bias, None, None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mgic_geo.core.twice import gradients
-from mgic_geo.native import applies, kernels
+from mgic_geo.native import applies, run
 
 __all__ = ["fits", "grouped_rows"]
 
@@ -52,7 +52,7 @@ class _Grouped(torch.autograd.Function):
         return _map(x, turned, None if bias is None else bias.contiguous())
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         blocks = weight.view(ctx.groups, -1, weight.size(1))
         of_bias = grad.sum(0) if ctx.bias else None
@@ -70,25 +70,16 @@ class _Grouped(torch.autograd.Function):
 
 
 def _map(x: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
-    """x (N, C_in) times a matrix (in, out) a group."""
-    native, (groups, width_in, width_out), blocks = kernels(), blocks.shape, blocks.contiguous()
-    assert native is not None
+    """X (N, C_in) times a matrix (in, out) a group."""
+    groups, width_in, width_out = blocks.shape
     out = x.new_empty(x.size(0), groups * width_out)
-    native.mgic_linear(
-        x.data_ptr(), blocks.data_ptr(), None if bias is None else bias.data_ptr(), x.size(0), groups, width_in,
-        width_out, out.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
+    run("linear", x, blocks.contiguous(), bias, x.size(0), groups, width_in, width_out, out)
     return out
 
 
 def _of_weight(x: Tensor, grad: Tensor, groups: int) -> Tensor:
-    native = kernels()
-    assert native is not None
     width_in, width_out = x.size(1) // groups, grad.size(1) // groups
     out = x.new_empty(groups, width_in, width_out)
     work = x.new_empty(-(-x.size(0) // _PIECE) * out.numel())
-    native.mgic_linear_grad(
-        x.data_ptr(), grad.data_ptr(), x.size(0), groups, width_in, width_out, out.data_ptr(), work.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
+    run("linear_grad", x, grad, x.size(0), groups, width_in, width_out, out, work)
     return out.transpose(1, 2).flatten(0, 1)

@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.twice import gradients
-from mgic_geo.native import applies, kernels
+from mgic_geo.native import applies, run
 
 __all__ = ["norm_act"]
 
 
-def norm_act(x: Tensor, norm: nn.Module, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
+def norm_act(
+    x: Tensor, norm: nn.Module, act: nn.Module | None = None, residual: Tensor | None = None
+) -> Tensor:
     """``residual + act(norm(x))``.
 
-    Batch normalisation in training on rows of channels or channels-last images, with a ReLU, a leaky one or none
-    behind it, runs as one compiled step on the CPU, where there is one (:mod:`mgic_geo.native`): it reads ``x``
-    twice, writes the result, and keeps nothing else for the gradient.
+    Batch normalisation in training on rows of channels or channels-last images, with a ReLU, a leaky one or
+    none behind it, runs as one compiled step on the CPU, where there is one (:mod:`mgic_geo.native`): it
+    reads ``x`` twice, writes the result, and keeps nothing else for the gradient.
 
     Args:
         x: What ``norm`` takes.
@@ -51,39 +53,31 @@ class _NormAct(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, eps: float, slope: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        native, threads = kernels(), torch.get_num_threads()
-        assert native is not None
         rows, channels = x.shape
         mean, var, out = x.new_empty(channels), x.new_empty(channels), torch.empty_like(x)
-        work = x.new_empty(-(-rows // 256) * 2 * channels)  # a name, as all here: pointers keep nothing alive
-        native.mgic_norm_moments(
-            x.data_ptr(), rows, channels, mean.data_ptr(), var.data_ptr(), work.data_ptr(), threads
-        )
+        work = norm_native.work_for(x)
+        run("norm_moments", x, rows, channels, mean, var, work)
         scale = weight * torch.rsqrt(var + eps)
-        native.mgic_norm_apply(
-            x.data_ptr(), None if residual is None else residual.data_ptr(), rows, channels, mean.data_ptr(),
-            scale.data_ptr(), bias.data_ptr(), slope, out.data_ptr(), threads,
-        )  # fmt: skip
+        run("norm_apply", x, residual, rows, channels, mean, scale, bias, slope, out)
         ctx.save_for_backward(x, weight, bias, mean, var, scale)
         ctx.eps, ctx.slope, ctx.beside = eps, slope, residual is not None
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, bias, mean, var, scale = ctx.saved_tensors
         beside = grad if ctx.beside else None
         if torch.is_grad_enabled():
-            plain = norm_native.plain_norm
-            own = gradients(lambda *inputs: plain(*inputs, ctx.eps, ctx.slope), (x, weight, bias), grad)
+
+            def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+                return norm_native.plain_norm(x, weight, bias, ctx.eps, ctx.slope)
+
+            own = gradients(plain, (x, weight, bias), grad)
             return (*own, beside, None, None)
-        native, grad, grad_x = kernels(), grad.contiguous(), torch.empty_like(x)
-        assert native is not None
+        grad, grad_x = grad.contiguous(), torch.empty_like(x)
         of_weight, of_bias, average, slopes = norm_native.sums(
             grad, x, mean, var, scale, bias, ctx.eps, ctx.slope
         )
-        native.mgic_norm_grad(
-            grad.data_ptr(), x.data_ptr(), *x.shape, mean.data_ptr(), scale.data_ptr(), bias.data_ptr(), ctx.slope,
-            average.data_ptr(), slopes.data_ptr(), grad_x.data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
+        run("norm_grad", grad, x, *x.shape, mean, scale, bias, ctx.slope, average, slopes, grad_x)
         return grad_x, of_weight, of_bias, beside, None, None

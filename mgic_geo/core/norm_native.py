@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgic_geo.native import applies, kernels
+from mgic_geo.native import applies, run
 
-__all__ = ["fits", "listened", "plain_norm", "rows_of", "slope_of", "sums", "track"]
+__all__ = ["fits", "listened", "plain_norm", "rows_of", "slope_of", "sums", "track", "work_for"]
 
 # Rows are summed up in pieces of this many; the kernels know the same number.
 _PIECE = 256
@@ -36,7 +36,7 @@ def slope_of(act: nn.Module | None) -> float | None:
 
 
 def rows_of(x: Tensor) -> Tensor | None:
-    """Rows (N, C), or channels-last images (B, C, H, W) as rows of pixels, without a copy; None of all else."""
+    """Rows (N, C), or channels-last images (B, C, H, W) as rows of pixels, uncopied; None of all else."""
     if x.dim() == 2 and x.is_contiguous():
         return x
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
@@ -90,16 +90,17 @@ def sums(
         eps: Of the normalisation.
         slope: Of the activation.
     """
-    native, (rows, channels) = kernels(), z.shape
-    assert native is not None
+    rows, channels = z.shape
     of_bias, of_scale = torch.empty_like(mean), torch.empty_like(mean)
-    work = z.new_empty(-(-rows // _PIECE) * 2 * channels)
-    native.mgic_norm_sums(
-        grad.data_ptr(), z.data_ptr(), rows, channels, mean.data_ptr(), scale.data_ptr(), bias.data_ptr(), slope,
-        of_bias.data_ptr(), of_scale.data_ptr(), work.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
+    work = work_for(z)
+    run("norm_sums", grad, z, rows, channels, mean, scale, bias, slope, of_bias, of_scale, work)
     rstd = torch.rsqrt(var + eps)
     return of_scale * rstd, of_bias, of_bias / rows, of_scale * rstd.square() / rows
+
+
+def work_for(z: Tensor) -> Tensor:
+    """What the sums over rows (N, C) need to work with."""
+    return z.new_empty(-(-z.size(0) // _PIECE) * 2 * z.size(1))
 
 
 def plain_norm(z: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:

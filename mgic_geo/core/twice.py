@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +28,7 @@ def gradients(
         # Views, because one tensor may come twice.
         views = [None if x is None else x.view_as(x) for x in inputs]
         wanted = [i for i, x in enumerate(views) if x is not None and x.requires_grad]
-        found = torch.autograd.grad(
-            function(*views), [views[i] for i in wanted], grad, create_graph=True, allow_unused=True
-        )  # type: ignore[arg-type]
+        sought: list[Any] = [views[i] for i in wanted]
+        found = torch.autograd.grad(function(*views), sought, grad, create_graph=True, allow_unused=True)
     place = dict(zip(wanted, found, strict=True))
     return tuple(place.get(i) for i in range(len(views)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mgic_geo.core import norm_native
 from mgic_geo.core.twice import gradients
 from mgic_geo.graph.neighbors import Neighbors
-from mgic_geo.native import applies, kernels
+from mgic_geo.native import applies, run
 
 __all__ = ["edge_block", "edge_conv", "fits"]
 
@@ -92,7 +92,7 @@ class _EdgeConv(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, bias, col, best = ctx.saved_tensors
         if torch.is_grad_enabled():
 
@@ -124,22 +124,17 @@ class _EdgeBlock(torch.autograd.Function):
         eps: float,
         slope: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        native = kernels()
-        assert native is not None
         x, col = x.contiguous(), col.contiguous()
         ctx.sizes, ctx.eps, ctx.slope = _sizes(x, weight, col, clouds, groups), eps, slope
         z, best, (mean, var) = _convolve(x, weight, None, col, ctx.sizes)
         whole, out = scale * torch.rsqrt(var + eps), torch.empty_like(z)
-        native.mgic_norm_apply(
-            z.data_ptr(), x.data_ptr(), *z.shape, mean.data_ptr(), whole.data_ptr(), bias.data_ptr(), slope,
-            out.data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
+        run("norm_apply", z, x, *z.shape, mean, whole, bias, slope, out)
         ctx.save_for_backward(x, weight, scale, bias, col, best, z, mean, var, whole)
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, scale, bias, col, best, z, mean, var, whole = ctx.saved_tensors
         if torch.is_grad_enabled():
 
@@ -160,25 +155,28 @@ class _EdgeBlock(torch.autograd.Function):
 def _sizes(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> tuple[int, ...]:
     """Clouds, nodes of a cloud, groups, a group's inputs and outputs, neighbours of a node."""
     nodes = x.size(0)
-    return clouds, nodes // clouds, groups, weight.size(1), weight.size(0) // (2 * groups), col.numel() // nodes
+    return (
+        clouds,
+        nodes // clouds,
+        groups,
+        weight.size(1),
+        weight.size(0) // (2 * groups),
+        col.numel() // nodes,
+    )
 
 
 def _convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, sizes: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """u + max v (N, C), the ranks of the neighbours that attain it, and its mean and biased variance."""
-    native, threads, channels = kernels(), torch.get_num_threads(), weight.size(0) // 2
-    assert native is not None
+    """Sums u + max v (N, C), the ranks of the neighbours that attain them, and their mean and biased variance."""
+    threads, channels = torch.get_num_threads(), weight.size(0) // 2
     clouds, size, groups = sizes[:3]
     turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
     bias = None if bias is None else bias.contiguous()
     out, best = x.new_empty(x.size(0), channels), x.new_empty(x.size(0), channels, dtype=torch.uint8)
     mean, var = x.new_empty(channels), x.new_empty(channels)
     work = x.new_empty((threads * size + clouds) * 2 * channels)
-    native.mgic_edge_conv(
-        x.data_ptr(), turned.data_ptr(), None if bias is None else bias.data_ptr(), col.data_ptr(), *sizes,
-        out.data_ptr(), best.data_ptr(), mean.data_ptr(), var.data_ptr(), work.data_ptr(), threads,
-    )  # fmt: skip
+    run("edge_conv", x, turned, bias, col, *sizes, out, best, mean, var, work)
     return out, best, (mean, var)
 
 
@@ -193,18 +191,12 @@ def _differentiate(
     norm: tuple[Any, ...] = (None, None, None, None, 1.0, None, None),
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients of x and weight; with ``norm`` those of x + act(norm(...))."""
-    native, threads = kernels(), torch.get_num_threads()
-    assert native is not None
     clouds, size, groups, width, group = sizes[:5]
     grad, weight = grad.contiguous(), weight.contiguous()
     of_x = torch.empty_like(x) if wants_x else None
     of_weight = x.new_empty(groups, width, 2 * group)
-    work = x.new_empty(threads * size * groups * 3 * group + clouds * of_weight.numel())
-    native.mgic_edge_conv_grad(
-        grad.data_ptr(), best.data_ptr(), x.data_ptr(), weight.data_ptr(), col.data_ptr(), *sizes,
-        *(value.data_ptr() if isinstance(value, Tensor) else value for value in norm),
-        None if of_x is None else of_x.data_ptr(), of_weight.data_ptr(), work.data_ptr(), threads,
-    )  # fmt: skip
+    work = x.new_empty(torch.get_num_threads() * size * groups * 3 * group + clouds * of_weight.numel())
+    run("edge_conv_grad", grad, best, x, weight, col, *sizes, *norm, of_x, of_weight, work)
     return of_x, of_weight.transpose(1, 2).flatten(0, 1)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS
-from mgic_geo.native import applies, kernels
+from mgic_geo.native import applies, run
 
 __all__ = ["fits", "neighbors"]
 
@@ -24,17 +24,15 @@ def fits(x: Tensor, k: int) -> bool:
 def neighbors(x: Tensor, k: int, loop: bool) -> Tensor:
     """As :func:`mgic_geo.knn`: (B, N, C) finite points to (B, N, k) places within each cloud.
 
-    Up to four dimensions distances are differences at once. Above, they come from matrix products, and points for
-    which rounding could have decided who is near are done again by differences.
+    Up to four dimensions distances are differences at once. Above, they come from matrix products, and points
+    for which rounding could have decided who is near are done again by differences.
     """
-    native, threads = kernels(), torch.get_num_threads()
-    assert native is not None
     clouds, points, channels = x.shape
     table = torch.empty(clouds, points, k, dtype=torch.long)
     if channels <= DIRECT_DIMENSIONS:
         planes = x.transpose(1, 2).contiguous()
         sizes = clouds, channels, points, k, int(loop)
-        native.mgic_knn_direct(planes.data_ptr(), *sizes, table.data_ptr(), threads)
+        run("knn_direct", planes, *sizes, table)
         return table
     x = x.contiguous()
     centred = x - x.mean(1, keepdim=True)  # smaller norms, less rounding
@@ -50,12 +48,20 @@ def neighbors(x: Tensor, k: int, loop: bool) -> Tensor:
             query = centred[cloud, first : first + rows]
             product = buffer[: query.size(0)]
             torch.mm(query, turned, out=product)
-            native.mgic_knn_select(
-                product.data_ptr(), norms[cloud].data_ptr(), query.size(0), points, first, k, keep, int(loop), noise,
-                table[cloud, first].data_ptr(), doubt[cloud, first:].data_ptr(), threads,
-            )  # fmt: skip
+            run(
+                "knn_select",
+                product,
+                norms[cloud],
+                query.size(0),
+                points,
+                first,
+                k,
+                keep,
+                int(loop),
+                noise,
+                table[cloud, first],
+                doubt[cloud, first:],
+            )
     again = doubt.view(-1).nonzero().view(-1)
-    native.mgic_knn_settle(
-        x.data_ptr(), points, channels, again.data_ptr(), again.numel(), k, int(loop), table.data_ptr(), threads
-    )
+    run("knn_settle", x, points, channels, again, again.numel(), k, int(loop), table)
     return table

@@ -26,20 +26,35 @@ _ARGUMENTS = {
     "mgic_linear": [_POINTER] * 3 + [_INTEGER] * 4 + [_POINTER, _INTEGER],
     "mgic_linear_grad": [_POINTER] * 2 + [_INTEGER] * 4 + [_POINTER] * 2 + [_INTEGER],
     "mgic_edge_conv": [_POINTER] * 4 + [_INTEGER] * 6 + [_POINTER] * 5 + [_INTEGER],
-    "mgic_edge_conv_grad": [_POINTER] * 5 + [_INTEGER] * 6 + [_POINTER] * 4 + [_REAL] + [_POINTER] * 5 + [_INTEGER],
+    "mgic_edge_conv_grad": [_POINTER] * 5
+    + [_INTEGER] * 6
+    + [_POINTER] * 4
+    + [_REAL]
+    + [_POINTER] * 5
+    + [_INTEGER],
     "mgic_correct": [_POINTER] * 3 + [_INTEGER] * 4 + [_POINTER] * 4 + [_INTEGER],
     "mgic_correct_grad": [_POINTER] * 5 + [_INTEGER] * 4 + [_POINTER] * 9 + [_INTEGER],
     "mgic_norm_moments": [_POINTER] + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
     "mgic_norm_apply": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_REAL, _POINTER, _INTEGER],
-    "mgic_norm_sums": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_REAL] + [_POINTER] * 3 + [_INTEGER],
-    "mgic_norm_grad": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_REAL] + [_POINTER] * 3 + [_INTEGER],
+    "mgic_norm_sums": [_POINTER] * 2
+    + [_INTEGER] * 2
+    + [_POINTER] * 3
+    + [_REAL]
+    + [_POINTER] * 3
+    + [_INTEGER],
+    "mgic_norm_grad": [_POINTER] * 2
+    + [_INTEGER] * 2
+    + [_POINTER] * 3
+    + [_REAL]
+    + [_POINTER] * 3
+    + [_INTEGER],
 }
 
 
 def kernels() -> ctypes.CDLL | None:
     """The library, compiled at the first call (seconds) and kept; None where that cannot be done.
 
-    ``MGIC_NATIVE=0`` in the environment switches it off. ``MGIC_NATIVE_CACHE`` names the folder it is kept in;
+    ``MGIC_NATIVE=0`` in the environment switches it off. ``MGIC_NATIVE_CACHE`` names the folder it is in;
     by default ``mgic_geo/native`` in ``XDG_CACHE_HOME`` or ``~/.cache``.
     """
     return _load()[0]
@@ -86,7 +101,11 @@ def _compiled() -> Path:
 def _run(compiler: str, sources: list[Path], target: Path) -> None:
     """Compile for this machine with threads, or as far as the compiler goes along."""
     last = ""
-    for extra in (_TUNED, _TUNED[:1], ()):  # Apple's clang has no OpenMP; some compilers know no -march=native
+    for extra in (
+        _TUNED,
+        _TUNED[:1],
+        (),
+    ):  # Apple's clang has no OpenMP; some compilers know no -march=native
         command = [compiler, *_FLAGS, *extra, *map(str, sources), "-o", str(target), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode == 0:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mgic_geo.native.library import kernels
+from mgic_geo.native.transforms import in_transform
 
 __all__ = ["applies"]
 
@@ -14,8 +15,8 @@ __all__ = ["applies"]
 def applies(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and these are plain float32 tensors on the CPU.
 
-    Not while code is compiled, traced or exported, inside function transforms (``torch.func``) or under a dispatch
-    mode (counting, fake tensors): these follow torch's operators, so those must run.
+    Not while code is compiled, traced or exported, inside function transforms (``torch.func``) or under a
+    dispatch mode (counting, fake tensors): these follow torch's operators, so those must run.
     """
     return (
         not torch.compiler.is_compiling()
@@ -25,7 +26,7 @@ def applies(*tensors: Tensor | None) -> bool:
             if x is not None
         )
         and _get_current_dispatch_mode() is None
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and not torch.jit.is_tracing()
+        and not in_transform()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and kernels() is not None
     )

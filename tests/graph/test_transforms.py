@@ -10,7 +10,7 @@ from mgic_geo import grouped
 from mgic_geo.graph.grouped_fast import FAST
 from mgic_geo.graph.scatter import edge_softmax, reduce_edges
 from mgic_geo.graph.survey import example_graph, inputs_of, options_of
-from mgic_geo.graph.transforms import in_transform
+from mgic_geo.native.transforms import in_transform
 
 INDEX = example_graph(6, 3)
 
