@@ -26,7 +26,7 @@ def slope_of(act: nn.Module | None) -> float | None:
     """The slope below zero of no activation, a ReLU or a leaky one; None of any other."""
     if act is None:
         return 1.0
-    if listened(act):
+    if not isinstance(act, nn.Module) or listened(act):  # some pass functions
         return None
     if type(act) is nn.Identity:
         return 1.0

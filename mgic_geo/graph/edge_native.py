@@ -168,7 +168,7 @@ def _sizes(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> 
 def _convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, sizes: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Sums u + max v (N, C), the ranks of the neighbours that attain them, and their mean and biased variance."""
+    """Sums u + max v (N, C), ranks of the neighbours that attain them, mean and biased variance."""
     threads, channels = torch.get_num_threads(), weight.size(0) // 2
     clouds, size, groups = sizes[:3]
     turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()

@@ -10,10 +10,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-__all__ = ["kernels", "why_not"]
+__all__ = ["kernels", "plain_torch", "why_not"]
+
+_wanted = True
 
 _FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
@@ -57,7 +61,18 @@ def kernels() -> ctypes.CDLL | None:
     ``MGIC_NATIVE=0`` in the environment switches it off. ``MGIC_NATIVE_CACHE`` names the folder it is in;
     by default ``mgic_geo/native`` in ``XDG_CACHE_HOME`` or ``~/.cache``.
     """
-    return _load()[0]
+    return _load()[0] if _wanted else None
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Do without the kernels inside this block, in all threads: to compare, or to look for an error."""
+    global _wanted
+    before, _wanted = _wanted, False
+    try:
+        yield
+    finally:
+        _wanted = before
 
 
 def why_not() -> str | None:
