@@ -28,7 +28,7 @@ from typing import Any
 import torch
 import tyro
 
-from mgic_geo.benchmark import PARTS, Config, Report, machine, missing, verdict_table
+from mgic_geo.benchmark import PARTS, Config, Report, describe_machine, missing, verdict_table
 from mgic_geo.files import replacing
 from mgic_geo.training.memory import keep_memory
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = tyro.cli(Config, args=argv, description=__doc__).resolved()
     torch.manual_seed(0)
     keep_memory()  # as the training scripts do
-    about = machine(config.device)
+    about = describe_machine(config.device)
     print(introduction(about, config), flush=True)
     reports: dict[str, list[Report]] = {}
     for part in config.parts:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["machine", "processor"]
+__all__ = ["describe_machine", "processor"]
 
 PACKAGES = ("mgic-geo", "torch", "torch-geometric", "torch-cluster", "torchvision", "timm")
 
@@ -24,7 +24,7 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
 
 
-def machine(device: str) -> dict[str, Any]:
+def describe_machine(device: str) -> dict[str, Any]:
     """Names of processor, GPU and system, cores and threads, clocks as they are now, versions.
 
     Args:
@@ -36,7 +36,7 @@ def machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES} | {"torch": torch.__version__},
     }
     if hasattr(os, "getloadavg"):
         found["load"] = os.getloadavg()[0]
