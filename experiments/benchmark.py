@@ -26,16 +26,17 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-import tyro
 
 from mgic_geo.benchmark import PARTS, Config, Report, describe_machine, missing, verdict_table
-from mgic_geo.files import replacing
+from mgic_geo.training import blaming, command_line, plain_errors, replacing
 from mgic_geo.training.memory import keep_memory
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print, with the arguments ``argv`` or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=__doc__).resolved()
+    flags = command_line(Config, argv, __doc__)
+    with plain_errors(), blaming("flags"):
+        config = flags.resolved()
     torch.manual_seed(0)
     keep_memory()  # as the training scripts do
     about = describe_machine(config.device)

@@ -10,6 +10,7 @@ import torch
 
 from mgic_geo.benchmark.floor import Rates, measure_rates
 from mgic_geo.benchmark.timing import Clock, clock_of
+from mgic_geo.graph.grouped_fast import FAST
 
 __all__ = ["Config", "Part"]
 
@@ -50,18 +51,23 @@ class Config:
     """Give the layers another graph at every step, so that nothing known of one serves twice."""
     rounds: int = 15
     """Timed steps of each model; they take turns."""
-    limit: float = 90
-    """Seconds of a comparison after which no round begins; three are run all the same."""
-    clock: Literal["wall", "cpu"] | None = None
-    """Time that passes, or time of the processor, summed over threads. Of itself the benchmark takes the
-    former, but for layers on one thread; on CUDA its events."""
+    limit: float = 60
+    """Seconds of a comparison after which no round begins; three run all the same."""
+    clock: Literal["auto", "wall", "cpu"] = "auto"
+    """Time that passes, or time of the processor, summed over threads; auto takes the former, but the latter
+    for layers on one thread. On CUDA always its events."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to measure; auto takes CUDA if it is there."""
     output: Path | None = None
     """Write the figures to this JSON file, too."""
 
     def resolved(self) -> Config:
-        """The same with the device found and, if quick, the smaller sizes."""
+        """The same with the device found and, if quick, the smaller sizes.
+
+        Raises:
+            ValueError: On sizes that are too small, unknown layers, or a device that is not there.
+        """
+        self._check()
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -78,11 +84,33 @@ class Config:
             limit=min(self.limit, 8),
         )
 
+    def _check(self) -> None:
+        for name in ("batch_size", "points", "k", "wide", "pixels", "images", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("channels", "cloud_sizes", "batch_sizes"):
+            sizes = getattr(self, name)
+            if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
+                raise ValueError(f"{name} must be ascending numbers from 1 on, got {sizes}")
+        if self.k > min(self.points, *self.cloud_sizes) and "layers" not in self.parts:
+            smallest = min(self.points, *self.cloud_sizes)
+            raise ValueError(f"k={self.k} neighbours asked of clouds of {smallest} points; lower k")
+        known = [conv.__name__ for conv in FAST]  # type: ignore[attr-defined]
+        if unknown := sorted(set(self.layers) - set(known)):
+            raise ValueError(f"no fast path for {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device 'cuda' is not there; take 'cpu'")
+
+    @property
+    def clock_kind(self) -> str:
+        """The clock of networks and blocks by name."""
+        return "wall" if self.clock == "auto" else self.clock
+
     @property
     def timed(self) -> Clock:
         """The clock of networks and blocks."""
-        return clock_of(self.device, self.clock or "wall")
+        return clock_of(self.device, self.clock_kind)
 
     def rates(self, dtype: torch.dtype = torch.float32) -> Rates:
         """What the machine reaches, by the same clock."""
-        return measure_rates(self.device, self.clock or "wall", dtype)
+        return measure_rates(self.device, self.clock_kind, dtype)

@@ -45,14 +45,21 @@ class Work:
 
 @functools.cache
 def measure_rates(
-    device: str, clock: str = "wall", dtype: torch.dtype = torch.float32, size: int = 2048
+    device: str, clock: str = "wall", dtype: torch.dtype = torch.float32, size: int | None = None
 ) -> Rates:
-    """The best of several timings, in this process: a square matrix product, and a copy of 16 as much.
+    """The best of several timings, in this process: a square matrix product, and a copy of 16 matrices.
 
     A copy of n bytes counts 2 n, for it reads and writes them. torch's settings (threads, TF32) are left as
     they are.
+
+    Args:
+        device: Where.
+        clock: See :func:`mgic_geo.benchmark.timing.clock_of`.
+        dtype: Of the product's factors; the copy is one of float32.
+        size: Rows of the matrices: 2,048 on a CPU, 4,096 on a GPU.
     """
     timed = clock_of(device, clock)
+    size = size or (4096 if device.startswith("cuda") else 2048)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     source = torch.ones(16, size, size, device=device)

@@ -70,7 +70,8 @@ def compare_layers(config: Config) -> Iterator[Report]:
         for seed in range(16 if config.new_graphs else 1)
     ]
     # Others on the machine make no difference to the time of one thread, as a process counts it.
-    kind = config.clock or ("cpu" if torch.get_num_threads() == 1 else "wall")
+    alone = config.clock == "auto" and torch.get_num_threads() == 1
+    kind = "cpu" if alone else config.clock_kind
     rows = []
     for conv in FAST:
         name = conv.__name__  # type: ignore[attr-defined]

@@ -19,8 +19,6 @@ Clock = Callable[[Step, int], float]
 
 LEAST_SECONDS = 0.02
 """A timing repeats shorter steps until it has lasted about this long."""
-LONG_SECONDS = 1.0
-"""Steps that take longer warm up once, not twice."""
 LEAST_ROUNDS = 3
 """Rounds that are run whatever time they take."""
 
@@ -50,26 +48,23 @@ def interleave(
 
     :meth:`torch.utils.benchmark.Timer.timeit` calls its statement twice before it times it, each time. Of
     steps of seconds that would be most of the run, so the loop is here, and the times are torch's
-    :class:`~torch.utils.benchmark.Measurement`. Each step warms up twice, or once where that takes over a
-    second.
+    :class:`~torch.utils.benchmark.Measurement`. Each step warms up twice, once for all rounds.
 
     Args:
         steps: By name.
         rounds: Timings of each step.
         clock: See :func:`clock_of`.
-        limit: Seconds of wall time after which no round begins; three are run all the same.
+        limit: Seconds of wall time behind the warm-up after which no round begins; three run all the same.
 
     Returns:
         By name, a time a round, in order: ``times`` of one measurement belong to those of another.
     """
-    start, numbers = time.perf_counter(), {}
+    numbers = {}
     for name, step in steps.items():
-        seconds = clock(step, 1)
-        if seconds < LONG_SECONDS:
-            seconds = clock(step, 1)
-        numbers[name] = max(1, math.ceil(LEAST_SECONDS / max(seconds, LEAST_SECONDS / 100)))
+        clock(step, 1)
+        numbers[name] = max(1, math.ceil(LEAST_SECONDS / max(clock(step, 1), LEAST_SECONDS / 100)))
     raw: dict[str, list[float]] = {name: [] for name in steps}
-    order = list(steps)
+    order, start = list(steps), time.perf_counter()
     for round_ in range(rounds):
         if round_ >= LEAST_ROUNDS and time.perf_counter() - start > limit:
             break

@@ -1,5 +1,6 @@
 """Sizes and the device are settled before anything is measured."""
 
+import pytest
 import torch
 
 from mgic_geo.benchmark import Config
@@ -17,6 +18,27 @@ def test_quick_only_ever_lowers_sizes():
     assert max(quick.cloud_sizes) == 1024
     small = Config(quick=True, device="cpu", batch_size=2, rounds=1, images=3, limit=2).resolved()
     assert (small.batch_size, small.rounds, small.images, small.limit) == (2, 1, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"channels": ()}, "channels must be ascending"),
+        ({"batch_sizes": (4, 2)}, "batch_sizes must be ascending"),
+        ({"k": 300}, "k=300 neighbours asked of clouds of 256 points"),
+        ({"layers": ("GCNConv", "NoConv")}, "no fast path for NoConv; there are APPNP"),
+    ],
+)
+def test_bad_values(given, words):
+    with pytest.raises(ValueError, match=words):
+        Config(**given).resolved()
+
+
+def test_missing_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="'cuda' is not there"):
+        Config(device="cuda").resolved()
 
 
 def test_rates_are_by_the_same_clock(monkeypatch):

@@ -19,7 +19,7 @@ def test_layers(tiny):
 
 
 @pytest.mark.parametrize(
-    ("threads", "clock", "kind"), [(1, None, "cpu"), (2, None, "wall"), (1, "wall", "wall")]
+    ("threads", "clock", "kind"), [(1, "auto", "cpu"), (2, "auto", "wall"), (1, "wall", "wall")]
 )
 def test_clock(tiny, monkeypatch, threads, clock, kind):
     """Processor time where one thread does all the work and no clock is asked for."""

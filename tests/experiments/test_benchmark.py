@@ -39,6 +39,10 @@ def test_benchmark(script, tmp_path, capsys, part, first):
     assert content["rates"]["multiply_adds"] > 0
 
 
+def test_bad_sizes_are_refused(script, refused):
+    assert "rounds must be at least 1, got 0" in refused(script("benchmark"), ["--rounds", "0"])
+
+
 def test_quick_says_that_bars_are_not_for_it(script, capsys):
     script("benchmark")(["--quick", "--parts", "edge_conv", *SMALL, "--rounds", "1"])
     assert "All bars (made for the full sizes, not for these)" in capsys.readouterr().out
