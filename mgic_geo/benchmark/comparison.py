@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 
@@ -64,41 +64,52 @@ def compare(title: str, entries: Sequence[Entry], config: Config) -> Report:
     rows, lines, verdicts = [], [], []
     for entry in entries:
         own, than = times[entry.name], entry.faster or entries[0].name
-        ratio, median = ratio_of(own, times[than]), own.median
-        low, high = quartiles(own.times)
+        ratio = ratio_of(own, times[than])
         floor = entry.work.floor(config.rates(entry.dtype)) if entry.work else None
-        beside = "" if entry.name == than else f"{ratio}"
-        if len(entries) > 2 and beside and than != entries[0].name:
-            beside += f" {than}"
+        beside = Cell("" if entry.name == than else f"{ratio}")
         if entry.bar is not None:
-            found = Verdict(
-                f"{title}: {than} against {entry.name}", ratio.value, entry.bar, False, str(ratio)
-            )
-            verdicts.append(found)
-            beside += f"; {found.words}"
-        over = median / floor if floor else None
-        beyond = f"{over:.1f} ×" if over else ""
-        if over and entry.floor_bar is not None:
-            found = Verdict(f"{title}: {entry.name} over its floor", over, entry.floor_bar, True, beyond)
-            verdicts.append(found)
-            beyond += f"; {found.words}"
+            what = f"{title}: {than} against {entry.name}"
+            beside.judge(Verdict(what, ratio.value, entry.bar, measured=f"{ratio}"))
+        if than not in (entry.name, entries[0].name):
+            beside.text += f" (as long as {than})"
+        over = Cell(f"{own.median / floor:.1f} ×" if floor else "")
+        if floor and entry.floor_bar is not None:
+            what = f"{title}: {entry.name} over its floor"
+            over.judge(Verdict(what, own.median / floor, entry.floor_bar, True, over.text))
+        low, high = quartiles(own.times)
         row = Row(
-            title, entry.name, 1e3 * median, (1e3 * low, 1e3 * high), len(own.times), than, *ratio[:1],
-            ratio[1:], entry.bar, 1e3 * floor if floor else None, over,
-        )  # fmt: skip
-        rows.append(asdict(row))
-        lines.append(
-            [
-                entry.name,
-                milliseconds(row.median_ms),
-                f"{milliseconds(row.quartiles_ms[0])} to {milliseconds(row.quartiles_ms[1])}",
-                beside,
-                milliseconds(row.floor_ms) if row.floor_ms else "",
-                beyond,
-            ]
+            comparison=title,
+            model=entry.name,
+            median_ms=1e3 * own.median,
+            quartiles_ms=(1e3 * low, 1e3 * high),
+            rounds=len(own.times),
+            than=than,
+            ratio=ratio.value,
+            ratio_quartiles=(ratio.low, ratio.high),
+            bar=entry.bar,
+            floor_ms=1e3 * floor if floor else None,
+            times_floor=own.median / floor if floor else None,
         )
+        spread = " to ".join(map(milliseconds, row.quartiles_ms))
+        shown = milliseconds(row.floor_ms) if row.floor_ms else ""
+        rows.append(asdict(row))
+        lines.append([entry.name, milliseconds(row.median_ms), spread, beside.text, shown, over.text])
+        verdicts += beside.verdicts + over.verdicts
     head = ["step", "median ms", "quartiles", f"as long as {entries[0].name}", "floor ms", "over its floor"]
     return Report(title, rows, markdown(head, lines), verdicts)
+
+
+@dataclass
+class Cell:
+    """A figure of the table, with what was made of it."""
+
+    text: str
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def judge(self, verdict: Verdict) -> None:
+        """Put the bar behind the figure."""
+        self.verdicts.append(verdict)
+        self.text += f"; {verdict.words}"
 
 
 def milliseconds(value: float) -> str:

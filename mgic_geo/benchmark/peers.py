@@ -73,7 +73,7 @@ class PlainEdgeConv(nn.Module):
         neighbor = x.reshape(-1, channels)[(table + offset).flatten()].view(clouds, size, -1, channels)
         center = x.unsqueeze(2).expand_as(neighbor)
         edges = torch.cat([neighbor - center, center], dim=-1).permute(0, 3, 1, 2).contiguous()
-        return self.act(self.norm(self.conv(edges))).amax(-1).transpose(1, 2)
+        return self.act(self.norm(self.conv(edges))).max(-1).values.transpose(1, 2)
 
     def load_linear(self, weight: Tensor) -> None:
         """Take the weight (out_channels, 2·in_channels) of a map from [x_i, x_j - x_i]."""
