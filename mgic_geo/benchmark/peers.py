@@ -23,12 +23,12 @@ def installed(package: str) -> bool:
 
 @functools.cache
 def cluster_runs(device: str) -> bool:
-    """Whether torch-cluster is installed, and made for this device."""
+    """Whether torch-cluster is installed, fits the installed torch, and is made for this device."""
     if not installed("torch_cluster"):
         return False
     try:
         cluster_graph(torch.zeros(1, 2, 3, device=device), 1)
-    except RuntimeError:  # of a build for the CPU alone
+    except (RuntimeError, ImportError, OSError):  # built for the CPU alone, or for another torch
         return False
     return True
 

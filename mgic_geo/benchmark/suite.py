@@ -34,7 +34,7 @@ def missing(device: str) -> list[str]:
     """What to say of peers that are not there, and so not measured."""
     lines = []
     if not cluster_runs(device):
-        why = "is not made for this device" if installed("torch_cluster") else "is not installed"
+        why = "does not run here" if installed("torch_cluster") else "is not installed"
         lines.append(f"torch-cluster {why}: its rows are left out (extra: cluster)")
     lines += [
         f"{package} is not installed: its block is left out (extra: {extra})"

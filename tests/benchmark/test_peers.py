@@ -70,11 +70,13 @@ def test_cluster_graph():
     assert torch.equal(edges[0].view(24, 4).sort().values, table.view(24, 4).sort().values)
 
 
-@pytest.mark.parametrize(("there", "error"), [(True, None), (True, RuntimeError), (False, None)])
+@pytest.mark.parametrize(
+    ("there", "error"), [(True, None), (True, RuntimeError), (True, OSError), (False, None)]
+)
 def test_cluster_runs(monkeypatch, there, error):
     def graph(x, k):
         if error:
-            raise error("Not compiled with CUDA support")
+            raise error("built for something else")
 
     monkeypatch.setattr(peers, "installed", lambda package: there)
     monkeypatch.setattr(peers, "cluster_graph", graph)

@@ -17,9 +17,7 @@ def test_missing(monkeypatch, there):
     monkeypatch.setattr(suite, "installed", lambda package: there)
     monkeypatch.setattr(suite, "cluster_runs", lambda device: False)
     lines = missing("cpu")
-    assert lines[0].startswith(
-        f"torch-cluster {'is not made for this device' if there else 'is not installed'}:"
-    )
+    assert lines[0].startswith(f"torch-cluster {'does not run here' if there else 'is not installed'}:")
     assert len(lines) == (1 if there else 3)
     monkeypatch.setattr(suite, "cluster_runs", lambda device: True)
     assert len(missing("cpu")) == (0 if there else 2)
