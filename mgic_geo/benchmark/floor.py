@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mgic_geo.benchmark.timing import clock_of
+from mgic_geo.benchmark.timing import Step, clock_of
 from mgic_geo.complexity import complexity
 from mgic_geo.counting import KNN
 
@@ -47,8 +47,9 @@ class Work:
 def measure_rates(
     device: str, clock: str = "wall", dtype: torch.dtype = torch.float32, size: int | None = None
 ) -> Rates:
-    """The best of several timings, in this process: a square matrix product, and a copy of 16 matrices.
+    """The best of several timings, in this process, of square matrix products and of a copy of 16 matrices.
 
+    The product is tried in three sizes, each as such and as a convolution, which another library computes.
     A copy of n bytes counts 2 n, for it reads and writes them. torch's settings (threads, TF32) are left as
     they are.
 
@@ -56,18 +57,29 @@ def measure_rates(
         device: Where.
         clock: See :func:`mgic_geo.benchmark.timing.clock_of`.
         dtype: Of the product's factors; the copy is one of float32.
-        size: Rows of the matrices: 2,048 on a CPU, 4,096 on a GPU.
+        size: Rows of the largest matrices, a multiple of 4: 2,048 on a CPU, 4,096 on a GPU.
     """
     timed = clock_of(device, clock)
     size = size or (4096 if device.startswith("cuda") else 2048)
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    out = torch.empty_like(a)
     source = torch.ones(16, size, size, device=device)
     target = torch.zeros_like(source)
     with torch.no_grad():
-        product = min(timed(lambda: torch.mm(a, b, out=out), 1) for _ in range(8))
         copy = min(timed(lambda: target.copy_(source), 1) for _ in range(8))
+        product = min(
+            timed(step, parts**3)
+            for parts in (1, 2, 4)
+            for step in _products(size // parts, device, dtype)
+            for _ in range(4)
+        )
     return Rates(size**3 / product, 2 * source.numel() * source.element_size() / copy)
+
+
+def _products(size: int, device: str, dtype: torch.dtype) -> list[Step]:
+    """The product of two square matrices, and the same as a 1×1 convolution on pixels."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    pixels = a.view(1, size, 1, size).to(memory_format=torch.channels_last)
+    weight = b.view(size, size, 1, 1)
+    return [lambda: torch.mm(a, b), lambda: torch.conv2d(pixels, weight)]
 
 
 def work_of(model: nn.Module, *inputs: Any, backward: bool = True) -> Work:

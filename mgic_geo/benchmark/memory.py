@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from mgic_geo.benchmark.timing import Step
 
 __all__ = ["peak_memory"]
 
+_MMAP_THRESHOLD = -3
+"""Parameter of glibc's mallopt: the size in bytes from which memory is mapped; set, it does not adapt."""
+
 Build = Callable[[], tuple[Step, Step]]
 """Makes a small step that warms up, and the step that is measured."""
 
@@ -24,7 +28,7 @@ def peak_memory(build: Build, device: str = "cpu", threads: int | None = None) -
 
     On the CPU that is the growth of the peak resident size over the resident size before the step. The
     process is fresh, for one that keeps what it has freed would not grow; the small step beforehand loads
-    what is loaded at the first call. On CUDA it is torch's count of allocated bytes.
+    what is loaded at the first call. Freed memory does not count, as far as the C library is glibc. On CUDA it is torch's count of allocated bytes.
 
     Args:
         build: Called in the fresh process, which imports it: a function of a module, or a
@@ -53,11 +57,20 @@ def peak_memory(build: Build, device: str = "cpu", threads: int | None = None) -
 
 
 def _measure(pipe: Connection, build: Build, device: str, threads: int) -> None:
+    _free_at_once()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     warm_up, step = build()
     warm_up()
     pipe.send(growth(step, device))
+
+
+def _free_at_once() -> None:
+    """Let glibc give every larger tensor pages of its own, so that what is freed does not count as used."""
+    if sys.platform.startswith("linux"):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:  # musl has none
+            mallopt(_MMAP_THRESHOLD, 2**16)
 
 
 def growth(step: Step, device: str) -> int:
