@@ -28,7 +28,8 @@ def peak_memory(build: Build, device: str = "cpu", threads: int | None = None) -
 
     On the CPU that is the growth of the peak resident size over the resident size before the step. The
     process is fresh, for one that keeps what it has freed would not grow; the small step beforehand loads
-    what is loaded at the first call. Freed memory does not count, as far as the C library is glibc. On CUDA it is torch's count of allocated bytes.
+    what is loaded at the first call. Freed memory does not count, as far as the C library is glibc. On CUDA
+    it is torch's count of allocated bytes.
 
     Args:
         build: Called in the fresh process, which imports it: a function of a module, or a
