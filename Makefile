@@ -20,7 +20,7 @@ lint: $(VENV)/installed-dev  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/installed-dev  ## Time a training step beside its peers
+bench: $(VENV)/installed-dev  ## Time layers and networks beside their peers and the floor (a quarter of an hour)
 	$(BIN)/python experiments/benchmark.py
 
 $(VENV)/installed-%: pyproject.toml

@@ -61,6 +61,7 @@ def test_imports_run_one_way():
         "image": {"core", "image"},
         "convert": {"core", "graph", "image", "convert", "complexity"},
         "models": {"core", "graph", "image", "models"},
+        "benchmark": {"core", "graph", "image", "models", "benchmark", "complexity", "counting"},
         "training": {
             "core",
             "graph",

@@ -4,33 +4,54 @@ import json
 
 import pytest
 
+SMALL = ["--batch-size", "2", "--points", "32", "--images", "2", "--channels", "64", "--pixels", "4"]
+
 
 @pytest.mark.parametrize(
-    ("flags", "first"),
+    ("part", "first"),
     [
-        (["--parts", "points", "--batch-size", "2", "--points", "32"], "MGIC-DGCNN (16, 32)"),
-        (["--parts", "images", "--images", "2"], "MGIC-ResNet-56 (8, 16), channels last"),
+        ("points", "MGIC-DGCNN (16, 32)"),
+        ("blocks", "MGIC block (16, 32)"),
     ],
 )
-def test_benchmark(script, tmp_path, capsys, flags, first):
+def test_benchmark(script, tmp_path, capsys, part, first):
     file = tmp_path / "times.json"
-    script("benchmark")([*flags, "--rounds", "2", "--output", str(file)])
-    ((part, rows),) = json.loads(file.read_text())["rows"].items()
-    assert part == flags[1]
+    flags = ["--parts", part, *SMALL, "--rounds", "2", "--device", "cpu", "--output", str(file)]
+    script("benchmark")(flags)
+    content = json.loads(file.read_text())
+    ((found, rows),) = content["rows"].items()
+    assert found == part
     assert rows[0]["model"] == first
     assert rows[0]["ratio"] == 1
+    medians = {row["model"]: row["median_ms"] for row in rows}
     for row in rows:
         low, high = row["quartiles_ms"]
         assert 0 < low <= row["median_ms"] <= high
-        assert row["ratio"] == pytest.approx(row["median_ms"] / rows[0]["median_ms"])
+        assert row["ratio"] == pytest.approx(row["median_ms"] / medians[row["than"]])
+        assert row["times_floor"] == pytest.approx(row["median_ms"] / row["floor_ms"])
     printed = capsys.readouterr().out
-    assert all(f"| {row['model']} | {row['median_ms']:.0f} |" in printed for row in rows)
+    assert all(f"\n| {name} | " in printed for name in medians)
+    assert ("All bars" in printed) == bool(content["bars"])
+    for bar in content["bars"]:
+        assert bar["met"] == (bar["value"] <= bar["bar"] if bar["at_most"] else bar["value"] >= bar["bar"])
+        assert f"| {bar['what']} | {bar['measured']} |" in printed
+    assert content["machine"]["versions"]["torch"]
+    assert content["rates"]["multiply_adds"] > 0
+
+
+def test_bad_sizes_are_refused(script, refused):
+    assert "rounds must be at least 1, got 0" in refused(script("benchmark"), ["--rounds", "0"])
+
+
+def test_quick_says_that_bars_are_not_for_it(script, capsys):
+    script("benchmark")(["--quick", "--parts", "edge_conv", *SMALL, "--rounds", "1"])
+    assert "All bars (made for the full sizes, not for these)" in capsys.readouterr().out
 
 
 def test_layers(script, tmp_path, capsys):
     file = tmp_path / "times.json"
     flags = ["--parts", "layers", "--points", "16", "--k", "2", "--layers", "GCNConv", "GATConv"]
-    script("benchmark")([*flags, "--rounds", "1", "--output", str(file)])
+    script("benchmark")([*flags, "--rounds", "1", "--new-graphs", "--output", str(file)])
     rows = json.loads(file.read_text())["rows"]["layers"]
     assert [row["layer"] for row in rows] == ["GATConv", "GCNConv"]
     for row in rows:

@@ -1,0 +1,30 @@
+"""Every network is measured, the share is the MGIC network's, and the steps can be made elsewhere."""
+
+import pickle
+
+import pytest
+
+from mgic_geo.benchmark import peaks
+from mgic_geo.benchmark.peaks import compare_memory
+from mgic_geo.benchmark.points import DENSE, MGIC, PLAIN, PYG
+
+
+@pytest.mark.parametrize("cluster", [True, False])
+def test_memory(tiny, monkeypatch, cluster):
+    sizes = {MGIC: 2**20, DENSE: 2**21, PLAIN: 7 * 2**20, PYG: 2**23}
+    builds = []
+
+    def peak_memory(build, device):
+        builds.append(pickle.loads(pickle.dumps(build)))
+        return sizes[build.args[0]]
+
+    monkeypatch.setattr(peaks, "peak_memory", peak_memory)
+    monkeypatch.setattr(peaks, "cluster_runs", lambda device: cluster)
+    (report,) = compare_memory(tiny)
+    assert [row["model"] for row in report.rows] == [*sizes][: 4 if cluster else 3]
+    assert [row["ratio"] for row in report.rows[:3]] == [1, 2, 7]
+    assert report.verdicts[0].met
+    assert report.verdicts[0].measured == "1/7.0"
+    assert f"| {PLAIN} | 7 | 7.0 ×; bar ≤ 0.167: met |" in report.text
+    for step in builds[0]():
+        step()
