@@ -65,7 +65,7 @@ def _corrected(
 
 
 class _Corrected(torch.autograd.Function):
-    """The step on contiguous rows; gives mean and (biased) variance of the correction, too."""
+    """The step on contiguous rows; gives mean and (biased) variance of the prolonged change, too."""
 
     @staticmethod
     def forward(
@@ -82,22 +82,19 @@ class _Corrected(torch.autograd.Function):
         rows, channels = fine.shape
         turned = prolong.view(groups, -1, prolong.size(1)).transpose(1, 2).contiguous()
         sizes = rows, groups, prolong.size(1), channels // groups
-        z, out = torch.empty_like(fine), torch.empty_like(fine)
-        mean, var = fine.new_empty(channels), fine.new_empty(channels)
-        work = fine.new_empty(
-            torch.get_num_threads() * _STRIP * coarse.size(1) + -(-rows // _PIECE) * 2 * channels
-        )
-        run("correct", coarse, restricted, turned, *sizes, z, mean, var, work)
+        out, mean, var = torch.empty_like(fine), fine.new_empty(channels), fine.new_empty(channels)
+        work = _work(fine, coarse)
+        run("correct_moments", coarse, restricted, turned, *sizes, mean, var, work)
         scale = weight * torch.rsqrt(var + eps)
-        run("norm_apply", z, fine, rows, channels, mean, scale, bias, 1.0, out)
-        ctx.save_for_backward(coarse, restricted, prolong, weight, bias, z, mean, var, scale)
+        run("correct_apply", coarse, restricted, turned, fine, *sizes, mean, scale, bias, out, work)
+        ctx.save_for_backward(coarse, restricted, prolong, turned, weight, bias, mean, var, scale)
         ctx.sizes, ctx.eps = sizes, eps
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        coarse, restricted, prolong, weight, bias, z, mean, var, scale = ctx.saved_tensors
+        coarse, restricted, prolong, turned, weight, bias, mean, var, scale = ctx.saved_tensors
         rows, groups, width_in, width_out = ctx.sizes
         if torch.is_grad_enabled():
 
@@ -107,30 +104,27 @@ class _Corrected(torch.autograd.Function):
                 change = grouped_linear(coarse - restricted, prolong, None, groups)
                 return norm_native.plain_norm(change, weight, bias, ctx.eps, 1.0)
 
-            return (grad, *gradients(plain, (coarse, restricted, prolong, weight, bias), grad), None, None)
-        grad = grad.contiguous()
-        of_weight, of_bias, average, slopes = norm_native.sums(grad, z, mean, var, scale, bias, ctx.eps, 1.0)
+            inputs = coarse, restricted, prolong, weight, bias
+            return (grad, *gradients(plain, inputs, grad), None, None)
+        grad, of_bias, of_scale = grad.contiguous(), torch.empty_like(mean), torch.empty_like(mean)
+        features = coarse, restricted, turned
+        statistics = mean, scale, bias
+        run("correct_sums", grad, *features, *ctx.sizes, *statistics, of_bias, of_scale, _work(grad, coarse))
+        rstd = torch.rsqrt(var + ctx.eps)
+        average, slopes = of_bias / rows, of_scale * rstd.square() / rows
         of_coarse, of_restricted = torch.empty_like(coarse), torch.empty_like(coarse)
-        of_prolong, prolong = grad.new_empty(groups, width_in, width_out), prolong.contiguous()
-        strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + grad.size(1))
+        of_prolong = grad.new_empty(groups, width_in, width_out)
+        strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + 2 * grad.size(1))
         work = grad.new_empty(strips + -(-rows // _PIECE) * of_prolong.numel())
         run(
-            "correct_grad",
-            grad,
-            z,
-            coarse,
-            restricted,
-            prolong,
-            *ctx.sizes,
-            mean,
-            scale,
-            bias,
-            average,
-            slopes,
-            of_coarse,
-            of_restricted,
-            of_prolong,
-            work,
-        )
+            "correct_grad", grad, *features, prolong.contiguous(), *ctx.sizes, *statistics, average, slopes,
+            of_coarse, of_restricted, of_prolong, work,
+        )  # fmt: skip
         of_prolong = of_prolong.transpose(1, 2).flatten(0, 1)
-        return grad, of_coarse, of_restricted, of_prolong, of_weight, of_bias, None, None
+        return grad, of_coarse, of_restricted, of_prolong, of_scale * rstd, of_bias, None, None
+
+
+def _work(fine: Tensor, coarse: Tensor) -> Tensor:
+    """A strip of both widths for each thread, and two sums a channel for each strip."""
+    strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + fine.size(1))
+    return fine.new_empty(strips + -(-fine.size(0) // _STRIP) * 2 * fine.size(1))

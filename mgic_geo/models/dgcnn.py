@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.data import Data
 from torch_geometric.nn import global_max_pool, global_mean_pool
 from torch_geometric.nn.resolver import activation_resolver
 
-from mgic_geo.core import GroupedLinear
+from mgic_geo.core import GroupedLinear, norm_native
+from mgic_geo.core.norm_act import norm_act
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped import grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k
@@ -151,13 +153,24 @@ class DGCNN(nn.Module):
             flat = block(flat, neighbors if self._takes_neighbors else neighbors.edge_index)
             x = flat.view(*x.shape[:-1], flat.size(-1))
             outputs.append(flat)
-        embedded = self.embed(torch.cat(outputs, dim=-1))
+        embedded = self._embedded(outputs)
         embedded = embedded.view(*x.shape[:-1], embedded.size(-1))
         if batch is None:
             embedded = embedded if embedded.dim() == 3 else embedded.unsqueeze(0)
             return torch.cat([embedded.amax(1), embedded.mean(1)], dim=-1)
         pools = global_max_pool, global_mean_pool
         return torch.cat([pool(embedded, batch, clouds) for pool in pools], dim=-1)
+
+    def _embedded(self, outputs: Sequence[Tensor]) -> Tensor:
+        """What ``embed`` makes of the outputs of all blocks, side by side, without laying them there."""
+        linear, norm, act = self.embed
+        if any(norm_native.listened(part) for part in (self.embed, linear)) or torch.compiler.is_compiling():
+            return self.embed(torch.cat(outputs, dim=-1))
+        weights = linear.weight.split([x.size(-1) for x in outputs], dim=1)  # type: ignore[operator, union-attr]
+        embedded = F.linear(outputs[0], weights[0])
+        for x, weight in zip(outputs[1:], weights[1:], strict=True):
+            embedded = torch.addmm(embedded, x, weight.T)
+        return norm_act(embedded, norm, act)
 
     def forward(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
         """Logits (B, num_classes); inputs as in the class's docstring."""

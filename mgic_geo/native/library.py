@@ -36,7 +36,9 @@ _ARGUMENTS = {
     + [_REAL]
     + [_POINTER] * 5
     + [_INTEGER],
-    "mgic_correct": [_POINTER] * 3 + [_INTEGER] * 4 + [_POINTER] * 4 + [_INTEGER],
+    "mgic_correct_moments": [_POINTER] * 3 + [_INTEGER] * 4 + [_POINTER] * 3 + [_INTEGER],
+    "mgic_correct_apply": [_POINTER] * 4 + [_INTEGER] * 4 + [_POINTER] * 5 + [_INTEGER],
+    "mgic_correct_sums": [_POINTER] * 4 + [_INTEGER] * 4 + [_POINTER] * 6 + [_INTEGER],
     "mgic_correct_grad": [_POINTER] * 5 + [_INTEGER] * 4 + [_POINTER] * 9 + [_INTEGER],
     "mgic_norm_moments": [_POINTER] + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
     "mgic_norm_apply": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_REAL, _POINTER, _INTEGER],

@@ -14,7 +14,7 @@ typedef float vhalf __attribute__((vector_size(32), aligned(4)));
 #else
 #define ROWS 4
 #endif
-#define STRIP 16 /* rows between two writes of a weight's gradient */
+#define ROWS_A_WRITE 16 /* of a weight's gradient */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -89,8 +89,8 @@ OUTER(outer_half, vhalf)
 static inline void linear_grad(const float *x, const float *grad, int64_t rows, int64_t groups, int64_t in,
                                int64_t out, float *grad_w) {
     int64_t x_step = groups * in, g_step = groups * out;
-    for (int64_t first = 0; first < rows; first += STRIP) {
-        int64_t count = first + STRIP < rows ? STRIP : rows - first;
+    for (int64_t first = 0; first < rows; first += ROWS_A_WRITE) {
+        int64_t count = first + ROWS_A_WRITE < rows ? ROWS_A_WRITE : rows - first;
         for (int64_t g = 0; g < groups; g++)
             for (int64_t i = 0; i < in; i += 8) {
                 const float *left = x + first * x_step + g * in + i, *right = grad + first * g_step + g * out;

@@ -35,15 +35,7 @@ void mgic_norm_sums(const float *grad, const float *z, int64_t rows, int64_t cha
     for (int64_t first = 0; first < rows; first += PIECE)
         sums_of(&norm, grad + first * channels, z + first * channels, first + PIECE < rows ? PIECE : rows - first,
                 work + first / PIECE * 2 * channels);
-    for (int64_t c = 0; c < channels; c++) {
-        double sum = 0, product = 0;
-        for (int64_t first = 0; first < rows; first += PIECE) {
-            sum += work[first / PIECE * 2 * channels + c];
-            product += work[first / PIECE * 2 * channels + channels + c];
-        }
-        of_shift[c] = (float)sum;
-        of_weight[c] = (float)product;
-    }
+    join_sums(work, (rows + PIECE - 1) / PIECE, channels, of_shift, of_weight);
 }
 
 void mgic_norm_grad(const float *grad, const float *z, int64_t rows, int64_t channels, const float *mean,

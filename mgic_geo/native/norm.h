@@ -74,6 +74,20 @@ static inline void sums_of(const Norm *norm, const float *grad, const float *z, 
         }
 }
 
+/* Sums over all rows from those of `pieces` pieces, in their order. */
+static inline void join_sums(const float *work, int64_t pieces, int64_t channels, float *of_shift,
+                             float *of_weight) {
+    for (int64_t c = 0; c < channels; c++) {
+        double sum = 0, product = 0;
+        for (int64_t piece = 0; piece < pieces; piece++) {
+            sum += work[piece * 2 * channels + c];
+            product += work[piece * 2 * channels + channels + c];
+        }
+        of_shift[c] = (float)sum;
+        of_weight[c] = (float)product;
+    }
+}
+
 /* grad_z = scale (h - mean_h - (z - mean) slope_h), h the gradient behind the activation. */
 static inline void grad_rows(const Norm *norm, const float *grad, const float *z, const float *mean_h,
                              const float *slope_h, int64_t rows, float *grad_z) {
