@@ -13,6 +13,7 @@ from mgic_geo.core import norm_native
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph import edge_native
 from mgic_geo.graph.edge_norm import edge_batch_norm
+from mgic_geo.graph.edge_norm_native import normalised_edge_conv
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
 
@@ -104,16 +105,35 @@ class EdgeConv(nn.Module):
                 f"but x has {source.size(0)} and {target.size(0)}"
             )
 
-        weight = self._both_maps() if self.norm is None and source is target else None
-        if weight is not None and edge_native.fits(source, weight, neighbors, self.groups):
-            bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
-            out = edge_native.edge_conv(source, weight, bias, neighbors, self.groups)
-        else:
-            out = self._by_parts(source, target, neighbors)
-        out = self.act(out)
+        out = self._compiled(source, neighbors) if source is target else None
+        if out is None:
+            out = self.act(self._by_parts(source, target, neighbors))
         if neighbors.has_isolated:
             out = out * (neighbors.in_degree > 0).unsqueeze(1)
         return out.view(*shape, self.out_channels)
+
+    def _compiled(self, x: Tensor, neighbors: Neighbors) -> Tensor | None:
+        """The layer as a compiled step; None where there is none for it."""
+        if self.norm is None:
+            weight = self._both_maps(self.lin.weight)
+            if not edge_native.fits(x, weight, neighbors, self.groups):
+                return None
+            bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
+            return self.act(edge_native.edge_conv(x, weight, bias, neighbors, self.groups))
+        slope = norm_native.slope_of(self.act)
+        if (
+            slope is None
+            or self.lin.bias is not None
+            or norm_native.listened(self.lin)
+            or not norm_native.fits(self.norm, x.size(0), self.out_channels)
+            or bool((self.norm.weight == 0).any())
+        ):
+            return None
+        sign = _sign(self.norm.weight)
+        weight = self._both_maps(sign.unsqueeze(1) * self.lin.weight)
+        if not edge_native.fits(x, weight, neighbors, self.groups):
+            return None
+        return normalised_edge_conv(x, weight, self.norm, sign, slope, neighbors, self.groups)
 
     def residual_block(
         self, x: Tensor, neighbors: Neighbors, norm: nn.Module, act: nn.Module
@@ -133,14 +153,14 @@ class EdgeConv(nn.Module):
             or not norm_native.fits(norm, *x.shape)
         ):
             return None
-        weight = self._both_maps()
+        weight = self._both_maps(self.lin.weight)
         if not edge_native.fits(x, weight, neighbors, self.groups):
             return None
         return edge_native.edge_block(x, weight, norm, slope, neighbors, self.groups)
 
-    def _both_maps(self) -> Tensor:
+    def _both_maps(self, weight: Tensor) -> Tensor:
         """The weight of one grouped map to u and v: (2 · out_channels, in / groups), group by group."""
-        on_center, on_neighbor = self.lin.weight.chunk(2, dim=1)
+        on_center, on_neighbor = weight.chunk(2, dim=1)
         rows = [part.unflatten(0, (self.groups, -1)) for part in (on_center - on_neighbor, on_neighbor)]
         return torch.stack(rows, 1).flatten(0, 2)
 

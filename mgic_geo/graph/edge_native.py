@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.twice import gradients
@@ -30,7 +31,7 @@ def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
     return (
         applies(x, weight)
         and weight.size(0) % (32 * groups) == 0
-        and weight.size(1) % 8 == 0
+        and (groups == 1 or weight.size(1) % 8 == 0)
         and x.size(0) > 0
         and neighbors.num_sources == neighbors.num_targets == x.size(0)
         and neighbors.degree is not None
@@ -55,6 +56,9 @@ def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbo
     Returns:
         (N, C).
     """
+    if weight.size(1) % 8:  # the loops take inputs by eights; one group then
+        rest = -weight.size(1) % 8
+        x, weight = F.pad(x, (0, rest)), F.pad(weight, (0, rest))
     return _EdgeConv.apply(x, weight, bias, neighbors.col, neighbors.clouds, groups)
 
 

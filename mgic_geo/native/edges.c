@@ -1,19 +1,5 @@
-/* Edge convolution on k-NN graphs: the maps of a cloud's nodes, then one pass over their neighbours.
- *
- * An edge's value is u_i + v_j. Both stand in rows of 2C floats: for each group of s channels first its s values of
- * u, then its s values of v, as one grouped map writes them. They are needed for one cloud at a time, which fits the
- * cache. A neighbour that attains a maximum is told by its rank in the node's row, one byte. */
-#include "linear.h"
-#include "norm.h"
-
-typedef uint8_t vbyte __attribute__((vector_size(LANES), aligned(1)));
-
-typedef struct {
-    int64_t clouds, size, groups, in, group, degree; /* size: nodes of a cloud; in, group: channels of a group */
-} Shape;
-
-static inline vint ranks(const uint8_t *p) { return __builtin_convertvector(*(const vbyte *)p, vint); }
-static inline void store_ranks(uint8_t *p, vint x) { *(vbyte *)p = __builtin_convertvector(x, vbyte); }
+/* Edge convolution on k-NN graphs, with nothing behind it or with a normalisation over nodes and a residual. */
+#include "edges.h"
 
 /* out = u_i + max_j v_j and the neighbour's rank for nodes first to last; `base` numbers the cloud's first node. */
 static void gather(const Shape *shape, const float *uv, const int64_t *col, int64_t base, int64_t first,
@@ -22,7 +8,7 @@ static void gather(const Shape *shape, const float *uv, const int64_t *col, int6
     for (int64_t i = first; i < last; i++) {
         const int64_t *neighbor = col + i * shape->degree;
         for (int64_t c = 0; c < channels; c += LANES) {
-            const float *u = uv + 2 * c - c % group, *v = u + group - base * 2 * channels;
+            const float *u = uv + place(shape, c), *v = u + group - base * 2 * channels;
             vfloat most = load(v + neighbor[0] * 2 * channels);
             vint rank = {0};
             for (int64_t r = 1; r < shape->degree; r++) {
@@ -44,7 +30,7 @@ static void scatter(const Shape *shape, const float *grad, const uint8_t *best, 
     int64_t begin = first_group * group, end = last_group * group;
     for (int64_t i = 0; i < shape->size; i++)
         for (int64_t c = begin; c < end; c += LANES) {
-            float *u = grad_uv + i * 2 * channels + 2 * c - c % group;
+            float *u = grad_uv + i * 2 * channels + place(shape, c);
             store(u, load(grad + i * channels + c));
             store(u + group, all(0));
         }
@@ -53,7 +39,7 @@ static void scatter(const Shape *shape, const float *grad, const uint8_t *best, 
         for (int64_t c = begin; c < end; c += LANES) {
             vfloat g = load(grad + i * channels + c);
             vint rank = ranks(best + i * channels + c);
-            float *v = grad_uv + 2 * c - c % group + group - base * 2 * channels;
+            float *v = grad_uv + place(shape, c) + group - base * 2 * channels;
             for (int64_t r = 0; r < shape->degree; r++) {
                 float *to = v + neighbor[r] * 2 * channels;
                 store(to, load(to) + choose(rank == all_int((int32_t)r), g, all(0)));

@@ -36,6 +36,15 @@ _ARGUMENTS = {
     + [_REAL]
     + [_POINTER] * 5
     + [_INTEGER],
+    "mgic_edge_norm": [_POINTER] * 4 + [_INTEGER] * 6 + [_POINTER] * 5 + [_INTEGER],
+    "mgic_edge_norm_grad": [
+        *[_POINTER] * 9,
+        *[_INTEGER] * 6,
+        *[_POINTER] * 3,
+        _REAL,
+        *[_POINTER] * 5,
+        _INTEGER,
+    ],
     "mgic_correct_moments": [_POINTER] * 3 + [_INTEGER] * 4 + [_POINTER] * 3 + [_INTEGER],
     "mgic_correct_apply": [_POINTER] * 4 + [_INTEGER] * 4 + [_POINTER] * 5 + [_INTEGER],
     "mgic_correct_sums": [_POINTER] * 4 + [_INTEGER] * 4 + [_POINTER] * 6 + [_INTEGER],
