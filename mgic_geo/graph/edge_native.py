@@ -179,7 +179,7 @@ def _convolve(
     bias = None if bias is None else bias.contiguous()
     out, best = x.new_empty(x.size(0), channels), x.new_empty(x.size(0), channels, dtype=torch.uint8)
     mean, var = x.new_empty(channels), x.new_empty(channels)
-    work = x.new_empty((threads * size + clouds) * 2 * channels)
+    work = x.new_empty((3 * threads * size + 2 * clouds) * channels)
     run("edge_conv", x, turned, bias, col, *sizes, out, best, mean, var, work)
     return out, best, (mean, var)
 

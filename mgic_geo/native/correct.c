@@ -22,7 +22,7 @@ static void prolong(const Change *change, int64_t first, float *narrow, float *w
     int64_t width = change->groups * change->in, count = strip_of(change, first);
     const float *a = change->coarse + first * width, *b = change->restricted + first * width;
     for (int64_t at = 0; at < count * width; at++) narrow[at] = a[at] - b[at];
-    linear_rows(narrow, change->w, NULL, 0, count, change->groups, change->in, change->out, wide);
+    linear_rows(narrow, change->w, NULL, count, dense_rows(change->groups, change->in, change->out), wide);
 }
 
 /* `work` of all but the last: 128 rows of both widths for each thread, then 2 * groups * out for each 128 rows. */
@@ -41,7 +41,8 @@ void mgic_correct_moments(const float *coarse, const float *restricted, const fl
     for (int64_t first = 0; first < rows; first += STRIP) {
         float *narrow = scratch(&change, work), *wide = narrow + STRIP * groups * in;
         prolong(&change, first, narrow, wide);
-        moments_of(wide, strip_of(&change, first), groups * out, moments + first / STRIP * 2 * groups * out);
+        float *own = moments + first / STRIP * 2 * groups * out;
+        moments_of(wide, groups * out, strip_of(&change, first), groups * out, own, own + groups * out);
     }
     join_moments(moments, rows, STRIP, groups * out, mean, var);
 }
@@ -95,9 +96,9 @@ void mgic_correct_grad(const float *grad, const float *coarse, const float *rest
         for (int64_t first = piece; first < rows && first < piece + PIECE; first += STRIP) {
             int64_t count = strip_of(&change, first), at = first * coarse_width;
             prolong(&change, first, narrow, wide);
-            grad_rows(&norm, grad + first * fine_width, wide, mean_h, slope_h, count, of_wide);
-            linear_grad(narrow, of_wide, count, groups, in, out, share);
-            linear_rows(of_wide, turned, NULL, 0, count, groups, out, in, grad_coarse + at);
+            grad_rows(&norm, grad + first * fine_width, wide, fine_width, mean_h, slope_h, count, of_wide);
+            linear_grad(narrow, of_wide, count, dense_rows(groups, in, out), share);
+            linear_rows(of_wide, turned, NULL, count, dense_rows(groups, out, in), grad_coarse + at);
             for (int64_t n = 0; n < count * coarse_width; n++) grad_restricted[at + n] = -grad_coarse[at + n];
         }
     }

@@ -78,7 +78,7 @@ void mgic_edge_norm(const float *x, const float *middle, const float *w, const i
         for (int64_t first = 0; first < size; first += step) {
             int64_t last = first + step < size ? first + step : size;
             centre(&shape, x + base * wide, middle, first, last, own.centred);
-            linear_rows(own.centred + first * wide, w, NULL, 0, last - first, groups, in, 2 * group,
+            linear_rows(own.centred + first * wide, w, NULL, last - first, dense_rows(groups, in, 2 * group),
                         own.uv + first * 2 * channels);
         }
 #pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
@@ -171,7 +171,7 @@ void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best,
         for (int64_t first = 0; first < size; first += step) {
             int64_t last = first + step < size ? first + step : size, at = (base + first) * channels;
             centre(&shape, x + base * wide, middle, first, last, own.centred);
-            linear_rows(own.centred + first * wide, w, NULL, 0, last - first, groups, in, 2 * group,
+            linear_rows(own.centred + first * wide, w, NULL, last - first, dense_rows(groups, in, 2 * group),
                         own.uv + first * 2 * channels);
             maxima_grad(&norm, grad + at, z + at, last - first, own.of_out + first * channels);
         }
@@ -185,12 +185,12 @@ void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best,
         if (grad_x) {
 #pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
             for (int64_t first = 0; first < size; first += step)
-                linear_rows(own.grad_uv + first * 2 * channels, turned, NULL, 0,
-                            first + step < size ? step : size - first, groups, 2 * group, in,
+                linear_rows(own.grad_uv + first * 2 * channels, turned, NULL,
+                            first + step < size ? step : size - first, dense_rows(groups, 2 * group, in),
                             grad_x + (base + first) * wide);
         }
         memset(share, 0, wide * 2 * group * sizeof(float));
-        linear_grad(own.centred, own.grad_uv, size, groups, in, 2 * group, share);
+        linear_grad(own.centred, own.grad_uv, size, dense_rows(groups, in, 2 * group), share);
     }
     add_up(shares, clouds, wide * 2 * group, grad_w);
 }

@@ -1,14 +1,42 @@
-/* Edge convolution on k-NN graphs, with nothing behind it or with a normalisation over nodes and a residual. */
+/* Edge convolution on k-NN graphs, with nothing behind it or with a normalisation over nodes and a residual.
+ *
+ * A task is a cloud and a few of its groups, whose u and v fit the second-level cache. Threads take tasks, or share
+ * each one if there are too few. */
 #include "edges.h"
 
-/* out = u_i + max_j v_j and the neighbour's rank for nodes first to last; `base` numbers the cloud's first node. */
-static void gather(const Shape *shape, const float *uv, const int64_t *col, int64_t base, int64_t first,
-                   int64_t last, float *out, uint8_t *best) {
+#define CACHED (1 << 17) /* floats of u and v at once */
+
+typedef struct {
+    Shape shape; /* of the task's groups */
+    int64_t base, group, channel, input; /* its first node, group, channel and input */
+} Task;
+
+static inline int64_t groups_a_task(const Shape *shape) {
+    int64_t fitting = CACHED / (shape->size * 2 * shape->group);
+    return fitting < 1 ? 1 : fitting < shape->groups ? fitting : shape->groups;
+}
+
+static inline Task task_of(const Shape *shape, int64_t number) {
+    int64_t few = groups_a_task(shape), parts = (shape->groups + few - 1) / few, first = number % parts * few;
+    Task task = {*shape, number / parts * shape->size, first, first * shape->group, first * shape->in};
+    task.shape.groups = first + few < shape->groups ? few : shape->groups - first;
+    return task;
+}
+
+static inline int64_t tasks_of(const Shape *shape) {
+    int64_t few = groups_a_task(shape);
+    return shape->clouds * ((shape->groups + few - 1) / few);
+}
+
+/* out = u_i + max_j v_j and the neighbour's rank for some nodes of a task. Rows of out and best lie `step` apart. */
+static void gather(const Task *task, const float *uv, const int64_t *col, int64_t first, int64_t last, int64_t step,
+                   float *out, uint8_t *best) {
+    const Shape *shape = &task->shape;
     int64_t group = shape->group, channels = shape->groups * group;
     for (int64_t i = first; i < last; i++) {
         const int64_t *neighbor = col + i * shape->degree;
         for (int64_t c = 0; c < channels; c += LANES) {
-            const float *u = uv + place(shape, c), *v = u + group - base * 2 * channels;
+            const float *u = uv + place(shape, c), *v = u + group - task->base * 2 * channels;
             vfloat most = load(v + neighbor[0] * 2 * channels);
             vint rank = {0};
             for (int64_t r = 1; r < shape->degree; r++) {
@@ -17,29 +45,30 @@ static void gather(const Shape *shape, const float *uv, const int64_t *col, int6
                 most = choose(more, x, most);
                 rank = choose_int(more, all_int((int32_t)r), rank);
             }
-            store(out + i * channels + c, load(u + i * 2 * channels) + most);
-            store_ranks(best + i * channels + c, rank);
+            store(out + i * step + c, load(u + i * 2 * channels) + most);
+            store_ranks(best + i * step + c, rank);
         }
     }
 }
 
-/* The gradient of uv, for some groups of one cloud. */
-static void scatter(const Shape *shape, const float *grad, const uint8_t *best, const int64_t *col, int64_t base,
-                    int64_t first_group, int64_t last_group, float *grad_uv) {
+/* The gradient of uv for some groups of a task. Rows of grad lie g_step apart, those of best b_step. */
+static void scatter(const Task *task, const float *grad, int64_t g_step, const uint8_t *best, int64_t b_step,
+                    const int64_t *col, int64_t first_group, int64_t last_group, float *grad_uv) {
+    const Shape *shape = &task->shape;
     int64_t group = shape->group, channels = shape->groups * group;
     int64_t begin = first_group * group, end = last_group * group;
     for (int64_t i = 0; i < shape->size; i++)
         for (int64_t c = begin; c < end; c += LANES) {
             float *u = grad_uv + i * 2 * channels + place(shape, c);
-            store(u, load(grad + i * channels + c));
+            store(u, load(grad + i * g_step + c));
             store(u + group, all(0));
         }
     for (int64_t i = 0; i < shape->size; i++) {
         const int64_t *neighbor = col + i * shape->degree;
         for (int64_t c = begin; c < end; c += LANES) {
-            vfloat g = load(grad + i * channels + c);
-            vint rank = ranks(best + i * channels + c);
-            float *v = grad_uv + place(shape, c) + group - base * 2 * channels;
+            vfloat g = load(grad + i * g_step + c);
+            vint rank = ranks(best + i * b_step + c);
+            float *v = grad_uv + place(shape, c) + group - task->base * 2 * channels;
             for (int64_t r = 0; r < shape->degree; r++) {
                 float *to = v + neighbor[r] * 2 * channels;
                 store(to, load(to) + choose(rank == all_int((int32_t)r), g, all(0)));
@@ -48,70 +77,82 @@ static void scatter(const Shape *shape, const float *grad, const uint8_t *best, 
     }
 }
 
+/* Floats for u and v of a task, and as many again for half of them. */
+static inline int64_t scratch_of(const Shape *shape) {
+    return shape->size * 3 * groups_a_task(shape) * shape->group;
+}
+
 /* x: (clouds * size, groups * in); w: (groups, in, 2 group); out, best: (clouds * size, groups * group); mean, var:
- * those of out over its rows, if not absent. `work`: a cloud's uv for each thread, then 2 * channels for each cloud.
- * Threads take clouds, or share each if there are too few. */
+ * those of out over its rows. `work`: 3 channels of a cloud for each thread, then 2 * channels for each cloud. */
 void mgic_edge_conv(const float *x, const float *w, const float *bias, const int64_t *col, int64_t clouds,
                     int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree, float *out, uint8_t *best,
                     float *mean, float *var, float *work, int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
-    int64_t wide = groups * in, channels = groups * group, together = clouds >= threads ? 1 : threads;
-    float *moments = work + threads * size * 2 * channels;
+    int64_t wide = groups * in, channels = groups * group, tasks = tasks_of(&shape);
+    int64_t together = tasks >= threads ? 1 : threads, step = (size + together - 1) / together;
+    float *moments = work + threads * scratch_of(&shape);
 #pragma omp parallel for num_threads(threads) if (together == 1 && threads > 1) schedule(static)
-    for (int64_t cloud = 0; cloud < clouds; cloud++) {
-        int64_t base = cloud * size, step = (size + together - 1) / together;
-        float *uv = work + (together == 1 ? omp_get_thread_num() : 0) * size * 2 * channels;
+    for (int64_t number = 0; number < tasks; number++) {
+        Task task = task_of(&shape, number);
+        int64_t own = task.shape.groups * group, at = task.base * channels + task.channel;
+        Layout rows = {task.shape.groups, in, 2 * group, wide, 2 * own, 0};
+        float *uv = work + (together == 1 ? omp_get_thread_num() : 0) * scratch_of(&shape);
 #pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
         for (int64_t first = 0; first < size; first += step)
-            linear_rows(x + (base + first) * wide, w, bias, 0, first + step < size ? step : size - first, groups, in,
-                        2 * group, uv + first * 2 * channels);
+            linear_rows(x + (task.base + first) * wide + task.input, w + task.input * 2 * group,
+                        bias ? bias + 2 * task.channel : NULL, first + step < size ? step : size - first, rows,
+                        uv + first * 2 * own);
 #pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
         for (int64_t first = 0; first < size; first += step)
-            gather(&shape, uv, col + base * degree, base, first, first + step < size ? first + step : size,
-                   out + base * channels, best + base * channels);
-        if (mean) moments_of(out + base * channels, size, channels, moments + cloud * 2 * channels);
+            gather(&task, uv, col + task.base * degree, first, first + step < size ? first + step : size, channels,
+                   out + at, best + at);
+        float *average = moments + task.base / size * 2 * channels + task.channel;
+        moments_of(out + at, channels, size, own, average, average + channels);
     }
-    if (mean) join_moments(moments, clouds * size, size, channels, mean, var);
+    join_moments(moments, clouds * size, size, channels, mean, var);
 }
 
 /* grad: that of out; or, where scale is not absent, that of act(norm(out)) + x, whose second part is added to grad_x.
- * w: (groups, 2 group, in); grad_w: (groups, in, 2 group); `work`: three arrays of a cloud's channels for each thread,
- * then as much as grad_w for each cloud. */
+ * w: (groups, 2 group, in); grad_w: (groups, in, 2 group); `work`: 3 channels of a cloud for each thread, then as much
+ * as grad_w for each cloud. */
 void mgic_edge_conv_grad(const float *grad, const uint8_t *best, const float *x, const float *w, const int64_t *col,
                          int64_t clouds, int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree,
                          const float *z, const float *mean, const float *scale, const float *shift, float slope,
                          const float *mean_h, const float *slope_h, float *grad_x, float *grad_w, float *work,
                          int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
-    int64_t wide = groups * in, channels = groups * group, together = clouds >= threads ? 1 : threads;
-    Norm norm = {channels, mean, scale, shift, slope};
-    float *shares = work + threads * size * 3 * channels;
+    int64_t wide = groups * in, channels = groups * group, tasks = tasks_of(&shape);
+    int64_t together = tasks >= threads ? 1 : threads, step = (size + together - 1) / together;
+    float *shares = work + threads * scratch_of(&shape);
 #pragma omp parallel for num_threads(threads) if (together == 1 && threads > 1) schedule(static)
-    for (int64_t cloud = 0; cloud < clouds; cloud++) {
-        int64_t base = cloud * size, step = (size + together - 1) / together;
-        float *grad_uv = work + (together == 1 ? omp_get_thread_num() : 0) * size * 3 * channels;
-        float *of_out = grad_uv + size * 2 * channels;
-        const float *own = grad + base * channels;
+    for (int64_t number = 0; number < tasks; number++) {
+        Task task = task_of(&shape, number);
+        int64_t few = task.shape.groups, own = few * group, c = task.channel, at = task.base * channels + c;
+        float *grad_uv = work + (together == 1 ? omp_get_thread_num() : 0) * scratch_of(&shape);
+        float *of_out = grad_uv + size * 2 * own;
+        float *share = shares + (task.base / size * wide + task.input) * 2 * group;
         if (scale) {
+            Norm norm = {own, mean + c, scale + c, shift + c, slope};
 #pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
             for (int64_t first = 0; first < size; first += step)
-                grad_rows(&norm, own + first * channels, z + (base + first) * channels, mean_h, slope_h,
-                          first + step < size ? step : size - first, of_out + first * channels);
+                grad_rows(&norm, grad + at + first * channels, z + at + first * channels, channels, mean_h + c,
+                          slope_h + c, first + step < size ? step : size - first, of_out + first * own);
         }
 #pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
         for (int64_t part = 0; part < together; part++)
-            scatter(&shape, scale ? of_out : own, best + base * channels, col + base * degree, base,
-                    part * groups / together, (part + 1) * groups / together, grad_uv);
+            scatter(&task, scale ? of_out : grad + at, scale ? own : channels, best + at, channels,
+                    col + task.base * degree, part * few / together, (part + 1) * few / together, grad_uv);
         if (grad_x) {
+            Layout rows = {few, 2 * group, in, 2 * own, wide, wide};
 #pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
             for (int64_t first = 0; first < size; first += step)
-                linear_rows(grad_uv + first * 2 * channels, w, scale ? own + first * wide : NULL, wide,
-                            first + step < size ? step : size - first, groups, 2 * group, in,
-                            grad_x + (base + first) * wide);
+                linear_rows(grad_uv + first * 2 * own, w + c * 2 * in, scale ? grad + at + first * channels : NULL,
+                            first + step < size ? step : size - first, rows,
+                            grad_x + (task.base + first) * wide + task.input);
         }
-        float *share = shares + cloud * wide * 2 * group;
-        memset(share, 0, wide * 2 * group * sizeof(float));
-        linear_grad(x + base * wide, grad_uv, size, groups, in, 2 * group, share);
+        Layout rows = {few, in, 2 * group, wide, 2 * own, 0};
+        memset(share, 0, few * in * 2 * group * sizeof(float));
+        linear_grad(x + task.base * wide + task.input, grad_uv, size, rows, share);
     }
     add_up(shares, clouds, wide * 2 * group, grad_w);
 }

@@ -9,7 +9,7 @@ void mgic_linear(const float *x, const float *w, const float *bias, int64_t rows
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t piece = 0; piece < pieces; piece++) {
         int64_t first = piece * PIECE, count = first + PIECE < rows ? PIECE : rows - first;
-        linear_rows(x + first * groups * in, w, bias, 0, count, groups, in, out, y + first * groups * out);
+        linear_rows(x + first * groups * in, w, bias, count, dense_rows(groups, in, out), y + first * groups * out);
     }
 }
 
@@ -21,7 +21,8 @@ void mgic_linear_grad(const float *x, const float *grad, int64_t rows, int64_t g
     for (int64_t piece = 0; piece < pieces; piece++) {
         int64_t first = piece * PIECE, count = first + PIECE < rows ? PIECE : rows - first;
         memset(work + piece * size, 0, size * sizeof(float));
-        linear_grad(x + first * groups * in, grad + first * groups * out, count, groups, in, out, work + piece * size);
+        linear_grad(x + first * groups * in, grad + first * groups * out, count, dense_rows(groups, in, out),
+                    work + piece * size);
     }
     add_up(work, pieces, size, grad_w);
 }

@@ -37,33 +37,39 @@ typedef float vhalf __attribute__((vector_size(32), aligned(4)));
 TILE(tile, vfloat)
 TILE(tile_half, vhalf)
 
-INLINE void map_rows(const float *x, const float *w, const float *start, int64_t s_step, int64_t groups, int64_t in,
-                     int64_t out, float *y, const int rows) {
-    int64_t x_step = groups * in, y_step = groups * out;
-    for (int64_t g = 0; g < groups; g++) {
+/* Some of the groups of many rows: where each row begins in memory. */
+typedef struct {
+    int64_t groups, in, out;
+    int64_t x_step, y_step, s_step;
+} Layout;
+
+INLINE void map_rows(const float *x, const float *w, const float *start, float *y, const Layout *at, const int rows) {
+    for (int64_t g = 0; g < at->groups; g++) {
+        int64_t in = at->in, out = at->out, o = 0;
         const float *from = x + g * in, *own = w + g * in * out, *add = start ? start + g * out : NULL;
         float *to = y + g * out;
-        int64_t o = 0;
         for (; o + 2 * LANES <= out; o += 2 * LANES)
-            tile(from, x_step, own + o, out, add ? add + o : NULL, s_step, to + o, y_step, in, rows, 2);
+            tile(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 2);
         for (; o + LANES <= out; o += LANES)
-            tile(from, x_step, own + o, out, add ? add + o : NULL, s_step, to + o, y_step, in, rows, 1);
+            tile(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 1);
         for (; o < out; o += LANES / 2)
-            tile_half(from, x_step, own + o, out, add ? add + o : NULL, s_step, to + o, y_step, in, rows, 1);
+            tile_half(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 1);
     }
 }
 
-/* y (rows, groups * out) of x (rows, groups * in) and w (groups, in, out), on top of `start`, whose rows lie s_step
- * apart (0 for a bias); out is a multiple of 8. */
-static inline void linear_rows(const float *x, const float *w, const float *start, int64_t s_step, int64_t rows,
-                               int64_t groups, int64_t in, int64_t out, float *y) {
-    int64_t x_step = groups * in, y_step = groups * out, first = 0;
+/* y (rows, groups * out) of x (rows, groups * in) and w (groups, in, out), on top of `start`, if there is one, whose
+ * rows lie s_step apart (0 for a bias); out is a multiple of 8. */
+static inline void linear_rows(const float *x, const float *w, const float *start, int64_t rows, Layout at, float *y) {
+    int64_t first = 0;
     for (; first + ROWS <= rows; first += ROWS)
-        map_rows(x + first * x_step, w, start ? start + first * s_step : NULL, s_step, groups, in, out,
-                 y + first * y_step, ROWS);
+        map_rows(x + first * at.x_step, w, start ? start + first * at.s_step : NULL, y + first * at.y_step, &at, ROWS);
     for (; first < rows; first++)
-        map_rows(x + first * x_step, w, start ? start + first * s_step : NULL, s_step, groups, in, out,
-                 y + first * y_step, 1);
+        map_rows(x + first * at.x_step, w, start ? start + first * at.s_step : NULL, y + first * at.y_step, &at, 1);
+}
+
+/* Rows that lie close together, and a bias or nothing to start with. */
+static inline Layout dense_rows(int64_t groups, int64_t in, int64_t out) {
+    return (Layout){groups, in, out, groups * in, groups * out, 0};
 }
 
 /* sum += x^T g over some rows, for 8 inputs and `vectors` vectors of outputs. */
@@ -85,21 +91,22 @@ static inline void linear_rows(const float *x, const float *w, const float *star
 OUTER(outer, vfloat)
 OUTER(outer_half, vhalf)
 
-/* grad_w (groups, in, out) += x^T grad in each group; in and out are multiples of 8. */
-static inline void linear_grad(const float *x, const float *grad, int64_t rows, int64_t groups, int64_t in,
-                               int64_t out, float *grad_w) {
-    int64_t x_step = groups * in, g_step = groups * out;
+/* grad_w (groups, in, out) += x^T grad in each group, grad's rows being y_step apart; in and out are multiples of 8. */
+static inline void linear_grad(const float *x, const float *grad, int64_t rows, Layout at, float *grad_w) {
+    int64_t in = at.in, out = at.out;
     for (int64_t first = 0; first < rows; first += ROWS_A_WRITE) {
         int64_t count = first + ROWS_A_WRITE < rows ? ROWS_A_WRITE : rows - first;
-        for (int64_t g = 0; g < groups; g++)
+        for (int64_t g = 0; g < at.groups; g++)
             for (int64_t i = 0; i < in; i += 8) {
-                const float *left = x + first * x_step + g * in + i, *right = grad + first * g_step + g * out;
+                const float *left = x + first * at.x_step + g * in + i, *right = grad + first * at.y_step + g * out;
                 float *sum = grad_w + (g * in + i) * out;
                 int64_t o = 0;
                 for (; o + 2 * LANES <= out; o += 2 * LANES)
-                    outer(left, x_step, right + o, g_step, count, sum + o, out, 2);
-                for (; o + LANES <= out; o += LANES) outer(left, x_step, right + o, g_step, count, sum + o, out, 1);
-                for (; o < out; o += LANES / 2) outer_half(left, x_step, right + o, g_step, count, sum + o, out, 1);
+                    outer(left, at.x_step, right + o, at.y_step, count, sum + o, out, 2);
+                for (; o + LANES <= out; o += LANES)
+                    outer(left, at.x_step, right + o, at.y_step, count, sum + o, out, 1);
+                for (; o < out; o += LANES / 2)
+                    outer_half(left, at.x_step, right + o, at.y_step, count, sum + o, out, 1);
             }
     }
 }

@@ -10,9 +10,11 @@
 void mgic_norm_moments(const float *z, int64_t rows, int64_t channels, float *mean, float *var, float *work,
                        int64_t threads) {
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t first = 0; first < rows; first += PIECE)
-        moments_of(z + first * channels, first + PIECE < rows ? PIECE : rows - first, channels,
-                   work + first / PIECE * 2 * channels);
+    for (int64_t first = 0; first < rows; first += PIECE) {
+        float *own = work + first / PIECE * 2 * channels;
+        moments_of(z + first * channels, channels, first + PIECE < rows ? PIECE : rows - first, channels, own,
+                   own + channels);
+    }
     join_moments(work, rows, PIECE, channels, mean, var);
 }
 
@@ -45,6 +47,7 @@ void mgic_norm_grad(const float *grad, const float *z, int64_t rows, int64_t cha
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t first = 0; first < rows; first += PIECE) {
         int64_t at = first * channels;
-        grad_rows(&norm, grad + at, z + at, mean_h, slope_h, first + PIECE < rows ? PIECE : rows - first, grad_z + at);
+        grad_rows(&norm, grad + at, z + at, channels, mean_h, slope_h, first + PIECE < rows ? PIECE : rows - first,
+                  grad_z + at);
     }
 }

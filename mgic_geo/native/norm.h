@@ -11,15 +11,16 @@ typedef struct {
     float slope;
 } Norm;
 
-/* Mean and sum of squared deviations of some rows, per channel: `own`, 2 * channels floats. */
-static inline void moments_of(const float *z, int64_t rows, int64_t channels, float *own) {
+/* Mean and sum of squared deviations of some rows, `step` apart, per channel. */
+static inline void moments_of(const float *z, int64_t step, int64_t rows, int64_t channels, float *average,
+                              float *squares) {
     /* Welford's update, which subtracts nothing large; row after row, as memory lies. */
-    float *average = own, *squares = own + channels;
-    memset(own, 0, 2 * channels * sizeof(float));
+    memset(average, 0, channels * sizeof(float));
+    memset(squares, 0, channels * sizeof(float));
     for (int64_t i = 0; i < rows; i++) {
         vfloat share = all(1.0f / (float)(i + 1));
         for (int64_t c = 0; c < channels; c += LANES) {
-            vfloat x = load(z + i * channels + c), before = load(average + c), off = x - before;
+            vfloat x = load(z + i * step + c), before = load(average + c), off = x - before;
             vfloat after = before + off * share;
             store(average + c, after);
             store(squares + c, load(squares + c) + off * (x - after));
@@ -88,16 +89,17 @@ static inline void join_sums(const float *work, int64_t pieces, int64_t channels
     }
 }
 
-/* grad_z = scale (h - mean_h - (z - mean) slope_h), h the gradient behind the activation. */
-static inline void grad_rows(const Norm *norm, const float *grad, const float *z, const float *mean_h,
+/* grad_z = scale (h - mean_h - (z - mean) slope_h), h the gradient behind the activation. Rows of grad and z lie `step`
+ * apart, those of grad_z close together. */
+static inline void grad_rows(const Norm *norm, const float *grad, const float *z, int64_t step, const float *mean_h,
                              const float *slope_h, int64_t rows, float *grad_z) {
     int64_t channels = norm->channels;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < channels; c += LANES) {
-            int64_t at = i * channels + c;
+            int64_t at = i * step + c;
             vfloat off = load(z + at) - load(norm->mean + c), g = load(grad + at), factor = load(norm->scale + c);
             g = choose(off * factor + load(norm->shift + c) > all(0), g, g * all(norm->slope));
-            store(grad_z + at, factor * (g - load(mean_h + c) - off * load(slope_h + c)));
+            store(grad_z + i * channels + c, factor * (g - load(mean_h + c) - off * load(slope_h + c)));
         }
 }
 
