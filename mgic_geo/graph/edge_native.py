@@ -32,7 +32,7 @@ def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
         applies(x, weight)
         and weight.size(0) % (32 * groups) == 0
         and (groups == 1 or weight.size(1) % 8 == 0)
-        and x.size(0) > 0
+        and 0 < x.size(0) < 2**30
         and neighbors.num_sources == neighbors.num_targets == x.size(0)
         and neighbors.degree is not None
         and 0 < neighbors.degree <= _MOST
@@ -59,7 +59,7 @@ def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbo
     if weight.size(1) % 8:  # the loops take inputs by eights; one group then
         rest = -weight.size(1) % 8
         x, weight = F.pad(x, (0, rest)), F.pad(weight, (0, rest))
-    return _EdgeConv.apply(x, weight, bias, neighbors.col, neighbors.clouds, groups)
+    return _EdgeConv.apply(x, weight, bias, neighbors.col32, neighbors.clouds, groups)
 
 
 def edge_block(
@@ -78,7 +78,7 @@ def edge_block(
         neighbors: The k-NN graph of the N nodes.
         groups: Number of channel groups.
     """
-    col, clouds = neighbors.col, neighbors.clouds
+    col, clouds = neighbors.col32, neighbors.clouds
     out, mean, var = _EdgeBlock.apply(x, weight, norm.weight, norm.bias, col, clouds, groups, norm.eps, slope)
     norm_native.track(norm, mean, var, x.size(0))
     return out
@@ -213,4 +213,4 @@ def _plain(
     uv = torch.einsum("ngi,goi->ngo", *parts)
     uv = uv if bias is None else uv + bias.view(groups, -1)
     u, v = (part.flatten(1) for part in uv.chunk(2, dim=2))
-    return u + v.gather(0, col.view(-1, degree).gather(1, best.long()))
+    return u + v.gather(0, col.long().view(-1, degree).gather(1, best.long()))

@@ -49,7 +49,7 @@ def normalised_edge_conv(
         rest = -weight.size(1) % 8
         x, weight, middle = F.pad(x, (0, rest)), F.pad(weight, (0, rest)), F.pad(middle, (0, rest))
     out, mean, var = _EdgeNorm.apply(
-        x, weight, sign * norm.weight, norm.bias, middle, neighbors.col, neighbors.out_degree.to(x.dtype),
+        x, weight, sign * norm.weight, norm.bias, middle, neighbors.col32, neighbors.out_degree.to(x.dtype),
         neighbors.clouds, groups, norm.eps, slope,
     )  # fmt: skip
     with torch.no_grad():  # the common part counts for x_i alone: u + v of one and the same point
@@ -103,7 +103,7 @@ class _EdgeNorm(torch.autograd.Function):
             def plain(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
                 parts = (x - middle).unflatten(1, (groups, width)), weight.unflatten(0, (groups, -1))
                 u, v = (part.flatten(1) for part in torch.einsum("ngi,goi->ngo", *parts).chunk(2, 2))
-                edges = u.repeat_interleave(degree, 0) + v[col]
+                edges = u.repeat_interleave(degree, 0) + v[col.long()]
                 edges = norm_native.plain_norm(edges, scale, bias, ctx.eps, ctx.slope)
                 return edges.unflatten(0, (-1, degree)).gather(1, best.long().unsqueeze(1)).squeeze(1)
 

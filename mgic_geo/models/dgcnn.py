@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import global_max_pool, global_mean_pool
 from torch_geometric.nn.resolver import activation_resolver
 
-from mgic_geo.core import GroupedLinear, norm_native
+from mgic_geo.core import GroupedLinear
 from mgic_geo.core.norm_act import norm_act
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped import grouped, resolve_conv
@@ -115,6 +115,7 @@ class DGCNN(nn.Module):
             else:
                 blocks.append(_DenseBlock(layer, width_in, width_out, act, layer_kwargs))
         self.blocks = nn.ModuleList(blocks)
+        self.widths = tuple(widths)
         self._takes_neighbors = layer is EdgeConv
         self.embed = nn.Sequential(*_linear(sum(widths), embedding, act))
         self.num_features = 2 * embedding
@@ -146,14 +147,17 @@ class DGCNN(nn.Module):
                 f"points are (B, N, {self.in_channels}) or (N, {self.in_channels}) floating-point values, "
                 f"got shape {tuple(x.shape)} of {x.dtype}"
             )
-        outputs = []
-        for block in self.blocks:
+        embedded, bias = None, self.embed[0].bias  # there is one where the normalisation is folded
+        for block, weight in zip(self.blocks, self._embedding_of_blocks(), strict=True):
             neighbors = dynamic_neighbors(x, self.k, batch, self.backend)
             flat = x.reshape(-1, x.size(-1))
             flat = block(flat, neighbors if self._takes_neighbors else neighbors.edge_index)
             x = flat.view(*x.shape[:-1], flat.size(-1))
-            outputs.append(flat)
-        embedded = self._embedded(outputs)
+            # At once: the gradient of an output is then not there before it is needed.
+            embedded = (
+                F.linear(flat, weight, bias) if embedded is None else torch.addmm(embedded, flat, weight.T)
+            )
+        embedded = norm_act(embedded, self.embed[1], self.embed[2])
         embedded = embedded.view(*x.shape[:-1], embedded.size(-1))
         if batch is None:
             embedded = embedded if embedded.dim() == 3 else embedded.unsqueeze(0)
@@ -161,16 +165,9 @@ class DGCNN(nn.Module):
         pools = global_max_pool, global_mean_pool
         return torch.cat([pool(embedded, batch, clouds) for pool in pools], dim=-1)
 
-    def _embedded(self, outputs: Sequence[Tensor]) -> Tensor:
-        """What ``embed`` makes of the outputs of all blocks, side by side, without laying them there."""
-        linear, norm, act = self.embed
-        if any(norm_native.listened(part) for part in (self.embed, linear)) or torch.compiler.is_compiling():
-            return self.embed(torch.cat(outputs, dim=-1))
-        weights = linear.weight.split([x.size(-1) for x in outputs], dim=1)  # type: ignore[operator, union-attr]
-        embedded = F.linear(outputs[0], weights[0])
-        for x, weight in zip(outputs[1:], weights[1:], strict=True):
-            embedded = torch.addmm(embedded, x, weight.T)
-        return norm_act(embedded, norm, act)
+    def _embedding_of_blocks(self) -> tuple[Tensor, ...]:
+        """The weight of ``embed`` by the blocks whose outputs, side by side, it maps."""
+        return self.embed[0].weight.split(self.widths, dim=1)  # type: ignore[operator, union-attr]
 
     def forward(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
         """Logits (B, num_classes); inputs as in the class's docstring."""

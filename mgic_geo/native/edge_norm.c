@@ -23,27 +23,27 @@ static void centre(const Shape *shape, const float *x, const float *middle, int6
         for (int64_t c = 0; c < wide; c++) out[i * wide + c] = x[i * wide + c] - middle[c];
 }
 
-static inline vfloat sum_of(const Shape *shape, const float *v, const int64_t *neighbor) {
+static inline vfloat sum_of(const Shape *shape, const float *v, const int32_t *neighbor) {
     vfloat sum = {0};
     for (int64_t r = 0; r < shape->degree; r++) sum += load(v + neighbor[r] * 2 * shape->groups * shape->group);
     return sum;
 }
 
 /* Maxima and ranks of all nodes of a cloud, and mean and summed squares of its edges' deviations. */
-static void gather(const Shape *shape, const float *uv, const int64_t *col, int64_t base, int64_t first, int64_t last,
+static void gather(const Shape *shape, const float *uv, const int32_t *col, int64_t base, int64_t first, int64_t last,
                    float *out, uint8_t *best, float *moments) {
     int64_t group = shape->group, channels = shape->groups * group;
     float share = 1 / (float)shape->degree, *average = moments, *squares = moments + channels;
     memset(moments, 0, 2 * channels * sizeof(float));
     for (int64_t i = first; i < last; i++) {
-        const int64_t *neighbor = col + i * shape->degree;
+        const int32_t *neighbor = col + i * shape->degree;
         for (int64_t c = 0; c < channels; c += LANES) {
             const float *u = uv + place(shape, c), *v = u + group - base * 2 * channels;
             vfloat most = load(v + neighbor[0] * 2 * channels), sum = most, square = most * most;
             vint rank = {0};
             for (int64_t r = 1; r < shape->degree; r++) {
                 vfloat x = load(v + neighbor[r] * 2 * channels);
-                vint more = x > most;
+                vmask more = greater(x, most);
                 most = choose(more, x, most);
                 rank = choose_int(more, all_int((int32_t)r), rank);
                 sum += x;
@@ -54,7 +54,7 @@ static void gather(const Shape *shape, const float *uv, const int64_t *col, int6
             vfloat after = before + off * all(1 / (float)(i - first + 1));
             store(average + c, after);
             store(squares + c, load(squares + c) + off * (value - after) * all((float)shape->degree)
-                                   + choose(within > all(0), within, all(0)));
+                                   + choose(greater(within, all(0)), within, all(0)));
             store(out + i * channels + c, own + most);
             store_ranks(best + i * channels + c, rank);
         }
@@ -63,7 +63,7 @@ static void gather(const Shape *shape, const float *uv, const int64_t *col, int6
 
 /* x: (clouds * size, groups * in); w: (groups, in, 2 group); middle: (groups * in); out, best: (clouds * size,
  * groups * group); `work`: scratch_size for each thread, then 2 * channels for each cloud and thread. */
-void mgic_edge_norm(const float *x, const float *middle, const float *w, const int64_t *col, int64_t clouds,
+void mgic_edge_norm(const float *x, const float *middle, const float *w, const int32_t *col, int64_t clouds,
                     int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree, float *out, uint8_t *best,
                     float *mean, float *var, float *work, int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
@@ -111,14 +111,14 @@ static void maxima_grad(const Norm *norm, const float *grad, const float *z, int
         for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * channels + c;
             vfloat g = load(grad + at), factor = load(norm->scale + c);
-            vint above = (load(z + at) - load(norm->mean + c)) * factor + load(norm->shift + c) > all(0);
+            vmask above = greater((load(z + at) - load(norm->mean + c)) * factor + load(norm->shift + c), all(0));
             store(out + at, factor * choose(above, g, g * all(norm->slope)));
         }
 }
 
 /* The gradient of uv for channels begin to end of one cloud, from that of the maxima, `of_out`, and from what every
  * edge's value contributes to mean and variance: constant + slope (value - mean). */
-static void scatter(const Shape *shape, const float *of_out, const float *uv, const uint8_t *best, const int64_t *col,
+static void scatter(const Shape *shape, const float *of_out, const float *uv, const uint8_t *best, const int32_t *col,
                     const float *out_degree, int64_t base, int64_t begin, int64_t end, const float *mean,
                     const float *constant, const float *slope, float *grad_uv) {
     int64_t group = shape->group, channels = shape->groups * group;
@@ -129,7 +129,7 @@ static void scatter(const Shape *shape, const float *of_out, const float *uv, co
             store(grad_uv + at, every * all(out_degree[i]));
         }
     for (int64_t i = 0; i < shape->size; i++) {
-        const int64_t *neighbor = col + i * shape->degree;
+        const int32_t *neighbor = col + i * shape->degree;
         for (int64_t c = begin; c < end; c += LANES) {
             int64_t at = i * 2 * channels + place(shape, c);
             const float *v = uv + place(shape, c) + group - base * 2 * channels;
@@ -139,7 +139,7 @@ static void scatter(const Shape *shape, const float *of_out, const float *uv, co
             vint rank = ranks(best + i * channels + c);
             for (int64_t r = 0; r < shape->degree; r++) {
                 float *to = grad_v + neighbor[r] * 2 * channels;
-                store(to, load(to) + every + choose(rank == all_int((int32_t)r), g, all(0)));
+                store(to, add_where(same(rank, all_int((int32_t)r)), load(to) + every, g));
             }
             vfloat edges = degree * (own - load(mean + c)) + sum_of(shape, v, neighbor);
             store(grad_uv + at, g + degree * load(constant + c) + factor * edges);
@@ -152,7 +152,7 @@ static void scatter(const Shape *shape, const float *of_out, const float *uv, co
  * grad_x may be absent; grad_w: (groups, in, 2 group). `work`: scratch_size for each thread, then as much as grad_w for
  * each cloud. */
 void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best, const float *x, const float *middle,
-                         const float *w, const float *turned, const int64_t *col, const float *out_degree,
+                         const float *w, const float *turned, const int32_t *col, const float *out_degree,
                          int64_t clouds, int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree,
                          const float *mean, const float *scale, const float *shift, float slope_below,
                          const float *constant, const float *slope, float *grad_x, float *grad_w, float *work,

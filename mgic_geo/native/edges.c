@@ -4,7 +4,7 @@
  * each one if there are too few. */
 #include "edges.h"
 
-#define CACHED (1 << 17) /* floats of u and v at once */
+#define CACHED (1 << 18) /* floats of u and v at once */
 
 typedef struct {
     Shape shape; /* of the task's groups */
@@ -29,19 +29,21 @@ static inline int64_t tasks_of(const Shape *shape) {
 }
 
 /* out = u_i + max_j v_j and the neighbour's rank for some nodes of a task. Rows of out and best lie `step` apart. */
-static void gather(const Task *task, const float *uv, const int64_t *col, int64_t first, int64_t last, int64_t step,
+static void gather(const Task *task, const float *uv, const int32_t *col, int64_t first, int64_t last, int64_t step,
                    float *out, uint8_t *best) {
     const Shape *shape = &task->shape;
     int64_t group = shape->group, channels = shape->groups * group;
     for (int64_t i = first; i < last; i++) {
-        const int64_t *neighbor = col + i * shape->degree;
+        const int32_t *neighbor = col + i * shape->degree;
         for (int64_t c = 0; c < channels; c += LANES) {
             const float *u = uv + place(shape, c), *v = u + group - task->base * 2 * channels;
             vfloat most = load(v + neighbor[0] * 2 * channels);
             vint rank = {0};
+            __builtin_prefetch(out + (i + 6) * step + c, 1);
+            __builtin_prefetch(best + (i + 6) * step + c, 1);
             for (int64_t r = 1; r < shape->degree; r++) {
                 vfloat x = load(v + neighbor[r] * 2 * channels);
-                vint more = x > most;
+                vmask more = greater(x, most);
                 most = choose(more, x, most);
                 rank = choose_int(more, all_int((int32_t)r), rank);
             }
@@ -53,7 +55,7 @@ static void gather(const Task *task, const float *uv, const int64_t *col, int64_
 
 /* The gradient of uv for some groups of a task. Rows of grad lie g_step apart, those of best b_step. */
 static void scatter(const Task *task, const float *grad, int64_t g_step, const uint8_t *best, int64_t b_step,
-                    const int64_t *col, int64_t first_group, int64_t last_group, float *grad_uv) {
+                    const int32_t *col, int64_t first_group, int64_t last_group, float *grad_uv) {
     const Shape *shape = &task->shape;
     int64_t group = shape->group, channels = shape->groups * group;
     int64_t begin = first_group * group, end = last_group * group;
@@ -64,14 +66,14 @@ static void scatter(const Task *task, const float *grad, int64_t g_step, const u
             store(u + group, all(0));
         }
     for (int64_t i = 0; i < shape->size; i++) {
-        const int64_t *neighbor = col + i * shape->degree;
+        const int32_t *neighbor = col + i * shape->degree;
         for (int64_t c = begin; c < end; c += LANES) {
             vfloat g = load(grad + i * g_step + c);
             vint rank = ranks(best + i * b_step + c);
             float *v = grad_uv + place(shape, c) + group - task->base * 2 * channels;
             for (int64_t r = 0; r < shape->degree; r++) {
                 float *to = v + neighbor[r] * 2 * channels;
-                store(to, load(to) + choose(rank == all_int((int32_t)r), g, all(0)));
+                store(to, add_where(same(rank, all_int((int32_t)r)), load(to), g));
             }
         }
     }
@@ -84,7 +86,7 @@ static inline int64_t scratch_of(const Shape *shape) {
 
 /* x: (clouds * size, groups * in); w: (groups, in, 2 group); out, best: (clouds * size, groups * group); mean, var:
  * those of out over its rows. `work`: 3 channels of a cloud for each thread, then 2 * channels for each cloud. */
-void mgic_edge_conv(const float *x, const float *w, const float *bias, const int64_t *col, int64_t clouds,
+void mgic_edge_conv(const float *x, const float *w, const float *bias, const int32_t *col, int64_t clouds,
                     int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree, float *out, uint8_t *best,
                     float *mean, float *var, float *work, int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
@@ -115,7 +117,7 @@ void mgic_edge_conv(const float *x, const float *w, const float *bias, const int
 /* grad: that of out; or, where scale is not absent, that of act(norm(out)) + x, whose second part is added to grad_x.
  * w: (groups, 2 group, in); grad_w: (groups, in, 2 group); `work`: 3 channels of a cloud for each thread, then as much
  * as grad_w for each cloud. */
-void mgic_edge_conv_grad(const float *grad, const uint8_t *best, const float *x, const float *w, const int64_t *col,
+void mgic_edge_conv_grad(const float *grad, const uint8_t *best, const float *x, const float *w, const int32_t *col,
                          int64_t clouds, int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree,
                          const float *z, const float *mean, const float *scale, const float *shift, float slope,
                          const float *mean_h, const float *slope_h, float *grad_x, float *grad_w, float *work,

@@ -4,9 +4,6 @@
  * minima bounds the k-th least value, so that the second pass finds hardly more than k candidates. */
 #include "kernels.h"
 
-#if defined(__AVX512F__) || defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 #define MINIMA 64   /* of the bound; more make it tighter */
 #define PARTS (MINIMA / LANES)
@@ -75,14 +72,14 @@ static inline float bound_of(const float *p, const float *norm, int64_t n, int64
     for (int64_t first = MINIMA; first + MINIMA <= n; first += MINIMA)
         for (int part = 0; part < PARTS; part++) {
             vfloat x = values(p, norm, first + part * LANES);
-            least[part] = choose(x < least[part], x, least[part]);
+            least[part] = choose(greater(least[part], x), x, least[part]);
         }
     for (int64_t taken = 0; taken < k; taken++) {  /* equal ones go at once, which can only raise the bound */
         vfloat smaller = least[0];
-        for (int part = 1; part < PARTS; part++) smaller = choose(least[part] < smaller, least[part], smaller);
+        for (int part = 1; part < PARTS; part++) smaller = choose(greater(smaller, least[part]), least[part], smaller);
         bound = minimum(smaller);
         for (int part = 0; part < PARTS; part++)
-            least[part] = choose(least[part] == all(bound), all(INFINITY), least[part]);
+            least[part] = choose(greater(least[part], all(bound)), least[part], all(INFINITY));
     }
     return bound;
 }

@@ -48,6 +48,7 @@ INLINE void map_rows(const float *x, const float *w, const float *start, float *
         int64_t in = at->in, out = at->out, o = 0;
         const float *from = x + g * in, *own = w + g * in * out, *add = start ? start + g * out : NULL;
         float *to = y + g * out;
+        for (int r = 0; r < rows; r++) __builtin_prefetch(from + (r + 2 * ROWS) * at->x_step);
         for (; o + 2 * LANES <= out; o += 2 * LANES)
             tile(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 2);
         for (; o + LANES <= out; o += LANES)

@@ -54,7 +54,7 @@ static inline void apply_rows(const Norm *norm, const float *z, const float *x, 
         for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * channels + c;
             vfloat y = (load(z + at) - load(norm->mean + c)) * load(norm->scale + c) + load(norm->shift + c);
-            y = choose(y > all(0), y, y * slope);
+            y = choose(greater(y, all(0)), y, y * slope);
             store(out + at, x ? load(x + at) + y : y);
         }
 }
@@ -69,7 +69,7 @@ static inline void sums_of(const Norm *norm, const float *grad, const float *z, 
         for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * channels + c;
             vfloat off = load(z + at) - load(norm->mean + c), g = load(grad + at);
-            g = choose(off * load(norm->scale + c) + load(norm->shift + c) > all(0), g, g * all(norm->slope));
+            g = choose(greater(off * load(norm->scale + c) + load(norm->shift + c), all(0)), g, g * all(norm->slope));
             store(sum + c, load(sum + c) + g);
             store(product + c, load(product + c) + g * off);
         }
@@ -98,7 +98,7 @@ static inline void grad_rows(const Norm *norm, const float *grad, const float *z
         for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * step + c;
             vfloat off = load(z + at) - load(norm->mean + c), g = load(grad + at), factor = load(norm->scale + c);
-            g = choose(off * factor + load(norm->shift + c) > all(0), g, g * all(norm->slope));
+            g = choose(greater(off * factor + load(norm->shift + c), all(0)), g, g * all(norm->slope));
             store(grad_z + i * channels + c, factor * (g - load(mean_h + c) - off * load(slope_h + c)));
         }
 }
