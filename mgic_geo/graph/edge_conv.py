@@ -116,12 +116,13 @@ class EdgeConv(nn.Module):
         return out.view(*shape, self.out_channels)
 
     def residual_block(
-        self, x: Tensor, neighbors: Neighbors, norm: nn.Module, act: nn.Module
+        self, x: Tensor, neighbors: Any, norm: nn.Module, act: nn.Module
     ) -> Tensor | None:
         """``x + act(norm(self(x)))`` as one compiled step; None where there is none for it."""
         slope = norm_native.slope_of(act)
         if (
             slope is None
+            or not isinstance(neighbors, Neighbors)
             or self.norm is not None
             or type(self.act) is not nn.Identity
             or self.lin.bias is not None

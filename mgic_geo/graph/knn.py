@@ -184,14 +184,13 @@ def _at_least_float32(x: Tensor) -> Tensor:
 @torch.library.custom_op("mgic_geo::knn", mutates_args=())
 def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
     clouds, points, channels = x.shape
-    if knn_native.fits(x, k):
-        _square_norms(x)
-        with _full_precision("cpu"):
-            return knn_native.neighbors(x, k, loop)
-    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
     direct = channels <= DIRECT_DIMENSIONS
     centred = x if direct else x - x.mean(1, keepdim=True)  # smaller norms, less rounding
     norms = _square_norms(centred)
+    if knn_native.fits(x, k):
+        with _full_precision("cpu"):
+            return knn_native.neighbors(x, centred, norms, k, loop)
+    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
     keep = min(k + 1, points)  # one more than asked shows how clear the cut is
     chunk = _CHUNK.get(x.device.type, _CHUNK["cpu"])
     rows = max(1, min(points, chunk // points))
