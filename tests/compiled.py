@@ -25,6 +25,23 @@ def counted():
         _run.load = load
 
 
+def paths():
+    """A fixture that runs a module's tests with the loops and, in all processes, without."""
+
+    @pytest.fixture(scope="module", autouse=True, params=["compiled", "torch"])
+    def path(request):
+        if request.param == "compiled":
+            if kernels() is None:
+                pytest.skip("no C compiler here")
+            yield request.param
+            return
+        with plain_torch(), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MGIC_NATIVE", "0")  # of processes that a test starts
+            yield request.param
+
+    return path
+
+
 @contextmanager
 def threads(number):
     before = torch.get_num_threads()
