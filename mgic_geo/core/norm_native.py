@@ -19,7 +19,7 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 def listened(*modules: nn.Module) -> bool:
     """Whether somebody listens to one of them, who would hear nothing of a step that goes round it."""
-    return nn.modules.module._has_any_global_hook() or any(
+    return bool(nn.modules.module._has_any_global_hook()) or any(
         "forward" in vars(module) or any(getattr(module, name) for name in _HOOKS) for module in modules
     )
 

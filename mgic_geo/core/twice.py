@@ -16,7 +16,7 @@ __all__ = ["by_operators", "gradients"]
 def by_operators(grad: Tensor) -> bool:
     """Whether a backward pass must leave compiled loops: to be differentiated, mapped or watched itself."""
     # Batched gradients (is_grads_batched) come under an older vmap, which nothing else tells.
-    batched = torch._C._functorch.is_legacy_batchedtensor(grad)
+    batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # type: ignore[attr-defined]
     return torch.is_grad_enabled() or batched or not applies(grad)
 
 

@@ -115,9 +115,7 @@ class EdgeConv(nn.Module):
             out = out * (neighbors.in_degree > 0).unsqueeze(1)
         return out.view(*shape, self.out_channels)
 
-    def residual_block(
-        self, x: Tensor, neighbors: Any, norm: nn.Module, act: nn.Module
-    ) -> Tensor | None:
+    def residual_block(self, x: Tensor, neighbors: Any, norm: nn.Module, act: nn.Module) -> Tensor | None:
         """``x + act(norm(self(x)))`` as one compiled step; None where there is none for it."""
         slope = norm_native.slope_of(act)
         if (

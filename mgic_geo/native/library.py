@@ -131,7 +131,8 @@ def _run(compiler: str, sources: list[Path], target: Path) -> None:
         (),
     ):  # Apple's clang has no OpenMP; some compilers know no -march=native
         command = [compiler, *_FLAGS, *extra, *map(str, sources), "-o", str(target), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, check=False)
+        pipes = {"capture_output": True, "text": True, "errors": "replace"}
+        done = subprocess.run(command, timeout=120, check=False, **pipes)
         if done.returncode == 0:
             return
         last = done.stderr.strip()
