@@ -95,8 +95,12 @@ def test_rows_that_are_sorted_the_wrong_way():
 
 @pytest.mark.parametrize("channels", [3, 8, 64])
 def test_far_clusters(channels):
-    clusters = 1e3 * points(10, channels).unsqueeze(1) + 0.1 * points(300, channels).view(10, 30, channels)
-    assert_exact(clusters.view(300, channels), 7)
+    """Distances within a cluster are rounded away by the products, in part or altogether."""
+    near = 0.1 * points(300, channels).view(10, 30, channels)
+    for apart in (1, 10, 30, 100, 1e3):
+        x = (apart * points(10, channels, seed=1).unsqueeze(1) + near).view(300, channels)
+        for loop in (True, False):
+            assert_exact(x, 20, loop)
     assert_exact(points(300, channels, 1e4), 7, False)
 
 
@@ -157,8 +161,9 @@ def test_float32_inside_autocast_and_whatever_the_precision(monkeypatch):
 def test_values_near_overflow():
     """Squares are finite, twice the products or distances are not: still distinct points, its own first."""
     x = torch.zeros(80, 8)
-    x[:, 0] = 1.2e19 * torch.linspace(-1, 1, 80)
-    assert_exact(x / 10, 3)
+    x[:, 0] = 1.8e19 * torch.linspace(-1, 1, 80)
+    assert_exact(x, 3)
+    assert_exact(x, 3, False)
     for k in (2, 10, 64, 80):
         table = knn(x, k)
         assert torch.equal(table[:, 0], torch.arange(80))

@@ -77,8 +77,8 @@ def fresh():
 @compiled.needed
 def test_compiled_by_several_processes_at_once(tmp_path):
     cache = tmp_path / "a" / "cache"
-    found = [finish(process) for process in [start(MGIC_NATIVE_CACHE=str(cache)) for _ in range(2)]]
-    found.append(finish(start(MGIC_NATIVE="0")))
+    settings = [{"MGIC_NATIVE_CACHE": str(cache)}] * 2 + [{"MGIC_NATIVE": "0"}]
+    found = [finish(process) for process in [start(**own) for own in settings]]
     assert [(there, why) for there, why, _ in found] == [("True", "None")] * 2 + [
         ("False", "switched off by MGIC_NATIVE=0")
     ]
