@@ -11,7 +11,7 @@ from mgic_geo.core import norm_native
 from mgic_geo.core.norm_act import norm_act
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.core.transfer import Prolongation
-from mgic_geo.core.twice import gradients
+from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.native import applies, run
 
 __all__ = ["corrected"]
@@ -54,6 +54,9 @@ def _corrected(
         or fine.dim() != (4 if isinstance(norm, nn.BatchNorm2d) else 2)
         or linear.in_channels % (8 * linear.groups)
         or linear.out_channels % (8 * linear.groups)
+        or coarse.shape != restricted.shape
+        or coarse.shape != (fine.size(0), linear.in_channels, *fine.shape[2:])
+        or fine.size(1) != linear.out_channels
         or norm_native.listened(prolong, linear)
         or not norm_native.fits(norm, *rows[0].shape)  # type: ignore[union-attr]
         or not applies(*tensors, linear.weight)
@@ -96,7 +99,7 @@ class _Corrected(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         coarse, restricted, prolong, turned, weight, bias, mean, var, scale = ctx.saved_tensors
         rows, groups, width_in, width_out = ctx.sizes
-        if torch.is_grad_enabled():
+        if by_operators(grad):
 
             def plain(
                 coarse: Tensor, restricted: Tensor, prolong: Tensor, weight: Tensor, bias: Tensor

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgic_geo.core.twice import gradients
+from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.native import applies, run
 
 __all__ = ["fits", "grouped_rows"]
@@ -33,6 +33,8 @@ def fits(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> bool
         and rows.numel() >= _LEAST
         and weight.size(0) % (8 * groups) == 0
         and weight.size(1) % 8 == 0
+        and rows.size(1) == groups * weight.size(1)
+        and (bias is None or bias.numel() == weight.size(0))
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -56,7 +58,7 @@ class _Grouped(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         blocks = weight.view(ctx.groups, -1, weight.size(1))
         of_bias = grad.sum(0) if ctx.bias else None
-        if torch.is_grad_enabled():
+        if by_operators(grad):
 
             def plain(x: Tensor, weight: Tensor) -> Tensor:
                 parts = x.unflatten(1, (ctx.groups, -1)), weight.view(ctx.groups, -1, weight.size(1))

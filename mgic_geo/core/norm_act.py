@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo.core import norm_native
-from mgic_geo.core.twice import gradients
+from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.native import applies, run
 
 __all__ = ["norm_act"]
@@ -68,7 +68,7 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, bias, mean, var, scale = ctx.saved_tensors
         beside = grad if ctx.beside else None
-        if torch.is_grad_enabled():
+        if by_operators(grad):
 
             def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
                 return norm_native.plain_norm(x, weight, bias, ctx.eps, ctx.slope)

@@ -19,7 +19,9 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 def listened(*modules: nn.Module) -> bool:
     """Whether somebody listens to one of them, who would hear nothing of a step that goes round it."""
-    return any(getattr(module, name) for module in modules for name in _HOOKS)
+    return bool(nn.modules.module._has_any_global_hook()) or any(
+        "forward" in vars(module) or any(getattr(module, name) for name in _HOOKS) for module in modules
+    )
 
 
 def slope_of(act: nn.Module | None) -> float | None:
@@ -51,7 +53,7 @@ def fits(norm: nn.Module, rows: int, channels: int) -> bool:
         and norm.training
         and norm.affine is True
         and applies(norm.weight, norm.bias)  # type: ignore[arg-type]  # ahead of sizes: exported code has none
-        and norm.num_features == channels
+        and norm.weight.numel() == norm.bias.numel() == channels  # type: ignore[operator]
         and channels % 16 == 0
         and rows > 1
         and rows * channels >= _LEAST
@@ -68,9 +70,10 @@ def track(norm: nn.Module, mean: Tensor, var: Tensor, rows: int) -> None:
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
         return
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked.add_(1)
-    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    momentum = norm.momentum or 0.0
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
     norm.running_mean.lerp_(mean, momentum)
     norm.running_var.lerp_(var * (rows / (rows - 1)), momentum)
 

@@ -135,13 +135,12 @@ class EdgeConv(nn.Module):
             return None
         return normalised_edge_conv(x, weight, self.norm, sign, slope, neighbors, self.groups)
 
-    def residual_block(
-        self, x: Tensor, neighbors: Neighbors, norm: nn.Module, act: nn.Module
-    ) -> Tensor | None:
+    def residual_block(self, x: Tensor, neighbors: Any, norm: nn.Module, act: nn.Module) -> Tensor | None:
         """``x + act(norm(self(x)))`` as one compiled step; None where there is none for it."""
         slope = norm_native.slope_of(act)
         if (
             slope is None
+            or not isinstance(neighbors, Neighbors)
             or self.norm is not None
             or type(self.act) is not nn.Identity
             or self.lin.bias is not None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
-from mgic_geo.core.twice import gradients
+from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies, run
 
@@ -33,9 +33,13 @@ def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
         and weight.size(0) % (32 * groups) == 0
         and (groups == 1 or weight.size(1) % 8 == 0)
         and 0 < x.size(0) < 2**30
+        and x.size(1) == groups * weight.size(1)
         and neighbors.num_sources == neighbors.num_targets == x.size(0)
+        and x.size(0) % neighbors.clouds == 0
         and neighbors.degree is not None
         and 0 < neighbors.degree <= _MOST
+        and neighbors.col.numel() == neighbors.degree * x.size(0)
+        and neighbors.col.dtype == torch.int64
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -98,7 +102,7 @@ class _EdgeConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, bias, col, best = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if by_operators(grad):
 
             def plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
                 return _plain(x, weight, bias, col, best, ctx.sizes)
@@ -106,9 +110,9 @@ class _EdgeConv(torch.autograd.Function):
             return (*gradients(plain, (x, weight, bias), grad), None, None, None)
         of_x, of_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, ctx.needs_input_grad[0])
         of_bias = None
-        if bias is not None:  # that of v, the second half of each group, is always zero
+        if bias is not None:  # each value holds one of u and one of v
             of_u = grad.sum(0).view(ctx.sizes[2], -1)
-            of_bias = torch.stack([of_u, torch.zeros_like(of_u)], 1).flatten()
+            of_bias = torch.stack([of_u, of_u], 1).flatten()
         return of_x, of_weight, of_bias, None, None, None
 
 
@@ -140,7 +144,7 @@ class _EdgeBlock(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, scale, bias, col, best, z, mean, var, whole = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if by_operators(grad):
 
             def plain(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
                 convolved = _plain(x, weight, None, col, best, ctx.sizes)

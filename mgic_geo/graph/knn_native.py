@@ -21,23 +21,28 @@ def fits(x: Tensor, k: int) -> bool:
     return applies(x) and k <= _MOST and x.numel() > 0
 
 
-def neighbors(x: Tensor, k: int, loop: bool) -> Tensor:
+def neighbors(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -> Tensor:
     """As :func:`mgic_geo.knn`: (B, N, C) finite points to (B, N, k) places within each cloud.
 
     Up to four dimensions distances are differences at once. Above, they come from matrix products, and points
     for which rounding could have decided who is near are done again by differences.
+
+    Args:
+        x: The points.
+        centred: The points less their cloud's mean; above four dimensions only.
+        norms: (B, N) finite squared norms of the latter.
+        k: Number of neighbours.
+        loop: Count a point as its own.
     """
     clouds, points, channels = x.shape
-    table = torch.empty(clouds, points, k, dtype=torch.long)
+    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
     if channels <= DIRECT_DIMENSIONS:
         planes = x.transpose(1, 2).contiguous()
         sizes = clouds, channels, points, k, int(loop)
         run("knn_direct", planes, *sizes, table)
         return table
-    x = x.contiguous()
-    centred = x - x.mean(1, keepdim=True)  # smaller norms, less rounding
-    norms = centred.square().sum(-1)
-    doubt = torch.empty(clouds, points, dtype=torch.uint8)
+    x, norms = x.contiguous(), norms.contiguous()
+    doubt = torch.empty(clouds, points, dtype=torch.uint8, device=x.device)
     rows = max(1, min(points, _TILE // points))
     buffer = x.new_empty(rows, points)
     noise = 1.5 * torch.finfo(x.dtype).eps * channels**0.5

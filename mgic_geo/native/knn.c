@@ -157,7 +157,8 @@ void mgic_knn_select(float *product, const float *norm, int64_t rows, int64_t n,
         float own = norm[first + row], reach = value[k - 1] + own;
         reach = sqrtf(own) + sqrtf(reach > 0 ? reach : 0);
         doubt[row] = 0;
-        for (int64_t r = 1; r < keep; r++) doubt[row] |= value[r] - value[r - 1] <= 2 * noise * reach * reach;
+        /* not that it is below: infinite values tell nothing apart */
+        for (int64_t r = 1; r < keep; r++) doubt[row] |= !(value[r] - value[r - 1] > 2 * noise * reach * reach);
     }
 }
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-__all__ = ["kernels", "plain_torch", "why_not"]
+__all__ = ["kernels", "load", "plain_torch", "why_not"]
 
 _wanted = True
 
@@ -72,7 +72,7 @@ def kernels() -> ctypes.CDLL | None:
     ``MGIC_NATIVE=0`` in the environment switches it off. ``MGIC_NATIVE_CACHE`` names the folder it is in;
     by default ``mgic_geo/native`` in ``XDG_CACHE_HOME`` or ``~/.cache``.
     """
-    return _load()[0] if _wanted else None
+    return load()[0] if _wanted else None
 
 
 @contextmanager
@@ -88,11 +88,12 @@ def plain_torch() -> Iterator[None]:
 
 def why_not() -> str | None:
     """Why there are no kernels; None where there are."""
-    return _load()[1]
+    return load()[1]
 
 
 @cache
-def _load() -> tuple[ctypes.CDLL | None, str | None]:
+def load() -> tuple[ctypes.CDLL | None, str | None]:
+    """The library, or why there is none."""
     if os.environ.get("MGIC_NATIVE", "1") == "0":
         return None, "switched off by MGIC_NATIVE=0"
     try:
@@ -100,7 +101,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         for name, arguments in _ARGUMENTS.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None
-    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:  # nor a home, say
         return None, str(error)
     return library, None
 
@@ -113,15 +114,23 @@ def _compiled() -> Path:
     sources = sorted(_FOLDER.glob("*.c"))
     content = b"".join(path.read_bytes() for path in [*sources, *sorted(_FOLDER.glob("*.h"))])
     key = hashlib.sha256(content + repr((compiler, _FLAGS, _TUNED, _machine())).encode()).hexdigest()[:16]
-    target = _cache() / f"kernels-{key}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Of several processes each writes its own file; the last rename wins, and all are the same.
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder) / target.name
-            _run(compiler, sources, made)
-            os.replace(made, target)
+    cache = _cache()
+    # The name tells the content: loading a file that a full disk has cut short would end the process.
+    for path in sorted(cache.glob(f"kernels-{key}-*.so")):
+        if path.stem.endswith(_digest(path)):
+            return path
+    cache.mkdir(parents=True, exist_ok=True)
+    # Of several processes each writes its own file, and renames it.
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        made = Path(folder) / "kernels.so"
+        _run(compiler, sources, made)
+        target = cache / f"kernels-{key}-{_digest(made)}.so"
+        os.replace(made, target)
     return target
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _run(compiler: str, sources: list[Path], target: Path) -> None:
@@ -133,7 +142,8 @@ def _run(compiler: str, sources: list[Path], target: Path) -> None:
         (),
     ):  # Apple's clang has no OpenMP; some compilers know no -march=native
         command = [compiler, *_FLAGS, *extra, *map(str, sources), "-o", str(target), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        pipes = {"capture_output": True, "text": True, "errors": "replace"}
+        done = subprocess.run(command, timeout=120, check=False, **pipes)
         if done.returncode == 0:
             return
         last = done.stderr.strip()

@@ -21,7 +21,11 @@ def applies(*tensors: Tensor | None) -> bool:
     return (
         not torch.compiler.is_compiling()
         and all(
-            type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.device.type == "cpu"
+            type(x) in (Tensor, nn.Parameter)
+            and x.dtype == torch.float32
+            and x.is_cpu
+            and x.layout == torch.strided
+            and not x.is_neg()  # a lazy sign, which memory does not show
             for x in tensors
             if x is not None
         )
