@@ -123,7 +123,7 @@ def _hooked(module: nn.Module) -> bool:
 
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
     """Maps of a module and the normalisations that alone read their outputs, as owner and name."""
-    if type(module) is nn.Sequential:
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         for (_, layer), (name, _) in pairwise(module.named_children()):
             yield layer, module, name
     elif type(module) is ResNet:

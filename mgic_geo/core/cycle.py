@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mgic_geo.core.correction import corrected
 from mgic_geo.core.hierarchy import ChannelHierarchy
 from mgic_geo.core.pointwise import GroupedLinear
 from mgic_geo.core.transfer import Pointwise, Prolongation, Restriction
@@ -68,8 +69,7 @@ class MGICBlock(nn.Module):
 
         # Going up: only what the coarser levels changed is prolonged and added, then a grouped block.
         for j in reversed(range(self.hierarchy.coarsenings)):
-            correction = self.prolongations[j](x - restricted[j + 1])
-            x = restricted[j] + self.norms[j](correction)
+            x = corrected(restricted[j], x, restricted[j + 1], self.prolongations[j], self.norms[j])
             x = self.blocks[j](x, *args, **kwargs)
         return x
 

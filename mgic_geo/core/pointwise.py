@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mgic_geo.core import linear_native
+
 __all__ = ["GroupedLinear", "grouped_linear"]
 
 
@@ -100,6 +102,8 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups
     """
     *lead, in_channels = x.shape
     rows = x.reshape(-1, in_channels)
+    if linear_native.fits(rows, weight, bias, groups):
+        return linear_native.grouped_rows(rows, weight, bias, groups).view(*lead, weight.size(0))
     count, compiling = rows.size(0), torch.compiler.is_compiling()
     if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16) or not _many(rows):
         out = _products(rows, weight, bias, groups)

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn.resolver import activation_resolver
 
+from mgic_geo.core import norm_native
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
+from mgic_geo.graph import edge_native
 from mgic_geo.graph.edge_norm import edge_batch_norm
+from mgic_geo.graph.edge_norm_native import normalised_edge_conv
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
 
@@ -102,6 +105,70 @@ class EdgeConv(nn.Module):
                 f"but x has {source.size(0)} and {target.size(0)}"
             )
 
+        out = self._compiled(source, neighbors) if source is target else None
+        if out is None:
+            out = self.act(self._by_parts(source, target, neighbors))
+        if neighbors.has_isolated:
+            out = out * (neighbors.in_degree > 0).unsqueeze(1)
+        return out.view(*shape, self.out_channels)
+
+    def _compiled(self, x: Tensor, neighbors: Neighbors) -> Tensor | None:
+        """The layer as a compiled step; None where there is none for it."""
+        if self.norm is None:
+            weight = self._both_maps(self.lin.weight)
+            if not edge_native.fits(x, weight, neighbors, self.groups):
+                return None
+            bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
+            return self.act(edge_native.edge_conv(x, weight, bias, neighbors, self.groups))
+        slope = norm_native.slope_of(self.act)
+        if (
+            slope is None
+            or self.lin.bias is not None
+            or norm_native.listened(self.lin)
+            or not norm_native.fits(self.norm, x.size(0), self.out_channels)
+            or bool((self.norm.weight == 0).any())
+        ):
+            return None
+        sign = _sign(self.norm.weight)
+        weight = self._both_maps(sign.unsqueeze(1) * self.lin.weight)
+        if not edge_native.fits(x, weight, neighbors, self.groups):
+            return None
+        return normalised_edge_conv(x, weight, self.norm, sign, slope, neighbors, self.groups)
+
+    def residual_block(self, x: Tensor, neighbors: Any, norm: nn.Module, act: nn.Module) -> Tensor | None:
+        """``x + act(norm(self(x)))`` as one compiled step; None where there is none for it."""
+        slope = norm_native.slope_of(act)
+        if (
+            slope is None
+            or not isinstance(neighbors, Neighbors)
+            or self.norm is not None
+            or type(self.act) is not nn.Identity
+            or self.lin.bias is not None
+            or not x.is_contiguous()
+            or x.dim() != 2
+            or x.size(1) != self.out_channels
+            or type(norm) is not nn.BatchNorm1d
+            or norm_native.listened(self, self.lin, self.act)
+            or not norm_native.fits(norm, *x.shape)
+        ):
+            return None
+        weight = self._both_maps(self.lin.weight)
+        if not edge_native.fits(x, weight, neighbors, self.groups):
+            return None
+        return edge_native.edge_block(x, weight, norm, slope, neighbors, self.groups)
+
+    def _both_maps(self, weight: Tensor) -> Tensor:
+        """The weight of one grouped map to u and v: (2 · out_channels, in / groups), group by group."""
+        on_center, on_neighbor = weight.chunk(2, dim=1)
+        rows = [part.unflatten(0, (self.groups, -1)) for part in (on_center - on_neighbor, on_neighbor)]
+        return torch.stack(rows, 1).flatten(0, 2)
+
+    def _both_biases(self, bias: Tensor) -> Tensor:
+        of_u = bias.view(self.groups, -1)
+        return torch.stack([of_u, torch.zeros_like(of_u)], 1).flatten()
+
+    def _by_parts(self, source: Tensor, target: Tensor, neighbors: Neighbors) -> Tensor:
+        """U + max v before the activation, on any graph and device."""
         # A channel with a negative scale is computed with its sign turned: its minimum is a maximum then.
         sign = _sign(self.norm.weight) if self.norm is not None else torch.ones_like(self.lin.weight[:, 0])
         on_center, on_neighbor = (sign.unsqueeze(1) * self.lin.weight).chunk(2, dim=1)
@@ -115,12 +182,7 @@ class EdgeConv(nn.Module):
         u = grouped_linear(target, on_center - on_neighbor, bias, self.groups)
         v = grouped_linear(source, on_neighbor, None, self.groups)
         out = u + neighbor_max(v, neighbors)
-        if self.norm is not None:
-            out = edge_batch_norm(self.norm, out, u, v, sign, neighbors)
-        out = self.act(out)
-        if neighbors.has_isolated:
-            out = out * (neighbors.in_degree > 0).unsqueeze(1)
-        return out.view(*shape, self.out_channels)
+        return out if self.norm is None else edge_batch_norm(self.norm, out, u, v, sign, neighbors)
 
     def split(self) -> list[EdgeConv]:
         """The small layers that this one equals, one a group, with copies of its weights."""

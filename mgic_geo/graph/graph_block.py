@@ -9,6 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
+from mgic_geo.core.norm_act import norm_act
+from mgic_geo.graph.edge_conv import EdgeConv
+
 __all__ = ["Factory", "GraphBlock", "Levels", "norm_factory"]
 
 Factory = Callable[[int], nn.Module]
@@ -53,6 +56,10 @@ class GraphBlock(nn.Module):
         Raises:
             ValueError: If the layer returns more than features.
         """
+        if type(self.conv) is EdgeConv and source is None and len(args) == 1 and not kwargs:
+            fast = None if self.act_first else self.conv.residual_block(x, args[0], self.norm, self.act)
+            if fast is not None:
+                return fast
         inputs = x if source is None else (source.values[self.level], x)
         out = self.conv(
             inputs, *(self._own(value) for value in args), **{n: self._own(v) for n, v in kwargs.items()}
@@ -62,7 +69,7 @@ class GraphBlock(nn.Module):
                 f"a block adds the layer's output to its input, so it must be features, got "
                 f"{type(out).__name__}; leave out what asks for more, such as return_attention_weights"
             )
-        return x + (self.norm(self.act(out)) if self.act_first else self.act(self.norm(out)))
+        return x + self.norm(self.act(out)) if self.act_first else norm_act(out, self.norm, self.act, x)
 
     def _own(self, value: Any) -> Any:
         return value.values[self.level] if isinstance(value, Levels) else value

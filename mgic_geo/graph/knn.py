@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from mgic_geo.graph import knn_backends
+from mgic_geo.graph import knn_backends, knn_native
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
 from mgic_geo.graph.knn_settle import settle
 
@@ -173,7 +173,7 @@ def _neighbors(x: Tensor, k: int, loop: bool, backend: str) -> Tensor:
         return knn_plain(points, k, loop)  # whatever the backend: nothing but torch is there where it runs
     if backend in ("auto", "torch"):
         return _knn(points, k, loop)
-    _square_norms(points)  # the compiled packages do not check
+    _square_norms(points, points)  # the compiled packages do not check
     return knn_backends.neighbors(points, k, loop, backend)
 
 
@@ -184,10 +184,13 @@ def _at_least_float32(x: Tensor) -> Tensor:
 @torch.library.custom_op("mgic_geo::knn", mutates_args=())
 def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
     clouds, points, channels = x.shape
-    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
     direct = channels <= DIRECT_DIMENSIONS
     centred = x if direct else x - x.mean(1, keepdim=True)  # smaller norms, less rounding
-    norms = _square_norms(centred)
+    norms = _square_norms(x, centred)
+    if knn_native.fits(x, k):
+        with _full_precision("cpu"):
+            return knn_native.neighbors(x, centred, norms, k, loop)
+    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
     keep = min(k + 1, points)  # one more than asked shows how clear the cut is
     chunk = _CHUNK.get(x.device.type, _CHUNK["cpu"])
     rows = max(1, min(points, chunk // points))
@@ -217,8 +220,8 @@ def _(x: Tensor, k: int, loop: bool) -> Tensor:
     return x.new_empty(x.size(0), x.size(1), k, dtype=torch.long)
 
 
-def _square_norms(x: Tensor) -> Tensor:
-    norms = x.square().sum(-1)
+def _square_norms(x: Tensor, centred: Tensor) -> Tensor:
+    norms = centred.square().sum(-1)
     if not bool(norms.isfinite().all()):
         if bool(x.isfinite().all()):
             raise ValueError(

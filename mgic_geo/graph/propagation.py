@@ -10,7 +10,7 @@ from torch_geometric.nn import MessagePassing
 
 from mgic_geo.graph.incidence import Incidence
 from mgic_geo.graph.scatter import aggregate
-from mgic_geo.graph.transforms import in_transform
+from mgic_geo.native.transforms import in_transform
 
 __all__ = ["edgewise", "gather_messages", "plain_edges", "plain_propagate", "plain_update"]
 

@@ -3,17 +3,17 @@
 Both are registered operators: autograd and ``torch.compile`` see one node. On CPU they are torch's
 sparse-times-dense kernels with a reduction; elsewhere a loop over the j-th neighbour of all nodes at once,
 which holds a few (N, C) buffers. The two give the same values, and so do the plain operators that
-``torch.export`` gets instead, since an exported program must run where this package is not installed.
+``torch.export`` gets instead, since an exported program must run where this package is not installed, and
+that ``torch.func`` gets, which knows no gradients of ours.
 """
 
 from __future__ import annotations
-
-import warnings
 
 import torch
 from torch import Tensor
 
 from mgic_geo.graph.neighbors import Neighbors
+from mgic_geo.native import in_transform
 
 __all__ = ["neighbor_max", "neighbor_sum"]
 
@@ -34,7 +34,7 @@ def neighbor_max(y: Tensor, neighbors: Neighbors) -> Tensor:
     Returns:
         (N, C); 0 for a node without neighbours, as PyG's aggregations.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or in_transform():
         return _plain(y, neighbors, "amax")
     if torch.is_grad_enabled() and y.requires_grad:
         out = _max(y, neighbors.rowptr, neighbors.col, neighbors.clouds)[0]
@@ -53,14 +53,14 @@ def neighbor_sum(y: Tensor, neighbors: Neighbors) -> Tensor:
     Returns:
         (N, C); 0 for a node without neighbours.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or in_transform():
         return _plain(y, neighbors, "sum")
     turned = neighbors.transposed if torch.is_grad_enabled() and y.requires_grad else neighbors
     return _sum(y, neighbors.rowptr, neighbors.col, turned.rowptr, turned.col)
 
 
 def _plain(y: Tensor, neighbors: Neighbors, reduce: str) -> Tensor:
-    """What exported programs run: gathered rows, reduced by torch's own operators."""
+    """What exported programs and function transforms run: gathered rows, reduced by torch's own operators."""
     rows = y[neighbors.col]
     if neighbors.degree:
         table = rows.view(-1, neighbors.degree, y.size(1))
@@ -170,11 +170,8 @@ _sum.register_autograd(_sum_backward, setup_context=_sum_setup)
 
 def _csr(rowptr: Tensor, col: Tensor, y: Tensor) -> Tensor:
     ones = torch.ones(col.numel(), dtype=y.dtype)
-    with warnings.catch_warnings():
-        # torch announces once per process that its CSR layout is in beta.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        size = (rowptr.numel() - 1, y.size(0))
-        return torch.sparse_csr_tensor(rowptr, col, ones, size=size, check_invariants=False)
+    size = (rowptr.numel() - 1, y.size(0))
+    return torch.sparse_csr_tensor(rowptr, col, ones, size=size, check_invariants=False)
 
 
 def _max_packed(y: Tensor, rowptr: Tensor, col: Tensor, sources: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch_geometric.utils import scatter
 from mgic_geo.graph.edge_shares import edge_max, softmax, softmax_sum
 from mgic_geo.graph.edge_sums import total
 from mgic_geo.graph.incidence import Incidence, incidence
-from mgic_geo.graph.transforms import in_transform
+from mgic_geo.native.transforms import in_transform
 
 __all__ = ["FixedSoftmax", "aggregate", "edge_softmax", "quicken", "reduce_edges"]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.data import Data
 from torch_geometric.nn import global_max_pool, global_mean_pool
 from torch_geometric.nn.resolver import activation_resolver
 
-from mgic_geo.core import GroupedLinear
+from mgic_geo.core import GroupedLinear, norm_native
+from mgic_geo.core.norm_act import norm_act
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped import grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k
@@ -114,7 +116,7 @@ class DGCNN(nn.Module):
                 blocks.append(_DenseBlock(layer, width_in, width_out, act, layer_kwargs))
         self.blocks = nn.ModuleList(blocks)
         self._takes_neighbors = layer is EdgeConv
-        self.embed = nn.Sequential(*_linear(sum(widths), embedding, act))
+        self.embed = _Embedding(*_linear(sum(widths), embedding, act))
         self.num_features = 2 * embedding
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise([self.num_features, *hidden]):
@@ -144,20 +146,23 @@ class DGCNN(nn.Module):
                 f"points are (B, N, {self.in_channels}) or (N, {self.in_channels}) floating-point values, "
                 f"got shape {tuple(x.shape)} of {x.dtype}"
             )
-        outputs = []
-        for block in self.blocks:
-            neighbors = dynamic_neighbors(x, self.k, batch, self.backend)
-            flat = x.reshape(-1, x.size(-1))
-            flat = block(flat, neighbors if self._takes_neighbors else neighbors.edge_index)
-            x = flat.view(*x.shape[:-1], flat.size(-1))
-            outputs.append(flat)
-        embedded = self.embed(torch.cat(outputs, dim=-1))
+        embedded = self.embed.of(self._outputs(x, batch))  # type: ignore[operator]
         embedded = embedded.view(*x.shape[:-1], embedded.size(-1))
         if batch is None:
             embedded = embedded if embedded.dim() == 3 else embedded.unsqueeze(0)
             return torch.cat([embedded.amax(1), embedded.mean(1)], dim=-1)
         pools = global_max_pool, global_mean_pool
         return torch.cat([pool(embedded, batch, clouds) for pool in pools], dim=-1)
+
+    def _outputs(self, x: Tensor, batch: Tensor | None) -> Iterator[Tensor]:
+        """The output (points, width) of one block after the other."""
+        shape = x.shape[:-1]
+        for block in self.blocks:
+            neighbors = dynamic_neighbors(x, self.k, batch, self.backend)
+            flat = x.reshape(-1, x.size(-1))
+            flat = block(flat, neighbors if self._takes_neighbors else neighbors.edge_index)
+            x = flat.view(*shape, flat.size(-1))
+            yield flat
 
     def forward(self, points: Tensor | Data, batch: Tensor | None = None) -> Tensor:
         """Logits (B, num_classes); inputs as in the class's docstring."""
@@ -186,6 +191,30 @@ class _DenseBlock(nn.Module):
 
     def forward(self, x: Tensor, graph: Tensor | Neighbors) -> Tensor:
         return self.after(self.conv(x, graph))
+
+
+class _Embedding(nn.Sequential):
+    """A pointwise map, normalisation and activation of several features side by side."""
+
+    def of(self, features: Iterable[Tensor]) -> Tensor:
+        """Takes (N, C_1), (N, C_2), ... without laying them side by side, each as soon as it is there.
+
+        So the gradient of one is not there before it is needed either.
+        """
+        if norm_native.listened(self, *self):
+            return self(torch.cat(list(features), dim=-1))
+        linear, norm, act = self
+        assert isinstance(linear, GroupedLinear)
+        embedded, first = None, 0
+        for x in features:
+            weight = linear.weight[:, first : first + x.size(-1)]
+            if embedded is None:
+                embedded = F.linear(x, weight, linear.bias)
+            else:
+                embedded = torch.addmm(embedded, x, weight.T)
+            first += x.size(-1)
+        assert embedded is not None
+        return norm_act(embedded, norm, act)
 
 
 def _linear(in_channels: int, out_channels: int, act: str | nn.Module) -> list[nn.Module]:

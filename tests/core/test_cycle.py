@@ -1,3 +1,4 @@
+import compiled
 import oracles
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 
 from mgic_geo import ChannelHierarchy, GroupedLinear, MGICBlock
 
+path = compiled.paths()
 plans = st.builds(ChannelHierarchy, st.integers(1, 80), st.integers(1, 24), st.integers(1, 24))
 
 

@@ -1,5 +1,6 @@
 import copy
 
+import compiled
 import oracles
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from mgic_geo import EdgeConv, knn, knn_graph
 from mgic_geo.graph.neighbors import Neighbors
 
+path = compiled.paths()
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 

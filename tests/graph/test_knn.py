@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import compiled
 import oracles
 import pytest
 import torch
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from mgic_geo import knn, knn_graph
 from mgic_geo.graph.knn import knn_table
+from mgic_geo.native import plain_torch
 
 module = sys.modules["mgic_geo.graph.knn"]
+path = compiled.paths()
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,7 +109,7 @@ def test_float32_inside_autocast_and_whatever_the_precision(monkeypatch):
     before = matmul.fp32_precision
     try:
         matmul.fp32_precision = "bf16"
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16), plain_torch():
             table = knn(x, 10)
         assert matmul.fp32_precision == "bf16"
     finally:

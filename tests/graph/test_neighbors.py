@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgic_geo.graph.neighbors import Neighbors, flatten_clouds
@@ -103,3 +103,31 @@ def test_what_was_computed_is_kept_and_travels():
     assert neighbors.row is neighbors.row
     assert neighbors.transposed is neighbors.transposed
     assert torch.equal(pickle.loads(pickle.dumps(neighbors)).row, neighbors.row)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 4), st.booleans())
+def test_an_edge_index_tells_its_degree_and_its_clouds(clouds, size, degree, shuffle):
+    generator = torch.Generator().manual_seed(clouds + 10 * size + 100 * degree)
+    table = torch.randint(size, (clouds, size, degree), generator=generator)
+    graph = Neighbors.from_table(table)
+    edges = graph.edge_index
+    if shuffle:
+        edges = edges[:, torch.randperm(edges.size(1), generator=generator)]
+    found = Neighbors.from_edge_index(edges, clouds * size)
+    assert found.degree == degree
+    assert found.clouds % clouds == 0  # or more, where a cloud itself falls into parts
+    part = clouds * size // found.clouds
+    assert torch.equal(found.col // part, found.row // part)  # no edge leaves its part
+    assert torch.equal(found.rowptr, graph.rowptr)
+    assert torch.equal(found.col.view(-1, degree).sort(1).values, graph.col.view(-1, degree).sort(1).values)
+
+
+def test_unequal_degrees_and_clouds_are_told_apart():
+    assert Neighbors.from_edge_index(torch.tensor([[0, 1, 0], [0, 0, 1]]), 2).degree is None
+    table = torch.cat(
+        [torch.tensor([[1], [0]]), 2 + torch.tensor([[1], [2], [0]])]
+    )  # clouds of 2 and 3 nodes
+    edges = torch.stack([table.flatten(), torch.arange(5)])
+    assert Neighbors.from_edge_index(edges, 5).clouds == 1
+    assert Neighbors.from_edge_index(edges, 5).degree == 1

@@ -3,14 +3,12 @@
 import pytest
 import torch
 import torch_geometric.nn as pyg
-from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
 
 from mgic_geo import grouped
 from mgic_geo.graph.grouped_fast import FAST
 from mgic_geo.graph.scatter import edge_softmax, reduce_edges
 from mgic_geo.graph.survey import example_graph, inputs_of, options_of
-from mgic_geo.graph.transforms import in_transform
 
 INDEX = example_graph(6, 3)
 
@@ -25,22 +23,6 @@ def function_of(conv):
     inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items() if k != "x"}
     layer = layer.double().eval()
     return layer, (lambda x: layer(x=x, **inputs)), x
-
-
-def test_knows_when_a_transform_is_at_work():
-    seen, x = [], torch.ones(2)
-
-    def look(x):
-        seen.append(in_transform())
-        return x.sum()
-
-    look(x.requires_grad_())
-    for transformed in (grad(look), vmap(look), lambda x: jvp(look, (x,), (x,))):
-        transformed(x.detach())
-    with forward_ad.dual_level():
-        look(x)
-    look(x)
-    assert seen == [False, True, True, True, True, False]
 
 
 @pytest.mark.parametrize("conv", FAST, ids=lambda conv: conv.__name__)

@@ -1,0 +1,133 @@
+"""The correction of a level, one line of Algorithm 1, and its fast form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mgic_geo.core import norm_native
+from mgic_geo.core.norm_act import norm_act
+from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
+from mgic_geo.core.transfer import Prolongation
+from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.native import applies, run
+
+__all__ = ["corrected"]
+
+# What the kernels work off at once, and sum up apart.
+_STRIP, _PIECE = 128, 1024
+
+
+def corrected(
+    fine: Tensor, coarse: Tensor, restricted: Tensor, prolong: nn.Module, norm: nn.Module
+) -> Tensor:
+    r""":math:`x^{(j)} + N_j(P_j(x^{(j+1)} - R_j x^{(j)}))`.
+
+    In training on a CPU one compiled step for each direction, where there is one (:mod:`mgic_geo.native`):
+    neither the difference nor a gradient of the prolonged correction is ever stored.
+
+    Args:
+        fine: Features of level j, before its correction.
+        coarse: Those of level j + 1, behind its block.
+        restricted: Those of level j + 1, as the restriction gave them.
+        prolong: P.
+        norm: N.
+    """
+    fast = _corrected(fine, coarse, restricted, prolong, norm)
+    return norm_act(prolong(coarse - restricted), norm, residual=fine) if fast is None else fast
+
+
+def _corrected(
+    fine: Tensor, coarse: Tensor, restricted: Tensor, prolong: nn.Module, norm: nn.Module
+) -> Tensor | None:
+    tensors = fine, coarse, restricted
+    rows = [norm_native.rows_of(x) for x in tensors]
+    if type(prolong) is not Prolongation or any(x is None for x in rows):
+        return None
+    linear = prolong.map
+    if (
+        type(linear) is not GroupedLinear
+        or linear.bias is not None
+        or (fine.dim() == 4) != (linear.channel_dim == 1)
+        or fine.dim() != (4 if isinstance(norm, nn.BatchNorm2d) else 2)
+        or linear.in_channels % (8 * linear.groups)
+        or linear.out_channels % (8 * linear.groups)
+        or coarse.shape != restricted.shape
+        or coarse.shape != (fine.size(0), linear.in_channels, *fine.shape[2:])
+        or fine.size(1) != linear.out_channels
+        or norm_native.listened(prolong, linear)
+        or not norm_native.fits(norm, *rows[0].shape)  # type: ignore[union-attr]
+        or not applies(*tensors, linear.weight)
+    ):
+        return None
+    out, mean, var = _Corrected.apply(*rows, linear.weight, norm.weight, norm.bias, linear.groups, norm.eps)
+    norm_native.track(norm, mean, var, out.size(0))
+    return out if fine.dim() == 2 else out.view(fine.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+
+
+class _Corrected(torch.autograd.Function):
+    """The step on contiguous rows; gives mean and (biased) variance of the prolonged change, too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        fine: Tensor,
+        coarse: Tensor,
+        restricted: Tensor,
+        prolong: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        groups: int,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows, channels = fine.shape
+        turned = prolong.view(groups, -1, prolong.size(1)).transpose(1, 2).contiguous()
+        sizes = rows, groups, prolong.size(1), channels // groups
+        out, mean, var = torch.empty_like(fine), fine.new_empty(channels), fine.new_empty(channels)
+        work = _work(fine, coarse)
+        run("correct_moments", coarse, restricted, turned, *sizes, mean, var, work)
+        scale = weight * torch.rsqrt(var + eps)
+        run("correct_apply", coarse, restricted, turned, fine, *sizes, mean, scale, bias, out, work)
+        ctx.save_for_backward(coarse, restricted, prolong, turned, weight, bias, mean, var, scale)
+        ctx.sizes, ctx.eps = sizes, eps
+        ctx.mark_non_differentiable(mean, var)
+        return out, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        coarse, restricted, prolong, turned, weight, bias, mean, var, scale = ctx.saved_tensors
+        rows, groups, width_in, width_out = ctx.sizes
+        if by_operators(grad):
+
+            def plain(
+                coarse: Tensor, restricted: Tensor, prolong: Tensor, weight: Tensor, bias: Tensor
+            ) -> Tensor:
+                change = grouped_linear(coarse - restricted, prolong, None, groups)
+                return norm_native.plain_norm(change, weight, bias, ctx.eps, 1.0)
+
+            inputs = coarse, restricted, prolong, weight, bias
+            return (grad, *gradients(plain, inputs, grad), None, None)
+        grad, of_bias, of_scale = grad.contiguous(), torch.empty_like(mean), torch.empty_like(mean)
+        features = coarse, restricted, turned
+        statistics = mean, scale, bias
+        run("correct_sums", grad, *features, *ctx.sizes, *statistics, of_bias, of_scale, _work(grad, coarse))
+        rstd = torch.rsqrt(var + ctx.eps)
+        average, slopes = of_bias / rows, of_scale * rstd.square() / rows
+        of_coarse, of_restricted = torch.empty_like(coarse), torch.empty_like(coarse)
+        of_prolong = grad.new_empty(groups, width_in, width_out)
+        strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + 2 * grad.size(1))
+        work = grad.new_empty(strips + -(-rows // _PIECE) * of_prolong.numel())
+        run(
+            "correct_grad", grad, *features, prolong.contiguous(), *ctx.sizes, *statistics, average, slopes,
+            of_coarse, of_restricted, of_prolong, work,
+        )  # fmt: skip
+        of_prolong = of_prolong.transpose(1, 2).flatten(0, 1)
+        return grad, of_coarse, of_restricted, of_prolong, of_scale * rstd, of_bias, None, None
+
+
+def _work(fine: Tensor, coarse: Tensor) -> Tensor:
+    """A strip of both widths for each thread, and two sums a channel for each strip."""
+    strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + fine.size(1))
+    return fine.new_empty(strips + -(-fine.size(0) // _STRIP) * 2 * fine.size(1))

@@ -1,0 +1,220 @@
+"""EdgeConv on k-NN graphs by compiled loops: maps and maximum a cloud at a time, in the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mgic_geo.core import norm_native
+from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.graph.neighbors import Neighbors
+from mgic_geo.native import applies, run
+
+__all__ = ["edge_block", "edge_conv", "fits"]
+
+_MOST = 255
+"""Neighbours of a node whose rank fits a byte."""
+
+
+def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
+    """Whether :func:`edge_conv` works here: plain float32 on a CPU with compiled loops, and a k-NN graph.
+
+    Args:
+        x: (N, C_in) the features that the maps read.
+        weight: (2 C, C_in / groups) of both maps.
+        neighbors: The graph.
+        groups: Number of channel groups.
+    """
+    return (
+        applies(x, weight)
+        and weight.size(0) % (32 * groups) == 0
+        and (groups == 1 or weight.size(1) % 8 == 0)
+        and 0 < x.size(0) < 2**30
+        and x.size(1) == groups * weight.size(1)
+        and neighbors.num_sources == neighbors.num_targets == x.size(0)
+        and x.size(0) % neighbors.clouds == 0
+        and neighbors.degree is not None
+        and 0 < neighbors.degree <= _MOST
+        and neighbors.col.numel() == neighbors.degree * x.size(0)
+        and neighbors.col.dtype == torch.int64
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbors, groups: int) -> Tensor:
+    r""":math:`u_i + \max_{j \in \mathcal{N}(i)} v_j`, where one grouped map of x gives u and v.
+
+    Neither u nor v is ever there for more than a cloud; the gradient needs x and a byte a value. Only where
+    :func:`fits` says so.
+
+    Args:
+        x: (N, C_in).
+        weight: (2C, C_in / groups): of each of ``groups`` groups first the rows of u, then those of v.
+        bias: (2C,) or None.
+        neighbors: The k-NN graph of the N nodes.
+        groups: Number of channel groups.
+
+    Returns:
+        (N, C).
+    """
+    if weight.size(1) % 8:  # the loops take inputs by eights; one group then
+        rest = -weight.size(1) % 8
+        x, weight = F.pad(x, (0, rest)), F.pad(weight, (0, rest))
+    return _EdgeConv.apply(x, weight, bias, neighbors.col32, neighbors.clouds, groups)
+
+
+def edge_block(
+    x: Tensor, weight: Tensor, norm: nn.Module, slope: float, neighbors: Neighbors, groups: int
+) -> Tensor:
+    """``x + act(norm(edge_conv(x)))`` in training, of as many channels as x.
+
+    Besides x and a byte a value the gradient needs what comes before the normalisation; no other gradient of
+    (N, C) than that of x is ever stored. Where :func:`fits` and :func:`norm_native.fits` say so.
+
+    Args:
+        x: (N, C).
+        weight: (2C, C / groups), as for :func:`edge_conv`.
+        norm: Batch normalisation.
+        slope: Of the activation below zero, 1 for none.
+        neighbors: The k-NN graph of the N nodes.
+        groups: Number of channel groups.
+    """
+    col, clouds = neighbors.col32, neighbors.clouds
+    out, mean, var = _EdgeBlock.apply(x, weight, norm.weight, norm.bias, col, clouds, groups, norm.eps, slope)
+    norm_native.track(norm, mean, var, x.size(0))
+    return out
+
+
+class _EdgeConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, clouds: int, groups: int
+    ) -> Tensor:
+        x, col = x.contiguous(), col.contiguous()
+        ctx.sizes = _sizes(x, weight, col, clouds, groups)
+        out, best, _ = _convolve(x, weight, bias, col, ctx.sizes)
+        ctx.save_for_backward(x, weight, bias, col, best)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, bias, col, best = ctx.saved_tensors
+        if by_operators(grad):
+
+            def plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+                return _plain(x, weight, bias, col, best, ctx.sizes)
+
+            return (*gradients(plain, (x, weight, bias), grad), None, None, None)
+        of_x, of_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, ctx.needs_input_grad[0])
+        of_bias = None
+        if bias is not None:  # each value holds one of u and one of v
+            of_u = grad.sum(0).view(ctx.sizes[2], -1)
+            of_bias = torch.stack([of_u, of_u], 1).flatten()
+        return of_x, of_weight, of_bias, None, None, None
+
+
+class _EdgeBlock(torch.autograd.Function):
+    """Gives mean and (biased) variance of the edge convolution, too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        col: Tensor,
+        clouds: int,
+        groups: int,
+        eps: float,
+        slope: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, col = x.contiguous(), col.contiguous()
+        ctx.sizes, ctx.eps, ctx.slope = _sizes(x, weight, col, clouds, groups), eps, slope
+        z, best, (mean, var) = _convolve(x, weight, None, col, ctx.sizes)
+        whole, out = scale * torch.rsqrt(var + eps), torch.empty_like(z)
+        run("norm_apply", z, x, *z.shape, mean, whole, bias, slope, out)
+        ctx.save_for_backward(x, weight, scale, bias, col, best, z, mean, var, whole)
+        ctx.mark_non_differentiable(mean, var)
+        return out, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, scale, bias, col, best, z, mean, var, whole = ctx.saved_tensors
+        if by_operators(grad):
+
+            def plain(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+                convolved = _plain(x, weight, None, col, best, ctx.sizes)
+                return x + norm_native.plain_norm(convolved, scale, bias, ctx.eps, ctx.slope)
+
+            return (*gradients(plain, (x, weight, scale, bias), grad), *[None] * 5)
+        grad = grad.contiguous()
+        of_scale, of_bias, average, slopes = norm_native.sums(
+            grad, z, mean, var, whole, bias, ctx.eps, ctx.slope
+        )
+        norm = z, mean, whole, bias, ctx.slope, average, slopes
+        of_x, of_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, True, norm)
+        return of_x, of_weight, of_scale, of_bias, *[None] * 5
+
+
+def _sizes(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> tuple[int, ...]:
+    """Clouds, nodes of a cloud, groups, a group's inputs and outputs, neighbours of a node."""
+    nodes = x.size(0)
+    return (
+        clouds,
+        nodes // clouds,
+        groups,
+        weight.size(1),
+        weight.size(0) // (2 * groups),
+        col.numel() // nodes,
+    )
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, sizes: tuple[int, ...]
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Sums u + max v (N, C), ranks of the neighbours that attain them, mean and biased variance."""
+    threads, channels = torch.get_num_threads(), weight.size(0) // 2
+    clouds, size, groups = sizes[:3]
+    turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
+    bias = None if bias is None else bias.contiguous()
+    out, best = x.new_empty(x.size(0), channels), x.new_empty(x.size(0), channels, dtype=torch.uint8)
+    mean, var = x.new_empty(channels), x.new_empty(channels)
+    work = x.new_empty((3 * threads * size + 2 * clouds) * channels)
+    run("edge_conv", x, turned, bias, col, *sizes, out, best, mean, var, work)
+    return out, best, (mean, var)
+
+
+def _differentiate(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    col: Tensor,
+    best: Tensor,
+    sizes: tuple[int, ...],
+    wants_x: bool,
+    norm: tuple[Any, ...] = (None, None, None, None, 1.0, None, None),
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients of x and weight; with ``norm`` those of x + act(norm(...))."""
+    clouds, size, groups, width, group = sizes[:5]
+    grad, weight = grad.contiguous(), weight.contiguous()
+    of_x = torch.empty_like(x) if wants_x else None
+    of_weight = x.new_empty(groups, width, 2 * group)
+    work = x.new_empty(torch.get_num_threads() * size * groups * 3 * group + clouds * of_weight.numel())
+    run("edge_conv_grad", grad, best, x, weight, col, *sizes, *norm, of_x, of_weight, work)
+    return of_x, of_weight.transpose(1, 2).flatten(0, 1)
+
+
+def _plain(
+    x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, best: Tensor, sizes: tuple[int, ...]
+) -> Tensor:
+    """What the compiled loops give, in torch's operators, from the neighbours that attain the maximum."""
+    groups, width, group, degree = sizes[2:]
+    parts = x.unflatten(1, (groups, width)), weight.unflatten(0, (groups, 2 * group))
+    uv = torch.einsum("ngi,goi->ngo", *parts)
+    uv = uv if bias is None else uv + bias.view(groups, -1)
+    u, v = (part.flatten(1) for part in uv.chunk(2, dim=2))
+    return u + v.gather(0, col.long().view(-1, degree).gather(1, best.long()))

@@ -1,0 +1,129 @@
+"""EdgeConv with its normalisation over edges by compiled loops, in training on k-NN graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mgic_geo.core import norm_native
+from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.graph.neighbors import Neighbors
+from mgic_geo.native import run
+
+__all__ = ["normalised_edge_conv"]
+
+
+def normalised_edge_conv(
+    x: Tensor,
+    weight: Tensor,
+    norm: nn.BatchNorm1d,
+    sign: Tensor,
+    slope: float,
+    neighbors: Neighbors,
+    groups: int,
+) -> Tensor:
+    r""":math:`\max_j \sigma(\mathcal{N}(u_i + v_j))`, the statistics being those of all edges.
+
+    The gradient needs x, the maxima and a byte a value; u and v are computed anew a cloud at a time. Where
+    :func:`edge_native.fits` and :func:`norm_native.fits` say so.
+
+    Args:
+        x: (N, C_in).
+        weight: (2C, C_in / groups): of each group first the rows of u, then those of v, with the sign turned
+            where ``sign`` is -1.
+        norm: Batch normalisation; no scale may be zero, where all neighbours tie.
+        sign: (C,) that of its scales.
+        slope: Of the activation below zero, 1 for none.
+        neighbors: The k-NN graph of the N nodes.
+        groups: Number of channel groups.
+
+    Returns:
+        (N, C).
+    """
+    # u and v nearly cancel where points are far from the origin, so that the common part goes first.
+    middle = x.detach().mean(0)
+    if weight.size(1) % 8:  # the loops take inputs by eights; one group then
+        rest = -weight.size(1) % 8
+        x, weight, middle = F.pad(x, (0, rest)), F.pad(weight, (0, rest)), F.pad(middle, (0, rest))
+    out, mean, var = _EdgeNorm.apply(
+        x, weight, sign * norm.weight, norm.bias, middle, neighbors.col32, neighbors.out_degree.to(x.dtype),
+        neighbors.clouds, groups, norm.eps, slope,
+    )  # fmt: skip
+    with torch.no_grad():  # the common part counts for x_i alone: u + v of one and the same point
+        both = weight.unflatten(0, (groups, 2, -1)).sum(1)
+        common = (both @ middle.view(groups, -1, 1)).flatten()
+        norm_native.track(norm, sign * (mean + common), var, neighbors.col.numel())
+    return out
+
+
+class _EdgeNorm(torch.autograd.Function):
+    """Gives mean and (biased) variance of the centred edges, too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        middle: Tensor,
+        col: Tensor,
+        out_degree: Tensor,
+        clouds: int,
+        groups: int,
+        eps: float,
+        slope: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, col, nodes = x.contiguous(), col.contiguous(), x.size(0)
+        channels, degree, threads = weight.size(0) // 2, col.numel() // nodes, torch.get_num_threads()
+        sizes = clouds, nodes // clouds, groups, weight.size(1), channels // groups, degree
+        turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
+        z, best = x.new_empty(nodes, channels), x.new_empty(nodes, channels, dtype=torch.uint8)
+        mean, var, out = x.new_empty(channels), x.new_empty(channels), torch.empty_like(z)
+        work = x.new_empty(_scratch(sizes) + threads * clouds * 2 * channels)
+        run("edge_norm", x, middle, turned, col, *sizes, z, best, mean, var, work)
+        whole = scale * torch.rsqrt(var + eps)
+        run("norm_apply", z, None, nodes, channels, mean, whole, bias, slope, out)
+        ctx.save_for_backward(
+            x, weight, scale, bias, middle, col, out_degree, turned, z, best, mean, var, whole
+        )
+        ctx.sizes, ctx.eps, ctx.slope = sizes, eps, slope
+        ctx.mark_non_differentiable(mean, var)
+        return out, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, scale, bias, middle, col, out_degree, turned, z, best, mean, var, whole = ctx.saved_tensors
+        clouds, _size, groups, width, group, degree = ctx.sizes
+        if by_operators(grad):
+
+            def plain(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+                parts = (x - middle).unflatten(1, (groups, width)), weight.unflatten(0, (groups, -1))
+                u, v = (part.flatten(1) for part in torch.einsum("ngi,goi->ngo", *parts).chunk(2, 2))
+                edges = u.repeat_interleave(degree, 0) + v[col.long()]
+                edges = norm_native.plain_norm(edges, scale, bias, ctx.eps, ctx.slope)
+                return edges.unflatten(0, (-1, degree)).gather(1, best.long().unsqueeze(1)).squeeze(1)
+
+            return (*gradients(plain, (x, weight, scale, bias), grad), *[None] * 7)
+        grad = grad.contiguous()
+        of_scale, of_bias, average, slopes = norm_native.sums(
+            grad, z, mean, var, whole, bias, ctx.eps, ctx.slope
+        )
+        constant, per_value = -whole * average / degree, -whole * slopes / degree
+        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        of_weight = x.new_empty(groups, width, 2 * group)
+        work = x.new_empty(_scratch(ctx.sizes) + clouds * of_weight.numel())
+        run(
+            "edge_norm_grad", grad, z, best, x, middle, turned, weight.contiguous(), col, out_degree,
+            *ctx.sizes, mean, whole, bias, ctx.slope, constant, per_value, of_x, of_weight, work,
+        )  # fmt: skip
+        return of_x, of_weight.transpose(1, 2).flatten(0, 1), of_scale, of_bias, *[None] * 7
+
+
+def _scratch(sizes: tuple[int, ...]) -> int:
+    """What each thread needs for a cloud, together."""
+    _clouds, size, groups, width, group, _degree = sizes
+    return torch.get_num_threads() * size * groups * (width + 5 * group)

@@ -1,0 +1,72 @@
+"""k-NN on the CPU by compiled loops: selection without sorting, and differences where they decide."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS
+from mgic_geo.native import applies, run
+
+__all__ = ["fits", "neighbors"]
+
+_MOST = 64
+"""Neighbours up to which the loops keep a short sorted list."""
+_TILE = 2**18
+"""Products at once, which stay in the second-level cache until the least of them are chosen."""
+
+
+def fits(x: Tensor, k: int) -> bool:
+    """Whether the loops take these points (B, N, C)."""
+    return applies(x) and k <= _MOST and x.numel() > 0
+
+
+def neighbors(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -> Tensor:
+    """As :func:`mgic_geo.knn`: (B, N, C) finite points to (B, N, k) places within each cloud.
+
+    Up to four dimensions distances are differences at once. Above, they come from matrix products, and points
+    for which rounding could have decided who is near are done again by differences.
+
+    Args:
+        x: The points.
+        centred: The points less their cloud's mean; above four dimensions only.
+        norms: (B, N) finite squared norms of the latter.
+        k: Number of neighbours.
+        loop: Count a point as its own.
+    """
+    clouds, points, channels = x.shape
+    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
+    if channels <= DIRECT_DIMENSIONS:
+        planes = x.transpose(1, 2).contiguous()
+        sizes = clouds, channels, points, k, int(loop)
+        run("knn_direct", planes, *sizes, table)
+        return table
+    x, norms = x.contiguous(), norms.contiguous()
+    doubt = torch.empty(clouds, points, dtype=torch.uint8, device=x.device)
+    rows = max(1, min(points, _TILE // points))
+    buffer = x.new_empty(rows, points)
+    noise = 1.5 * torch.finfo(x.dtype).eps * channels**0.5
+    keep = min(k + 1, points)  # one more than asked shows how clear the cut is
+    for cloud in range(clouds):
+        turned = centred[cloud].T
+        for first in range(0, points, rows):
+            query = centred[cloud, first : first + rows]
+            product = buffer[: query.size(0)]
+            torch.mm(query, turned, out=product)
+            run(
+                "knn_select",
+                product,
+                norms[cloud],
+                query.size(0),
+                points,
+                first,
+                k,
+                keep,
+                int(loop),
+                noise,
+                table[cloud, first],
+                doubt[cloud, first:],
+            )
+    again = doubt.view(-1).nonzero().view(-1)
+    run("knn_settle", x, points, channels, again, again.numel(), k, int(loop), table)
+    return table

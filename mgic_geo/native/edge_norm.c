@@ -1,0 +1,196 @@
+/* Edge convolution normalised over edges: act(scale (u_i + max_j v_j - mean) + shift), mean and variance being those
+ * of all edges' values u_i + v_j. */
+#include "edges.h"
+
+typedef struct {
+    float *centred, *uv, *grad_uv, *of_out; /* of a cloud */
+} Scratch;
+
+static inline int64_t scratch_size(const Shape *shape) {
+    return shape->size * (shape->groups * shape->in + 5 * shape->groups * shape->group);
+}
+
+static inline Scratch scratch_of(const Shape *shape, float *work, int64_t thread) {
+    float *own = work + thread * scratch_size(shape);
+    int64_t wide = shape->size * shape->groups * shape->in, channels = shape->size * shape->groups * shape->group;
+    return (Scratch){own, own + wide, own + wide + 2 * channels, own + wide + 4 * channels};
+}
+
+/* Points less the middle one, since u and v nearly cancel where points lie far from the origin. */
+static void centre(const Shape *shape, const float *x, const float *middle, int64_t first, int64_t last, float *out) {
+    int64_t wide = shape->groups * shape->in;
+    for (int64_t i = first; i < last; i++)
+        for (int64_t c = 0; c < wide; c++) out[i * wide + c] = x[i * wide + c] - middle[c];
+}
+
+static inline vfloat sum_of(const Shape *shape, const float *v, const int32_t *neighbor) {
+    vfloat sum = {0};
+    for (int64_t r = 0; r < shape->degree; r++) sum += load(v + neighbor[r] * 2 * shape->groups * shape->group);
+    return sum;
+}
+
+/* Maxima and ranks of all nodes of a cloud, and mean and summed squares of its edges' deviations. */
+static void gather(const Shape *shape, const float *uv, const int32_t *col, int64_t base, int64_t first, int64_t last,
+                   float *out, uint8_t *best, float *moments) {
+    int64_t group = shape->group, channels = shape->groups * group;
+    float share = 1 / (float)shape->degree, *average = moments, *squares = moments + channels;
+    memset(moments, 0, 2 * channels * sizeof(float));
+    for (int64_t i = first; i < last; i++) {
+        const int32_t *neighbor = col + i * shape->degree;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            const float *u = uv + place(shape, c), *v = u + group - base * 2 * channels;
+            vfloat most = load(v + neighbor[0] * 2 * channels), sum = most, square = most * most;
+            vint rank = {0};
+            for (int64_t r = 1; r < shape->degree; r++) {
+                vfloat x = load(v + neighbor[r] * 2 * channels);
+                vmask more = greater(x, most);
+                most = choose(more, x, most);
+                rank = choose_int(more, all_int((int32_t)r), rank);
+                sum += x;
+                square += x * x;
+            }
+            vfloat own = load(u + i * 2 * channels), within = square - sum * sum * all(share);
+            vfloat value = own + sum * all(share), before = load(average + c), off = value - before;
+            vfloat after = before + off * all(1 / (float)(i - first + 1));
+            store(average + c, after);
+            store(squares + c, load(squares + c) + off * (value - after) * all((float)shape->degree)
+                                   + choose(greater(within, all(0)), within, all(0)));
+            store(out + i * channels + c, own + most);
+            store_ranks(best + i * channels + c, rank);
+        }
+    }
+}
+
+/* x: (clouds * size, groups * in); w: (groups, in, 2 group); middle: (groups * in); out, best: (clouds * size,
+ * groups * group); `work`: scratch_size for each thread, then 2 * channels for each cloud and thread. */
+void mgic_edge_norm(const float *x, const float *middle, const float *w, const int32_t *col, int64_t clouds,
+                    int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree, float *out, uint8_t *best,
+                    float *mean, float *var, float *work, int64_t threads) {
+    Shape shape = {clouds, size, groups, in, group, degree};
+    int64_t wide = groups * in, channels = groups * group, together = clouds >= threads ? 1 : threads;
+    int64_t step = (size + together - 1) / together, pieces = (size + step - 1) / step;
+    float *moments = work + threads * scratch_size(&shape);
+#pragma omp parallel for num_threads(threads) if (together == 1 && threads > 1) schedule(static)
+    for (int64_t cloud = 0; cloud < clouds; cloud++) {
+        int64_t base = cloud * size;
+        Scratch own = scratch_of(&shape, work, together == 1 ? omp_get_thread_num() : 0);
+#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
+        for (int64_t first = 0; first < size; first += step) {
+            int64_t last = first + step < size ? first + step : size;
+            centre(&shape, x + base * wide, middle, first, last, own.centred);
+            linear_rows(own.centred + first * wide, w, NULL, last - first, dense_rows(groups, in, 2 * group),
+                        own.uv + first * 2 * channels);
+        }
+#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
+        for (int64_t first = 0; first < size; first += step)
+            gather(&shape, own.uv, col + base * degree, base, first, first + step < size ? first + step : size,
+                   out + base * channels, best + base * channels,
+                   moments + (cloud * pieces + first / step) * 2 * channels);
+    }
+    /* Edges of pieces of nodes, all of one degree, count as the nodes. */
+    for (int64_t c = 0; c < channels; c++) {
+        double average = 0, squares = 0, count = 0;
+        for (int64_t piece = 0; piece < clouds * pieces; piece++) {
+            const float *own = moments + piece * 2 * channels;
+            int64_t first = piece % pieces * step;
+            double its = (double)((first + step < size ? step : size - first) * degree);
+            double off = own[c] - average, both = count + its;
+            average += off * its / both;
+            squares += own[channels + c] + off * off * count * its / both;
+            count = both;
+        }
+        mean[c] = (float)average;
+        var[c] = (float)(squares / count);
+    }
+}
+
+/* The gradient of the maxima themselves: scale h, h the gradient behind the activation. */
+static void maxima_grad(const Norm *norm, const float *grad, const float *z, int64_t rows, float *out) {
+    int64_t channels = norm->channels;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            int64_t at = i * channels + c;
+            vfloat g = load(grad + at), factor = load(norm->scale + c);
+            vmask above = greater((load(z + at) - load(norm->mean + c)) * factor + load(norm->shift + c), all(0));
+            store(out + at, factor * choose(above, g, g * all(norm->slope)));
+        }
+}
+
+/* The gradient of uv for channels begin to end of one cloud, from that of the maxima, `of_out`, and from what every
+ * edge's value contributes to mean and variance: constant + slope (value - mean). */
+static void scatter(const Shape *shape, const float *of_out, const float *uv, const uint8_t *best, const int32_t *col,
+                    const float *out_degree, int64_t base, int64_t begin, int64_t end, const float *mean,
+                    const float *constant, const float *slope, float *grad_uv) {
+    int64_t group = shape->group, channels = shape->groups * group;
+    for (int64_t i = 0; i < shape->size; i++)
+        for (int64_t c = begin; c < end; c += LANES) {
+            int64_t at = i * 2 * channels + place(shape, c) + group;
+            vfloat every = load(constant + c) + load(slope + c) * (load(uv + at) - load(mean + c));
+            store(grad_uv + at, every * all(out_degree[i]));
+        }
+    for (int64_t i = 0; i < shape->size; i++) {
+        const int32_t *neighbor = col + i * shape->degree;
+        for (int64_t c = begin; c < end; c += LANES) {
+            int64_t at = i * 2 * channels + place(shape, c);
+            const float *v = uv + place(shape, c) + group - base * 2 * channels;
+            float *grad_v = grad_uv + place(shape, c) + group - base * 2 * channels;
+            vfloat g = load(of_out + i * channels + c), own = load(uv + at), factor = load(slope + c);
+            vfloat every = factor * own, degree = all((float)shape->degree);
+            vint rank = ranks(best + i * channels + c);
+            for (int64_t r = 0; r < shape->degree; r++) {
+                float *to = grad_v + neighbor[r] * 2 * channels;
+                store(to, add_where(same(rank, all_int((int32_t)r)), load(to) + every, g));
+            }
+            vfloat edges = degree * (own - load(mean + c)) + sum_of(shape, v, neighbor);
+            store(grad_uv + at, g + degree * load(constant + c) + factor * edges);
+        }
+    }
+}
+
+/* grad: that behind the activation's output; z: (nodes, channels) as mgic_edge_norm gave it; scale, shift, mean and
+ * slope_below as for a normalisation of rows; constant, slope: (channels), see above; turned: (groups, 2 group, in);
+ * grad_x may be absent; grad_w: (groups, in, 2 group). `work`: scratch_size for each thread, then as much as grad_w for
+ * each cloud. */
+void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best, const float *x, const float *middle,
+                         const float *w, const float *turned, const int32_t *col, const float *out_degree,
+                         int64_t clouds, int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree,
+                         const float *mean, const float *scale, const float *shift, float slope_below,
+                         const float *constant, const float *slope, float *grad_x, float *grad_w, float *work,
+                         int64_t threads) {
+    Shape shape = {clouds, size, groups, in, group, degree};
+    Norm norm = {groups * group, mean, scale, shift, slope_below};
+    int64_t wide = groups * in, channels = groups * group, together = clouds >= threads ? 1 : threads;
+    int64_t step = (size + together - 1) / together;
+    float *shares = work + threads * scratch_size(&shape);
+#pragma omp parallel for num_threads(threads) if (together == 1 && threads > 1) schedule(static)
+    for (int64_t cloud = 0; cloud < clouds; cloud++) {
+        int64_t base = cloud * size;
+        Scratch own = scratch_of(&shape, work, together == 1 ? omp_get_thread_num() : 0);
+        float *share = shares + cloud * wide * 2 * group;
+#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
+        for (int64_t first = 0; first < size; first += step) {
+            int64_t last = first + step < size ? first + step : size, at = (base + first) * channels;
+            centre(&shape, x + base * wide, middle, first, last, own.centred);
+            linear_rows(own.centred + first * wide, w, NULL, last - first, dense_rows(groups, in, 2 * group),
+                        own.uv + first * 2 * channels);
+            maxima_grad(&norm, grad + at, z + at, last - first, own.of_out + first * channels);
+        }
+#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
+        for (int64_t part = 0; part < together; part++) {
+            int64_t vectors = channels / LANES;
+            scatter(&shape, own.of_out, own.uv, best + base * channels, col + base * degree, out_degree + base, base,
+                    part * vectors / together * LANES, (part + 1) * vectors / together * LANES, mean, constant, slope,
+                    own.grad_uv);
+        }
+        if (grad_x) {
+#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
+            for (int64_t first = 0; first < size; first += step)
+                linear_rows(own.grad_uv + first * 2 * channels, turned, NULL,
+                            first + step < size ? step : size - first, dense_rows(groups, 2 * group, in),
+                            grad_x + (base + first) * wide);
+        }
+        memset(share, 0, wide * 2 * group * sizeof(float));
+        linear_grad(own.centred, own.grad_uv, size, dense_rows(groups, in, 2 * group), share);
+    }
+    add_up(shares, clouds, wide * 2 * group, grad_w);
+}

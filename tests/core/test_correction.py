@@ -1,0 +1,172 @@
+import copy
+
+import compiled
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mgic_geo import GroupedLinear, Prolongation
+from mgic_geo.core import norm_native
+from mgic_geo.core.correction import corrected
+
+pytestmark = compiled.needed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_any_size():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(norm_native, "_LEAST", 0)
+        yield
+
+
+def layers(fine=64, coarse=32, groups=2, images=False, **options):
+    torch.manual_seed(0)
+    norm = (nn.BatchNorm2d if images else nn.BatchNorm1d)(fine, **options)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    pointwise = (lambda *sizes: GroupedLinear(*sizes, channel_dim=1)) if images else GroupedLinear
+    return nn.ModuleList([Prolongation(coarse, fine, groups, pointwise, init="signed"), norm])
+
+
+def step(layers, fine, coarse, restricted):
+    return corrected(fine, coarse, restricted, *layers)
+
+
+def inputs(count, fine=64, coarse=32, mean=0.0):
+    torch.manual_seed(count)
+    return [mean + torch.randn(count, width) for width in (fine, coarse, coarse)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([3, 7, 127, 129, 1023, 1025, 2100]), st.sampled_from([8, 16, 24, 40, 64]),
+    st.sampled_from([16, 32, 48]), st.integers(1, 3), st.sampled_from([1, 2]), st.booleans(),
+    st.sampled_from([0.1, None]),
+)  # fmt: skip
+def test_rows(count, coarse, fine, groups, threads, track, momentum):
+    module = layers(fine * groups, coarse * groups, groups, track_running_stats=track, momentum=momentum)
+    with compiled.threads(threads):
+        tolerance = 1e-5 if count > 3 else 1e-3  # statistics of a few rows magnify rounding
+        compiled.assert_as_plain(step, module, inputs(count, fine * groups, coarse * groups), tolerance)
+
+
+@pytest.mark.parametrize("size", [(1, 3, 5), (2, 16, 16)])
+def test_images_of_channels_last(size):
+    batch, *space = size
+    images = [x.view(*size, -1).movedim(-1, 1) for x in inputs(batch * space[0] * space[1])]
+    module = layers(images=True)
+    compiled.assert_as_plain(step, module, images)
+    assert step(module, *images).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_large_common_part():
+    compiled.assert_as_plain(step, layers(), inputs(2000, mean=1e3))
+
+
+def test_no_change_is_no_correction():
+    module, (fine, coarse, _) = layers(), inputs(300)
+    nn.init.zeros_(module[1].bias)
+    with compiled.counted() as calls:
+        assert torch.equal(step(module, fine, coarse, coarse), fine)
+    assert calls
+    compiled.assert_as_plain(lambda m, x, c: step(m, x, c, c.clone()), module, [fine, coarse])
+    compiled.assert_as_plain(
+        lambda m, x: step(m, x, x[:, :32].contiguous(), x[:, 32:].contiguous()), module, [fine]
+    )
+
+
+def test_threads_do_not_show():
+    compiled.assert_same_on_threads(step, layers(), inputs(3000))
+
+
+def test_second_derivatives():
+    compiled.assert_second_derivatives(step, layers(), inputs(60))
+
+
+def test_only_what_is_asked_for():
+    module, (fine, coarse, restricted) = layers().requires_grad_(False), inputs(40)
+    for wanted in (fine, coarse, restricted):
+        wanted.requires_grad_()
+        for create_graph in (False, True):
+            out = step(module, fine, coarse, restricted)
+            (grad,) = torch.autograd.grad(out.square().sum(), wanted, create_graph=create_graph)
+            assert grad.shape == wanted.shape
+            assert bool(grad.abs().sum() > 0)
+        wanted.requires_grad_(False)
+
+
+def test_inputs_are_left_alone():
+    tensors = inputs(200)
+    before = [x.clone() for x in tensors]
+    compiled.outcome(step, layers(), tensors)
+    for x, y in zip(tensors, before, strict=True):
+        assert torch.equal(x, y)
+
+
+def hooked(place):
+    module = layers()
+    place(module).register_forward_hook(lambda *_: None)
+    return module
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: layers().eval(),
+        lambda: nn.ModuleList([layers()[0].map, layers()[1]]),
+        lambda: nn.ModuleList([layers()[0], nn.Identity()]),
+        lambda: layers(coarse=12),
+        lambda: hooked(lambda m: m[0]),
+        lambda: hooked(lambda m: m[0].map),
+        lambda: hooked(lambda m: m[1]),
+    ],
+    ids=[
+        "evaluation",
+        "another map",
+        "no norm",
+        "narrow groups",
+        "hook",
+        "hook on the map",
+        "hook on the norm",
+    ],
+)
+def test_declines(module):
+    module = module()
+    width = 12 if getattr(getattr(module[0], "map", None), "in_channels", 0) == 12 else 32
+    tensors = inputs(50, coarse=width)
+    fast_norm_only = type(module[1]) is nn.BatchNorm1d and not module[1]._forward_hooks and module[1].training
+    with compiled.counted() as calls:
+        ours = step(copy.deepcopy(module), *tensors)
+    assert len(calls) == (2 if fast_norm_only else 0)  # as norm_act then takes over
+    fine, coarse, restricted = tensors
+    torch.testing.assert_close(ours, fine + module[1](module[0](coarse - restricted)))
+
+
+def test_tensors_that_decline():
+    module, (fine, coarse, restricted) = layers(), inputs(40)
+    strided = torch.stack([coarse, coarse], 1)[:, 0]
+    expected = step(copy.deepcopy(module), fine, coarse, restricted)
+    torch.testing.assert_close(step(copy.deepcopy(module), fine, strided, restricted), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        compiled.assert_declines(lambda: step(copy.deepcopy(module), fine, coarse, restricted))
+    double = [x.double() for x in (fine, coarse, restricted)]
+    compiled.assert_declines(lambda: step(copy.deepcopy(module).double(), *double))
+
+
+def test_sizes_are_checked_before_memory_is_read():
+    module, (fine, coarse, restricted) = layers(), inputs(64)
+    for part in (slice(32), (slice(None), slice(24))):
+        with pytest.raises((RuntimeError, ValueError)):
+            step(module, fine, coarse[part].contiguous(), restricted[part].contiguous())
+    with pytest.raises(RuntimeError):
+        step(module, fine, coarse, restricted[:7])
+    one = restricted[:1]  # broadcast, as the operators do
+    expected = step(copy.deepcopy(module), fine, coarse, one.expand(64, 32).contiguous())
+    torch.testing.assert_close(step(copy.deepcopy(module), fine, coarse, one), expected)
+    images = layers(images=True)
+    fine, coarse, restricted = (x.view(1, 8, 8, -1).movedim(-1, 1) for x in (fine, coarse, restricted))
+    other = [x.movedim(1, -1).reshape(1, 4, 16, 32).movedim(-1, 1) for x in (coarse, restricted)]
+    with pytest.raises(RuntimeError, match="must match the size"):
+        step(images, fine, *other)

@@ -1,0 +1,99 @@
+import compiled
+import pytest
+import torch
+from torch import nn
+
+from mgic_geo.core import norm_native
+
+
+@pytest.mark.parametrize(
+    ("act", "slope"),
+    [
+        (None, 1.0),
+        (nn.Identity(), 1.0),
+        (nn.ReLU(), 0.0),
+        (nn.LeakyReLU(0.2), 0.2),
+        (nn.LeakyReLU(0), 0.0),
+        (nn.LeakyReLU(-0.2), None),
+        (nn.ReLU6(), None),
+        (torch.relu, None),
+    ],
+)
+def test_slopes(act, slope):
+    assert norm_native.slope_of(act) == slope
+    if slope is not None and act is not None:
+        x = torch.linspace(-3, 3, 7)
+        torch.testing.assert_close(act(x), torch.where(x > 0, x, slope * x))
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        lambda m: m.register_forward_hook(lambda *_: None),
+        lambda m: m.register_forward_pre_hook(lambda *_: None),
+        lambda m: m.register_full_backward_hook(lambda *_: None),
+        lambda m: m.register_full_backward_pre_hook(lambda *_: None),
+        lambda m: nn.modules.module.register_module_forward_pre_hook(lambda *_: None),
+    ],
+)
+def test_who_listens(listen):
+    act = nn.ReLU()
+    assert not norm_native.listened(act, nn.Identity())
+    handle = listen(act)
+    assert norm_native.listened(nn.Identity(), act)
+    assert norm_native.slope_of(act) is None
+    handle.remove()
+    assert not norm_native.listened(act)
+    assert norm_native.slope_of(act) == 0
+
+
+def test_rows_share_memory():
+    x = torch.randn(2, 5, 3, 4)
+    assert norm_native.rows_of(x) is None
+    last = x.to(memory_format=torch.channels_last)
+    rows = norm_native.rows_of(last)
+    assert rows.data_ptr() == last.data_ptr()
+    assert torch.equal(rows, x.movedim(1, -1).reshape(-1, 5))
+    flat = torch.randn(4, 6)
+    assert norm_native.rows_of(flat) is flat
+    for other in (flat.t(), flat[0], torch.randn(2, 3, 4)):
+        assert norm_native.rows_of(other) is None
+
+
+@compiled.needed
+def test_small_steps_are_left_to_torch():
+    norm = nn.BatchNorm1d(64)
+    assert norm_native.fits(norm, 512, 64)
+    assert not norm_native.fits(norm, 511, 64)
+    assert not norm_native.fits(norm, 512, 32)
+    assert not norm_native.fits(norm.eval(), 512, 64)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, 0.0, 1.0, None])
+@pytest.mark.parametrize("track", [True, False])
+def test_tracks_as_torch_does(momentum, track, counts):
+    torch.manual_seed(0)
+    ours, twin = (nn.BatchNorm1d(16, momentum=momentum, track_running_stats=track) for _ in range(2))
+    if not counts:  # as of old files
+        ours.num_batches_tracked = twin.num_batches_tracked = None
+    for _ in range(3):
+        x = torch.randn(20, 16)
+        twin(x)
+        norm_native.track(ours, x.mean(0), x.var(0, correction=0), 20)
+    torch.testing.assert_close(ours.state_dict(), twin.state_dict())
+
+
+@compiled.needed
+@pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
+def test_sums_are_the_gradients_of_weight_and_bias(slope):
+    torch.manual_seed(0)
+    z, grad = torch.randn(2, 700, 32)
+    weight, bias = torch.randn(2, 32).requires_grad_()
+    out = norm_native.plain_norm(z, weight, bias, 1e-5, slope)
+    expected = torch.autograd.grad(out, (weight, bias), grad)
+    mean, var = z.mean(0), z.var(0, correction=0)
+    scale = (weight * torch.rsqrt(var + 1e-5)).detach()
+    found = norm_native.sums(grad, z, mean, var, scale, bias.detach(), 1e-5, slope)
+    torch.testing.assert_close(found[:2], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[2], expected[1] / 700, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,271 @@
+import copy
+import pickle
+import sys
+
+import compiled
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.func import jvp
+
+from mgic_geo import EdgeConv, knn
+from mgic_geo.core import norm_native
+from mgic_geo.graph import edge_native, reduce
+from mgic_geo.graph.graph_block import GraphBlock
+from mgic_geo.graph.neighbors import Neighbors
+from mgic_geo.native import plain_torch
+
+pytestmark = compiled.needed
+edge_conv = sys.modules["mgic_geo.graph.edge_conv"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_any_size():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(norm_native, "_LEAST", 0)
+        yield
+
+
+def table(clouds, size, degree, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(size, (clouds, size, degree), generator=generator)
+
+
+def step_on(graph):
+    return lambda module, x: module(x, graph)
+
+
+def block_on(graph):
+    return lambda module, x: module(x, None, graph)
+
+
+def layer(width=32, out=32, groups=2, **options):
+    torch.manual_seed(0)
+    return EdgeConv(width, out, groups, **{"norm": None, "act": None, **options})
+
+
+def block(width=32, groups=2, act=None, **options):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(width, **options)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    conv = EdgeConv(width, width, groups, norm=None, act=None)
+    return GraphBlock(conv, norm, nn.LeakyReLU(0.2) if act is None else act)
+
+
+def rows(count, channels, mean=0.0):
+    return mean + torch.randn(count, channels, generator=torch.Generator().manual_seed(count))
+
+
+shapes = st.tuples(
+    st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 2, 7, 129, 300]), st.sampled_from([1, 2, 16, 40]),
+    st.sampled_from([16, 32, 48, 64]), st.sampled_from([1, 2, 3]), st.sampled_from([1, 2]),
+)  # fmt: skip
+
+
+@settings(max_examples=50, deadline=None)
+@given(shapes, st.sampled_from([8, 24, 64]), st.booleans(), st.sampled_from(["relu", "tanh", None]))
+def test_layers(shape, width, bias, act):
+    clouds, size, degree, group, groups, threads = shape
+    module = layer(width * groups, group * groups, groups, bias=bias, act=act)
+    graph = Neighbors.from_table(table(clouds, size, degree))
+    with compiled.threads(threads):
+        compiled.assert_as_plain(step_on(graph), module, [rows(clouds * size, width * groups)])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    shapes, st.sampled_from([nn.Identity(), nn.ReLU(), nn.LeakyReLU(0.2)]), st.sampled_from([0.1, None]),
+    st.booleans(),
+)  # fmt: skip
+def test_blocks(shape, act, momentum, track):
+    clouds, size, degree, group, groups, threads = shape
+    count = clouds * size
+    if count < 2:
+        return
+    module = block(group * groups, groups, act, momentum=momentum, track_running_stats=track)
+    graph = Neighbors.from_table(table(clouds, size, degree))
+    with compiled.threads(threads):
+        # Statistics of a few rows magnify rounding.
+        tolerance = 1e-5 if count > 20 else 1e-3 if count > 3 else 2e-2
+        compiled.assert_as_plain(block_on(graph), module, [rows(count, group * groups)], tolerance)
+
+
+@pytest.mark.parametrize("degree", [254, 255, 256])
+def test_as_many_neighbours_as_a_byte_tells(degree):
+    """Each node's last neighbour is largest, so that its rank is needed."""
+    x = rows(300, 16)
+    order = torch.arange(300)
+    graph = Neighbors.from_table((order.view(-1, 1) - degree + 1 + torch.arange(degree)) % 300)
+    x[:, 0] = order
+    module = layer(16, 16, 1)
+    if degree < 256:
+        compiled.assert_as_plain(step_on(graph), module, [x])
+        compiled.assert_as_plain(block_on(graph), block(16, 1), [x])
+    else:
+        compiled.assert_declines(lambda: module(x, graph))
+
+
+def test_a_large_common_part():
+    graph = Neighbors.from_table(table(2, 500, 10))
+    compiled.assert_as_plain(step_on(graph), layer(), [rows(1000, 32, 1e3)])
+    compiled.assert_as_plain(block_on(graph), block(act=nn.Identity()), [rows(1000, 32, 1e3)])
+
+
+def test_equal_nodes_and_repeated_neighbours():
+    """Which of equal neighbours gets the gradient is free; what reaches a set of equal nodes is not."""
+    x = rows(40, 32)
+    repeated = torch.arange(40).repeat_interleave(5)
+    graph = Neighbors.from_table(table(1, 200, 20)[0])
+    for module, on in ((layer(), step_on), (block(), block_on)):
+        compiled.assert_as_plain(lambda m, x, on=on: on(graph)(m, x[repeated]), module, [x])
+
+
+def test_one_cloud_of_points():
+    x = rows(1025, 32)
+    graph = Neighbors.from_table(knn(x, 20))
+    for number in (1, 2):
+        with compiled.threads(number):
+            compiled.assert_as_plain(block_on(graph), block(), [x])
+
+
+@pytest.mark.parametrize("clouds", [1, 2, 3])
+def test_threads_do_not_show(clouds):
+    x, graph = rows(clouds * 333, 48), Neighbors.from_table(table(clouds, 333, 9))
+    compiled.assert_same_on_threads(step_on(graph), layer(48, 64, 1, bias=True), [x])
+    compiled.assert_same_on_threads(block_on(graph), block(48, 3), [x])
+
+
+def test_second_derivatives(monkeypatch):
+    """Without loops the maximum has none, but for the one that function transforms take."""
+    monkeypatch.setattr(edge_conv, "neighbor_max", lambda y, graph: reduce._plain(y, graph, "amax"))
+    x, graph = rows(60, 32), Neighbors.from_table(table(2, 30, 5))
+    compiled.assert_second_derivatives(step_on(graph), layer(bias=True), [x])
+    compiled.assert_second_derivatives(block_on(graph), block(), [x])
+
+
+def test_biases_of_both_maps():
+    """Each is a value's summand."""
+    x, weight, bias = rows(60, 32), rows(64, 16).requires_grad_(), rows(64, 1).view(-1).requires_grad_()
+    graph = Neighbors.from_table(table(2, 30, 5))
+    out = edge_native.edge_conv(x, weight, bias, graph, 2)
+    (grad,) = torch.autograd.grad(out, bias, out.detach(), retain_graph=True)
+    (twice,) = torch.autograd.grad(out, bias, out.detach(), create_graph=True)
+    torch.testing.assert_close(grad, twice)
+    torch.testing.assert_close(grad.view(2, 2, 16).sum(1), 2 * out.detach().sum(0).view(2, 16))
+
+
+def test_only_what_is_asked_for():
+    x, graph = rows(60, 32), Neighbors.from_table(table(2, 30, 5))
+    for module, on in ((layer(bias=True), step_on(graph)), (block(), block_on(graph))):
+        for wanted in (x, *module.parameters()):
+            module.requires_grad_(False)
+            wanted.requires_grad_()
+            for create_graph in (False, True):
+                with compiled.counted() as calls:
+                    out = on(module, x)
+                    (grad,) = torch.autograd.grad(out.square().sum(), wanted, create_graph=create_graph)
+                assert calls
+                assert bool(grad.abs().sum() > 0)
+            x.requires_grad_(False)
+
+
+def test_inputs_are_left_alone():
+    x, own = rows(60, 32), table(2, 30, 5)
+    graph = Neighbors.from_table(own)
+    before = x.clone(), graph.col.clone()
+    for module, on in ((layer(), step_on(graph)), (block(), block_on(graph))):
+        compiled.outcome(on, module, [x])
+    assert torch.equal(x, before[0])
+    assert torch.equal(graph.col, before[1])
+
+
+def hooked(place):
+    module = block()
+    place(module).register_forward_hook(lambda *_: None)
+    return module
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: GraphBlock(layer(), nn.BatchNorm1d(32), nn.Tanh()),
+        lambda: GraphBlock(layer(bias=True), nn.BatchNorm1d(32), nn.ReLU()),
+        lambda: GraphBlock(layer(act="relu"), nn.BatchNorm1d(32), nn.ReLU()),
+        lambda: GraphBlock(layer(), nn.BatchNorm1d(32), nn.ReLU(), act_first=True),
+        lambda: GraphBlock(layer(), nn.LayerNorm(32), nn.ReLU()),
+        lambda: block().eval(),
+        *(lambda place=place: hooked(place) for place in (
+            lambda m: m.conv, lambda m: m.conv.lin, lambda m: m.conv.act, lambda m: m.norm, lambda m: m.act
+        )),
+    ],
+)  # fmt: skip
+def test_blocks_that_decline(module, monkeypatch):
+    """One step becomes several, each of which may have loops of its own."""
+    module, x, graph = module(), rows(60, 32), Neighbors.from_table(table(2, 30, 5))
+    monkeypatch.setattr(edge_native, "edge_block", None)
+    twin = copy.deepcopy(module)
+    ours = module(x, None, graph)
+    with plain_torch():
+        torch.testing.assert_close(ours, twin(x, None, graph))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        table(1, 60, 5)[0].t().reshape(-1, 60)[:2, :40],
+        torch.stack([torch.randint(60, (200,)), torch.randint(60, (200,))]),
+        Neighbors(torch.arange(61) * 5, table(1, 60, 5).flatten(), 60),
+        Neighbors(torch.arange(61).int() * 5, table(1, 60, 5).flatten().int(), 60, degree=5),
+    ],
+)
+def test_graphs_that_decline(graph):
+    x = rows(60, 32)
+    compiled.assert_declines(lambda: layer()(x, graph))
+    module = layer(24, 24, 1)
+    compiled.assert_declines(lambda: module(rows(60, 24), Neighbors.from_table(table(1, 60, 5)[0])))
+
+
+def test_a_block_takes_an_edge_index():
+    x, graph = rows(60, 32), Neighbors.from_table(table(1, 60, 5)[0])
+    torch.testing.assert_close(block()(x, None, graph.edge_index), block()(x, None, graph))
+
+
+def test_sizes_are_checked_before_memory_is_read():
+    x, graph = rows(60, 32), Neighbors.from_table(table(1, 60, 5)[0])
+    module = GraphBlock(layer(64, 32), nn.BatchNorm1d(32), nn.ReLU())
+    with pytest.raises(ValueError, match="in_channels=64"):
+        module(x, None, graph)
+    with pytest.raises(ValueError, match="graph has 60 source"):
+        block()(rows(50, 32), None, graph)
+    weight = rows(64, 16)
+    assert edge_native.fits(x, weight, graph, 2)
+    uneven = Neighbors(graph.rowptr, graph.col, 60, clouds=7, degree=5)
+    assert not edge_native.fits(x, weight, uneven, 2)
+    short = Neighbors(graph.rowptr, graph.col[:-5], 60, degree=5)
+    assert not edge_native.fits(x, weight, short, 2)
+
+
+def test_precision_and_transforms_that_decline():
+    x, graph, module = rows(60, 32), Neighbors.from_table(table(2, 30, 5)), layer()
+    double = copy.deepcopy(module).double()
+    compiled.assert_declines(lambda: double(x.double(), graph))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        compiled.assert_declines(lambda: module(x, graph))
+    compiled.assert_declines(lambda: jvp(lambda x: module(x, graph), (x,), (torch.ones_like(x),)))
+    compiled.assert_declines(lambda: torch.func.grad(lambda x: module(x, graph).sum())(x))
+    clouds = x.view(2, 30, 32), table(2, 30, 5)
+    with compiled.counted() as calls:
+        expected = module(*clouds)
+    assert calls
+    found = compiled.assert_declines(torch.compile(module, backend="eager", fullgraph=True), *clouds)
+    torch.testing.assert_close(found, expected)
+
+
+def test_copies_and_pickles_after_use():
+    x, graph, module = rows(60, 32), Neighbors.from_table(table(2, 30, 5)), block()
+    module(x, None, graph).sum().backward()
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        torch.testing.assert_close(twin(x, None, graph), module(x, None, graph))
