@@ -37,30 +37,37 @@ def dense_blocks() -> dict[str, Callable[[int], nn.Module]]:
     return blocks
 
 
+LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
+
+
 def compare_blocks(config: Config) -> Iterator[Report]:
-    """One residual block, forward and backward, at each width."""
-    mgic, dense = "MGIC block (16, 32)", "dense block"
+    """One residual block, forward and backward, at each width and in both layouts."""
     for width in config.channels:
-        x = torch.randn(config.batch_size, width, config.pixels, config.pixels, device=config.device)
-        blocks = {mgic: _mgic_block, **dense_blocks()}
-        made = {name: build(width).to(config.device) for name, build in blocks.items()}
-        x.requires_grad_()
-        work = {name: work_of(made[name], x) for name in (mgic, dense)}
-        entries = []
-        for name, block in made.items():
-            bar = BLOCK_BARS.get(width) if name == dense else None
-            entries.append(Entry(name, passes(block, x), work.get(name, work[dense]), bar=bar))
-        if config.device == "cuda":
-            for name in (mgic, dense):
-                half, compiled = (blocks[name](width).to(config.device) for _ in range(2))
-                entries += [
-                    Entry(
-                        f"{name}, bf16", passes(half, x, bf16=True), work[name], name, dtype=torch.bfloat16
-                    ),
-                    Entry(f"{name}, compiled", passes(compiled, x, compiled=True), work[name], name),
-                ]
-        shape = f"{config.batch_size} × {config.pixels}×{config.pixels}"
-        yield compare(f"Residual block, {width:,} channels, {shape}", entries, config)
+        for words, layout in LAYOUTS.items():
+            shape = f"{config.batch_size} × {config.pixels}×{config.pixels}"
+            title = f"Residual block, {width:,} channels, {shape}, {words}"
+            yield compare(title, _block_entries(width, layout, config), config)
+
+
+def _block_entries(width: int, layout: torch.memory_format, config: Config) -> list[Entry]:
+    mgic, dense = "MGIC block (16, 32)", "dense block"
+    x = torch.randn(config.batch_size, width, config.pixels, config.pixels, device=config.device)
+    x = x.to(memory_format=layout).requires_grad_()
+    blocks = {mgic: _mgic_block, **dense_blocks()}
+
+    def made(name: str) -> nn.Module:
+        return blocks[name](width).to(device=config.device, memory_format=layout)  # type: ignore[call-overload]
+
+    work, entries = {name: work_of(made(name), x) for name in (mgic, dense)}, []
+    for name in blocks:
+        bar = BLOCK_BARS.get(width) if name == dense else None
+        entries.append(Entry(name, passes(made(name), x), work.get(name, work[dense]), bar=bar))
+    if config.device == "cuda":
+        for name in (mgic, dense):
+            half, compiled = passes(made(name), x, bf16=True), passes(made(name), x, compiled=True)
+            entries.append(Entry(f"{name}, bf16", half, work[name], name, dtype=torch.bfloat16))
+            entries.append(Entry(f"{name}, compiled", compiled, work[name], name))
+    return entries
 
 
 def _mgic_block(width: int) -> nn.Module:
@@ -76,8 +83,7 @@ def compare_images(config: Config) -> Iterator[Report]:
     }
     entries: list[Entry] = []
     work: dict[str, Work] = {}
-    layouts = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
-    for words, layout in layouts.items():
+    for words, layout in LAYOUTS.items():
         x, first = images.to(memory_format=layout), f"MGIC-ResNet-56 (8, 16), {words}"
         for name, build in models.items():
             model = build().to(device=config.device, memory_format=layout)  # type: ignore[call-overload]

@@ -17,6 +17,8 @@ __all__ = ["edge_block", "edge_conv", "fits"]
 
 _MOST = 255
 """Neighbours of a node whose rank fits a byte."""
+_CACHED = 2**18
+"""Floats of u and v at once; the loops know the same number."""
 
 
 def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
@@ -178,12 +180,12 @@ def _convolve(
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Sums u + max v (N, C), ranks of the neighbours that attain them, mean and biased variance."""
     threads, channels = torch.get_num_threads(), weight.size(0) // 2
-    clouds, size, groups = sizes[:3]
+    clouds, _size, groups = sizes[:3]
     turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
     bias = None if bias is None else bias.contiguous()
     out, best = x.new_empty(x.size(0), channels), x.new_empty(x.size(0), channels, dtype=torch.uint8)
     mean, var = x.new_empty(channels), x.new_empty(channels)
-    work = x.new_empty((3 * threads * size + 2 * clouds) * channels)
+    work = x.new_empty(threads * _scratch(sizes) + 2 * clouds * channels)
     run("edge_conv", x, turned, bias, col, *sizes, out, best, mean, var, work)
     return out, best, (mean, var)
 
@@ -199,13 +201,20 @@ def _differentiate(
     norm: tuple[Any, ...] = (None, None, None, None, 1.0, None, None),
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients of x and weight; with ``norm`` those of x + act(norm(...))."""
-    clouds, size, groups, width, group = sizes[:5]
+    clouds, _size, groups, width, group = sizes[:5]
     grad, weight = grad.contiguous(), weight.contiguous()
     of_x = torch.empty_like(x) if wants_x else None
     of_weight = x.new_empty(groups, width, 2 * group)
-    work = x.new_empty(torch.get_num_threads() * size * groups * 3 * group + clouds * of_weight.numel())
+    work = x.new_empty(torch.get_num_threads() * _scratch(sizes) + clouds * of_weight.numel())
     run("edge_conv_grad", grad, best, x, weight, col, *sizes, *norm, of_x, of_weight, work)
     return of_x, of_weight.transpose(1, 2).flatten(0, 1)
+
+
+def _scratch(sizes: tuple[int, ...]) -> int:
+    """Floats of a task: u and v of as many groups as fit the cache, and half as many again."""
+    _clouds, size, groups, _width, group, _degree = sizes
+    few = min(max(1, _CACHED // (size * 2 * group)), groups)
+    return size * 3 * few * group
 
 
 def _plain(

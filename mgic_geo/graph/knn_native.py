@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS
 from mgic_geo.native import applies, run
@@ -12,8 +13,8 @@ __all__ = ["fits", "neighbors"]
 
 _MOST = 64
 """Neighbours up to which the loops keep a short sorted list."""
-_TILE = 2**18
-"""Products at once, which stay in the second-level cache until the least of them are chosen."""
+# As the loops know them: points side by side, queries at once, products of each at once.
+_PANEL, _QUERIES, _CHUNK = 32, 32, 4096
 
 
 def fits(x: Tensor, k: int) -> bool:
@@ -43,30 +44,14 @@ def neighbors(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -> 
         return table
     x, norms = x.contiguous(), norms.contiguous()
     doubt = torch.empty(clouds, points, dtype=torch.uint8, device=x.device)
-    rows = max(1, min(points, _TILE // points))
-    buffer = x.new_empty(rows, points)
+    wide = points + -points % _PANEL
+    panels = F.pad(centred, (0, 0, 0, wide - points)).view(clouds, -1, _PANEL, channels)
     noise = 1.5 * torch.finfo(x.dtype).eps * channels**0.5
     keep = min(k + 1, points)  # one more than asked shows how clear the cut is
-    for cloud in range(clouds):
-        turned = centred[cloud].T
-        for first in range(0, points, rows):
-            query = centred[cloud, first : first + rows]
-            product = buffer[: query.size(0)]
-            torch.mm(query, turned, out=product)
-            run(
-                "knn_select",
-                product,
-                norms[cloud],
-                query.size(0),
-                points,
-                first,
-                k,
-                keep,
-                int(loop),
-                noise,
-                table[cloud, first],
-                doubt[cloud, first:],
-            )
+    work = x.new_empty(torch.get_num_threads() * _QUERIES * min(wide, _CHUNK))
+    sizes = clouds, points, wide, channels, k, keep, int(loop)
+    panels = panels.transpose(2, 3).contiguous()
+    run("knn_products", centred.contiguous(), panels, norms, *sizes, noise, table, doubt, work)
     again = doubt.view(-1).nonzero().view(-1)
     run("knn_settle", x, points, channels, again, again.numel(), k, int(loop), table)
     return table

@@ -2,7 +2,7 @@
  *
  * Selection reads a row twice. The first pass takes the minimum of every 64th value; the k-th least of those 64
  * minima bounds the k-th least value, so that the second pass finds hardly more than k candidates. */
-#include "kernels.h"
+#include "linear.h"
 
 
 #define MINIMA 64   /* of the bound; more make it tighter */
@@ -139,26 +139,55 @@ static inline void select_from(const float *p, const float *norm, int64_t n, int
     for (; j < n; j++) insert(least, value_at(p, norm, j), first + j);
 }
 
-/* Neighbours of some points of a cloud from the matrix products of their coordinates.
+#define QUERIES 32 /* points whose products are there at once */
+
+/* Neighbours of all points from matrix products of their coordinates.
  *
- * product: (rows, n), overwritten where a point meets itself; norm: (n) squared norms; first: number of the first
- * row's point; keep: k, or k + 1 where there are as many points; noise: the rounding of a value over
- * (|x_i| + reach)^2; index: (rows, k); doubt: (rows), set where rounding could have decided. */
-void mgic_knn_select(float *product, const float *norm, int64_t rows, int64_t n, int64_t first, int64_t k,
-                     int64_t keep, int64_t loop, float noise, int64_t *index, uint8_t *doubt, int64_t threads) {
+ * points: (clouds, n, dimensions); panels: the same as (clouds, wide / 32, dimensions, 32), zero where there are no
+ * points; norm: (clouds, n) squared norms; wide: n rounded up to a multiple of 32; keep: k, or k + 1 where there are as
+ * many points; noise: the rounding of a value over (|x_i| + reach)^2; index: (clouds * n, k); doubt: (clouds * n), set
+ * where rounding could have decided. `work`: 32 * min(wide, 4096) for each thread. */
+void mgic_knn_products(const float *points, const float *panels, const float *norm, int64_t clouds, int64_t n,
+                       int64_t wide, int64_t dimensions, int64_t k, int64_t keep, int64_t loop, float noise,
+                       int64_t *index, uint8_t *doubt, float *work, int64_t threads) {
+    int64_t step = wide < CHUNK ? wide : CHUNK, blocks = (n + QUERIES - 1) / QUERIES;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t row = 0; row < rows; row++) {
-        float *p = product + row * n, value[keep];
-        int64_t place[keep];
-        Least least = {value, place, 0, keep};
-        p[first + row] = loop ? INFINITY : -INFINITY;
-        select_from(p, norm, n, 0, &least);
-        memcpy(index + row * k, place, k * sizeof *place);
-        float own = norm[first + row], reach = value[k - 1] + own;
-        reach = sqrtf(own) + sqrtf(reach > 0 ? reach : 0);
-        doubt[row] = 0;
-        /* not that it is below: infinite values tell nothing apart */
-        for (int64_t r = 1; r < keep; r++) doubt[row] |= !(value[r] - value[r - 1] > 2 * noise * reach * reach);
+    for (int64_t task = 0; task < clouds * blocks; task++) {
+        int64_t base = task / blocks * n, start = task % blocks * QUERIES;
+        int64_t rows = start + QUERIES < n ? QUERIES : n - start;
+        const float *query = points + (base + start) * dimensions, *own_norm = norm + base;
+        float *product = work + omp_get_thread_num() * QUERIES * step, value[QUERIES * keep];
+        int64_t place[QUERIES * keep];
+        Least least[QUERIES];
+        for (int64_t row = 0; row < rows; row++) least[row] = (Least){value + row * keep, place + row * keep, 0, keep};
+        for (int64_t first = 0; first < n; first += step) {
+            int64_t last = first + step < wide ? first + step : wide, count = (last < n ? last : n) - first;
+            for (int64_t c = first; c < last; c += 2 * LANES) {
+                const float *panel = panels + (task / blocks * wide + c) * dimensions;
+                int64_t row = 0;
+                for (; row + ROWS <= rows; row += ROWS)
+                    tile(query + row * dimensions, dimensions, panel, 2 * LANES, NULL, 0, product + row * step + c - first,
+                         step, dimensions, ROWS, 2);
+                for (; row < rows; row++)
+                    tile(query + row * dimensions, dimensions, panel, 2 * LANES, NULL, 0, product + row * step + c - first,
+                         step, dimensions, 1, 2);
+            }
+            for (int64_t row = 0; row < rows; row++) {
+                int64_t itself = start + row - first;
+                if (itself >= 0 && itself < count) product[row * step + itself] = loop ? INFINITY : -INFINITY;
+                select_from(product + row * step, own_norm + first, count, first, &least[row]);
+            }
+        }
+        for (int64_t row = 0; row < rows; row++) {
+            const float *sorted = least[row].value;
+            memcpy(index + (base + start + row) * k, least[row].index, k * sizeof *index);
+            float own = own_norm[start + row], reach = sorted[k - 1] + own;
+            reach = sqrtf(own) + sqrtf(reach > 0 ? reach : 0);
+            uint8_t open = 0;
+            /* not that it is below: infinite values tell nothing apart */
+            for (int64_t r = 1; r < keep; r++) open |= !(sorted[r] - sorted[r - 1] > 2 * noise * reach * reach);
+            doubt[base + start + row] = open;
+        }
     }
 }
 

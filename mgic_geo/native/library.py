@@ -24,7 +24,7 @@ _FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-
 _TUNED = ("-march=native", "-fopenmp")
 _POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _ARGUMENTS = {
-    "mgic_knn_select": [_POINTER] * 2 + [_INTEGER] * 6 + [_REAL] + [_POINTER] * 2 + [_INTEGER],
+    "mgic_knn_products": [_POINTER] * 3 + [_INTEGER] * 7 + [_REAL] + [_POINTER] * 3 + [_INTEGER],
     "mgic_knn_settle": [_POINTER] + [_INTEGER] * 2 + [_POINTER] + [_INTEGER] * 3 + [_POINTER] + [_INTEGER],
     "mgic_knn_direct": [_POINTER] + [_INTEGER] * 5 + [_POINTER] + [_INTEGER],
     "mgic_linear": [_POINTER] * 3 + [_INTEGER] * 4 + [_POINTER, _INTEGER],

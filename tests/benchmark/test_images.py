@@ -25,7 +25,7 @@ def test_dense_blocks_without_libraries(monkeypatch):
 
 def test_blocks(tiny, monkeypatch):
     monkeypatch.setattr(images, "BLOCK_BARS", {64: 3})
-    (report,) = compare_blocks(tiny)
+    report, _first = compare_blocks(tiny)
     rows = {row["model"]: row for row in report.rows}
     assert list(rows) == ["MGIC block (16, 32)", *dense_blocks()]
     assert rows["dense block"]["bar"] == 3
