@@ -78,12 +78,12 @@ class _EdgeNorm(torch.autograd.Function):
         slope: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, col, nodes = x.contiguous(), col.contiguous(), x.size(0)
-        channels, degree, threads = weight.size(0) // 2, col.numel() // nodes, torch.get_num_threads()
+        channels, degree = weight.size(0) // 2, col.numel() // nodes
         sizes = clouds, nodes // clouds, groups, weight.size(1), channels // groups, degree
         turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
         z, best = x.new_empty(nodes, channels), x.new_empty(nodes, channels, dtype=torch.uint8)
         mean, var, out = x.new_empty(channels), x.new_empty(channels), torch.empty_like(z)
-        work = x.new_empty(_scratch(sizes) + threads * clouds * 2 * channels)
+        work = x.new_empty(_scratch(sizes) + clouds * 2 * channels)
         run("edge_norm", x, middle, turned, col, *sizes, z, best, mean, var, work)
         whole = scale * torch.rsqrt(var + eps)
         run("norm_apply", z, None, nodes, channels, mean, whole, bias, slope, out)

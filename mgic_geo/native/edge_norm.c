@@ -17,9 +17,9 @@ static inline Scratch scratch_of(const Shape *shape, float *work, int64_t thread
 }
 
 /* Points less the middle one, since u and v nearly cancel where points lie far from the origin. */
-static void centre(const Shape *shape, const float *x, const float *middle, int64_t first, int64_t last, float *out) {
+static void centre(const Shape *shape, const float *x, const float *middle, float *out) {
     int64_t wide = shape->groups * shape->in;
-    for (int64_t i = first; i < last; i++)
+    for (int64_t i = 0; i < shape->size; i++)
         for (int64_t c = 0; c < wide; c++) out[i * wide + c] = x[i * wide + c] - middle[c];
 }
 
@@ -30,12 +30,12 @@ static inline vfloat sum_of(const Shape *shape, const float *v, const int32_t *n
 }
 
 /* Maxima and ranks of all nodes of a cloud, and mean and summed squares of its edges' deviations. */
-static void gather(const Shape *shape, const float *uv, const int32_t *col, int64_t base, int64_t first, int64_t last,
-                   float *out, uint8_t *best, float *moments) {
+static void gather(const Shape *shape, const float *uv, const int32_t *col, int64_t base, float *out, uint8_t *best,
+                   float *moments) {
     int64_t group = shape->group, channels = shape->groups * group;
     float share = 1 / (float)shape->degree, *average = moments, *squares = moments + channels;
     memset(moments, 0, 2 * channels * sizeof(float));
-    for (int64_t i = first; i < last; i++) {
+    for (int64_t i = 0; i < shape->size; i++) {
         const int32_t *neighbor = col + i * shape->degree;
         for (int64_t c = 0; c < channels; c += LANES) {
             const float *u = uv + place(shape, c), *v = u + group - base * 2 * channels;
@@ -51,7 +51,7 @@ static void gather(const Shape *shape, const float *uv, const int32_t *col, int6
             }
             vfloat own = load(u + i * 2 * channels), within = square - sum * sum * all(share);
             vfloat value = own + sum * all(share), before = load(average + c), off = value - before;
-            vfloat after = before + off * all(1 / (float)(i - first + 1));
+            vfloat after = before + off * all(1 / (float)(i + 1));
             store(average + c, after);
             store(squares + c, load(squares + c) + off * (value - after) * all((float)shape->degree)
                                    + choose(greater(within, all(0)), within, all(0)));
@@ -62,38 +62,26 @@ static void gather(const Shape *shape, const float *uv, const int32_t *col, int6
 }
 
 /* x: (clouds * size, groups * in); w: (groups, in, 2 group); middle: (groups * in); out, best: (clouds * size,
- * groups * group); `work`: scratch_size for each thread, then 2 * channels for each cloud and thread. */
+ * groups * group); `work`: scratch_size for each thread, then 2 * channels for each cloud. */
 void mgic_edge_norm(const float *x, const float *middle, const float *w, const int32_t *col, int64_t clouds,
                     int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree, float *out, uint8_t *best,
                     float *mean, float *var, float *work, int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
-    int64_t wide = groups * in, channels = groups * group, together = clouds >= threads ? 1 : threads;
-    int64_t step = (size + together - 1) / together, pieces = (size + step - 1) / step;
+    int64_t wide = groups * in, channels = groups * group;
     float *moments = work + threads * scratch_size(&shape);
-#pragma omp parallel for num_threads(threads) if (together == 1 && threads > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t cloud = 0; cloud < clouds; cloud++) {
         int64_t base = cloud * size;
-        Scratch own = scratch_of(&shape, work, together == 1 ? omp_get_thread_num() : 0);
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-        for (int64_t first = 0; first < size; first += step) {
-            int64_t last = first + step < size ? first + step : size;
-            centre(&shape, x + base * wide, middle, first, last, own.centred);
-            linear_rows(own.centred + first * wide, w, NULL, last - first, dense_rows(groups, in, 2 * group),
-                        own.uv + first * 2 * channels);
-        }
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-        for (int64_t first = 0; first < size; first += step)
-            gather(&shape, own.uv, col + base * degree, base, first, first + step < size ? first + step : size,
-                   out + base * channels, best + base * channels,
-                   moments + (cloud * pieces + first / step) * 2 * channels);
+        Scratch own = scratch_of(&shape, work, omp_get_thread_num());
+        centre(&shape, x + base * wide, middle, own.centred);
+        linear_rows(own.centred, w, NULL, size, dense_rows(groups, in, 2 * group), own.uv);
+        gather(&shape, own.uv, col + base * degree, base, out + base * channels, best + base * channels,
+               moments + cloud * 2 * channels);
     }
-    /* Edges of pieces of nodes, all of one degree, count as the nodes. */
     for (int64_t c = 0; c < channels; c++) {
-        double average = 0, squares = 0, count = 0;
-        for (int64_t piece = 0; piece < clouds * pieces; piece++) {
-            const float *own = moments + piece * 2 * channels;
-            int64_t first = piece % pieces * step;
-            double its = (double)((first + step < size ? step : size - first) * degree);
+        double average = 0, squares = 0, count = 0, its = (double)(size * degree);
+        for (int64_t cloud = 0; cloud < clouds; cloud++) {
+            const float *own = moments + cloud * 2 * channels;
             double off = own[c] - average, both = count + its;
             average += off * its / both;
             squares += own[channels + c] + off * off * count * its / both;
@@ -116,21 +104,21 @@ static void maxima_grad(const Norm *norm, const float *grad, const float *z, int
         }
 }
 
-/* The gradient of uv for channels begin to end of one cloud, from that of the maxima, `of_out`, and from what every
+/* The gradient of uv for one cloud, from that of the maxima, `of_out`, and from what every
  * edge's value contributes to mean and variance: constant + slope (value - mean). */
 static void scatter(const Shape *shape, const float *of_out, const float *uv, const uint8_t *best, const int32_t *col,
-                    const float *out_degree, int64_t base, int64_t begin, int64_t end, const float *mean,
-                    const float *constant, const float *slope, float *grad_uv) {
+                    const float *out_degree, int64_t base, const float *mean, const float *constant, const float *slope,
+                    float *grad_uv) {
     int64_t group = shape->group, channels = shape->groups * group;
     for (int64_t i = 0; i < shape->size; i++)
-        for (int64_t c = begin; c < end; c += LANES) {
+        for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * 2 * channels + place(shape, c) + group;
             vfloat every = load(constant + c) + load(slope + c) * (load(uv + at) - load(mean + c));
             store(grad_uv + at, every * all(out_degree[i]));
         }
     for (int64_t i = 0; i < shape->size; i++) {
         const int32_t *neighbor = col + i * shape->degree;
-        for (int64_t c = begin; c < end; c += LANES) {
+        for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * 2 * channels + place(shape, c);
             const float *v = uv + place(shape, c) + group - base * 2 * channels;
             float *grad_v = grad_uv + place(shape, c) + group - base * 2 * channels;
@@ -159,36 +147,20 @@ void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best,
                          int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
     Norm norm = {groups * group, mean, scale, shift, slope_below};
-    int64_t wide = groups * in, channels = groups * group, together = clouds >= threads ? 1 : threads;
-    int64_t step = (size + together - 1) / together;
+    int64_t wide = groups * in, channels = groups * group;
     float *shares = work + threads * scratch_size(&shape);
-#pragma omp parallel for num_threads(threads) if (together == 1 && threads > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t cloud = 0; cloud < clouds; cloud++) {
         int64_t base = cloud * size;
-        Scratch own = scratch_of(&shape, work, together == 1 ? omp_get_thread_num() : 0);
+        Scratch own = scratch_of(&shape, work, omp_get_thread_num());
         float *share = shares + cloud * wide * 2 * group;
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-        for (int64_t first = 0; first < size; first += step) {
-            int64_t last = first + step < size ? first + step : size, at = (base + first) * channels;
-            centre(&shape, x + base * wide, middle, first, last, own.centred);
-            linear_rows(own.centred + first * wide, w, NULL, last - first, dense_rows(groups, in, 2 * group),
-                        own.uv + first * 2 * channels);
-            maxima_grad(&norm, grad + at, z + at, last - first, own.of_out + first * channels);
-        }
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-        for (int64_t part = 0; part < together; part++) {
-            int64_t vectors = channels / LANES;
-            scatter(&shape, own.of_out, own.uv, best + base * channels, col + base * degree, out_degree + base, base,
-                    part * vectors / together * LANES, (part + 1) * vectors / together * LANES, mean, constant, slope,
-                    own.grad_uv);
-        }
-        if (grad_x) {
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-            for (int64_t first = 0; first < size; first += step)
-                linear_rows(own.grad_uv + first * 2 * channels, turned, NULL,
-                            first + step < size ? step : size - first, dense_rows(groups, 2 * group, in),
-                            grad_x + (base + first) * wide);
-        }
+        centre(&shape, x + base * wide, middle, own.centred);
+        linear_rows(own.centred, w, NULL, size, dense_rows(groups, in, 2 * group), own.uv);
+        maxima_grad(&norm, grad + base * channels, z + base * channels, size, own.of_out);
+        scatter(&shape, own.of_out, own.uv, best + base * channels, col + base * degree, out_degree + base, base, mean,
+                constant, slope, own.grad_uv);
+        if (grad_x)
+            linear_rows(own.grad_uv, turned, NULL, size, dense_rows(groups, 2 * group, in), grad_x + base * wide);
         memset(share, 0, wide * 2 * group * sizeof(float));
         linear_grad(own.centred, own.grad_uv, size, dense_rows(groups, in, 2 * group), share);
     }

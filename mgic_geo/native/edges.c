@@ -1,7 +1,6 @@
 /* Edge convolution on k-NN graphs, with nothing behind it or with a normalisation over nodes and a residual.
  *
- * A task is a cloud and a few of its groups, whose u and v fit the second-level cache. Threads take tasks, or share
- * each one if there are too few. */
+ * A task is a cloud and a few of its groups, whose u and v fit the second-level cache. Threads take tasks. */
 #include "edges.h"
 
 #define CACHED (1 << 18) /* floats of u and v at once */
@@ -28,12 +27,11 @@ static inline int64_t tasks_of(const Shape *shape) {
     return shape->clouds * ((shape->groups + few - 1) / few);
 }
 
-/* out = u_i + max_j v_j and the neighbour's rank for some nodes of a task. Rows of out and best lie `step` apart. */
-static void gather(const Task *task, const float *uv, const int32_t *col, int64_t first, int64_t last, int64_t step,
-                   float *out, uint8_t *best) {
+/* out = u_i + max_j v_j and the neighbour's rank for a task. Rows of out and best lie `step` apart. */
+static void gather(const Task *task, const float *uv, const int32_t *col, int64_t step, float *out, uint8_t *best) {
     const Shape *shape = &task->shape;
     int64_t group = shape->group, channels = shape->groups * group;
-    for (int64_t i = first; i < last; i++) {
+    for (int64_t i = 0; i < shape->size; i++) {
         const int32_t *neighbor = col + i * shape->degree;
         for (int64_t c = 0; c < channels; c += LANES) {
             const float *u = uv + place(shape, c), *v = u + group - task->base * 2 * channels;
@@ -53,21 +51,20 @@ static void gather(const Task *task, const float *uv, const int32_t *col, int64_
     }
 }
 
-/* The gradient of uv for some groups of a task. Rows of grad lie g_step apart, those of best b_step. */
+/* The gradient of uv for a task. Rows of grad lie g_step apart, those of best b_step. */
 static void scatter(const Task *task, const float *grad, int64_t g_step, const uint8_t *best, int64_t b_step,
-                    const int32_t *col, int64_t first_group, int64_t last_group, float *grad_uv) {
+                    const int32_t *col, float *grad_uv) {
     const Shape *shape = &task->shape;
     int64_t group = shape->group, channels = shape->groups * group;
-    int64_t begin = first_group * group, end = last_group * group;
     for (int64_t i = 0; i < shape->size; i++)
-        for (int64_t c = begin; c < end; c += LANES) {
+        for (int64_t c = 0; c < channels; c += LANES) {
             float *u = grad_uv + i * 2 * channels + place(shape, c);
             store(u, load(grad + i * g_step + c));
             store(u + group, all(0));
         }
     for (int64_t i = 0; i < shape->size; i++) {
         const int32_t *neighbor = col + i * shape->degree;
-        for (int64_t c = begin; c < end; c += LANES) {
+        for (int64_t c = 0; c < channels; c += LANES) {
             vfloat g = load(grad + i * g_step + c);
             vint rank = ranks(best + i * b_step + c);
             float *v = grad_uv + place(shape, c) + group - task->base * 2 * channels;
@@ -91,23 +88,16 @@ void mgic_edge_conv(const float *x, const float *w, const float *bias, const int
                     float *mean, float *var, float *work, int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
     int64_t wide = groups * in, channels = groups * group, tasks = tasks_of(&shape);
-    int64_t together = tasks >= threads ? 1 : threads, step = (size + together - 1) / together;
     float *moments = work + threads * scratch_of(&shape);
-#pragma omp parallel for num_threads(threads) if (together == 1 && threads > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t number = 0; number < tasks; number++) {
         Task task = task_of(&shape, number);
         int64_t own = task.shape.groups * group, at = task.base * channels + task.channel;
         Layout rows = {task.shape.groups, in, 2 * group, wide, 2 * own, 0};
-        float *uv = work + (together == 1 ? omp_get_thread_num() : 0) * scratch_of(&shape);
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-        for (int64_t first = 0; first < size; first += step)
-            linear_rows(x + (task.base + first) * wide + task.input, w + task.input * 2 * group,
-                        bias ? bias + 2 * task.channel : NULL, first + step < size ? step : size - first, rows,
-                        uv + first * 2 * own);
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-        for (int64_t first = 0; first < size; first += step)
-            gather(&task, uv, col + task.base * degree, first, first + step < size ? first + step : size, channels,
-                   out + at, best + at);
+        float *uv = work + omp_get_thread_num() * scratch_of(&shape);
+        linear_rows(x + task.base * wide + task.input, w + task.input * 2 * group,
+                    bias ? bias + 2 * task.channel : NULL, size, rows, uv);
+        gather(&task, uv, col + task.base * degree, channels, out + at, best + at);
         float *average = moments + task.base / size * 2 * channels + task.channel;
         moments_of(out + at, channels, size, own, average, average + channels);
     }
@@ -124,33 +114,24 @@ void mgic_edge_conv_grad(const float *grad, const uint8_t *best, const float *x,
                          int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
     int64_t wide = groups * in, channels = groups * group, tasks = tasks_of(&shape);
-    int64_t together = tasks >= threads ? 1 : threads, step = (size + together - 1) / together;
     float *shares = work + threads * scratch_of(&shape);
-#pragma omp parallel for num_threads(threads) if (together == 1 && threads > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t number = 0; number < tasks; number++) {
         Task task = task_of(&shape, number);
         int64_t few = task.shape.groups, own = few * group, c = task.channel, at = task.base * channels + c;
-        float *grad_uv = work + (together == 1 ? omp_get_thread_num() : 0) * scratch_of(&shape);
+        float *grad_uv = work + omp_get_thread_num() * scratch_of(&shape);
         float *of_out = grad_uv + size * 2 * own;
         float *share = shares + (task.base / size * wide + task.input) * 2 * group;
         if (scale) {
             Norm norm = {own, mean + c, scale + c, shift + c, slope};
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-            for (int64_t first = 0; first < size; first += step)
-                grad_rows(&norm, grad + at + first * channels, z + at + first * channels, channels, mean_h + c,
-                          slope_h + c, first + step < size ? step : size - first, of_out + first * own);
+            grad_rows(&norm, grad + at, z + at, channels, mean_h + c, slope_h + c, size, of_out);
         }
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-        for (int64_t part = 0; part < together; part++)
-            scatter(&task, scale ? of_out : grad + at, scale ? own : channels, best + at, channels,
-                    col + task.base * degree, part * few / together, (part + 1) * few / together, grad_uv);
+        scatter(&task, scale ? of_out : grad + at, scale ? own : channels, best + at, channels,
+                col + task.base * degree, grad_uv);
         if (grad_x) {
             Layout rows = {few, 2 * group, in, 2 * own, wide, wide};
-#pragma omp parallel for num_threads(together) if (together > 1) schedule(static)
-            for (int64_t first = 0; first < size; first += step)
-                linear_rows(grad_uv + first * 2 * own, w + c * 2 * in, scale ? grad + at + first * channels : NULL,
-                            first + step < size ? step : size - first, rows,
-                            grad_x + (task.base + first) * wide + task.input);
+            linear_rows(grad_uv, w + c * 2 * in, scale ? grad + at : NULL, size, rows,
+                        grad_x + task.base * wide + task.input);
         }
         Layout rows = {few, in, 2 * group, wide, 2 * own, 0};
         memset(share, 0, few * in * 2 * group * sizeof(float));
