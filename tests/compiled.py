@@ -42,6 +42,18 @@ def paths():
     return path
 
 
+def of_any_size(module):
+    """A fixture that lets the loops of ``module`` take inputs too small to be worth the call."""
+
+    @pytest.fixture(scope="module", autouse=True)
+    def patched():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_LEAST", 0)
+            yield
+
+    return patched
+
+
 @contextmanager
 def threads(number):
     before = torch.get_num_threads()

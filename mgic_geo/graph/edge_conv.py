@@ -115,9 +115,9 @@ class EdgeConv(nn.Module):
     def _compiled(self, x: Tensor, neighbors: Neighbors) -> Tensor | None:
         """The layer as a compiled step; None where there is none for it."""
         if self.norm is None:
-            weight = self._both_maps(self.lin.weight)
-            if not edge_native.fits(x, weight, neighbors, self.groups):
+            if not edge_native.fits(x, self.lin.weight, neighbors, self.groups):
                 return None
+            weight = self._both_maps(self.lin.weight)
             bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
             return self.act(edge_native.edge_conv(x, weight, bias, neighbors, self.groups))
         slope = norm_native.slope_of(self.act)
@@ -126,13 +126,12 @@ class EdgeConv(nn.Module):
             or self.lin.bias is not None
             or norm_native.listened(self.lin)
             or not norm_native.fits(self.norm, x.size(0), self.out_channels)
+            or not edge_native.fits(x, self.lin.weight, neighbors, self.groups)
             or bool((self.norm.weight == 0).any())
         ):
             return None
         sign = _sign(self.norm.weight)
         weight = self._both_maps(sign.unsqueeze(1) * self.lin.weight)
-        if not edge_native.fits(x, weight, neighbors, self.groups):
-            return None
         return normalised_edge_conv(x, weight, self.norm, sign, slope, neighbors, self.groups)
 
     def residual_block(self, x: Tensor, neighbors: Any, norm: nn.Module, act: nn.Module) -> Tensor | None:
@@ -150,11 +149,10 @@ class EdgeConv(nn.Module):
             or type(norm) is not nn.BatchNorm1d
             or norm_native.listened(self, self.lin, self.act)
             or not norm_native.fits(norm, *x.shape)
+            or not edge_native.fits(x, self.lin.weight, neighbors, self.groups)
         ):
             return None
         weight = self._both_maps(self.lin.weight)
-        if not edge_native.fits(x, weight, neighbors, self.groups):
-            return None
         return edge_native.edge_block(x, weight, norm, slope, neighbors, self.groups)
 
     def _both_maps(self, weight: Tensor) -> Tensor:
@@ -168,7 +166,7 @@ class EdgeConv(nn.Module):
         return torch.stack([of_u, torch.zeros_like(of_u)], 1).flatten()
 
     def _by_parts(self, source: Tensor, target: Tensor, neighbors: Neighbors) -> Tensor:
-        """U + max v before the activation, on any graph and device."""
+        """The sums u + max v before the activation, on any graph and device."""
         # A channel with a negative scale is computed with its sign turned: its minimum is a maximum then.
         sign = _sign(self.norm.weight) if self.norm is not None else torch.ones_like(self.lin.weight[:, 0])
         on_center, on_neighbor = (sign.unsqueeze(1) * self.lin.weight).chunk(2, dim=1)

@@ -26,16 +26,16 @@ def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
 
     Args:
         x: (N, C_in) the features that the maps read.
-        weight: (2 C, C_in / groups) of both maps.
+        weight: (C, 2 · C_in / groups) of :class:`EdgeConv`, from which both maps are made.
         neighbors: The graph.
         groups: Number of channel groups.
     """
     return (
         applies(x, weight)
-        and weight.size(0) % (32 * groups) == 0
-        and (groups == 1 or weight.size(1) % 8 == 0)
+        and weight.size(0) % (16 * groups) == 0
+        and (groups == 1 or weight.size(1) % 16 == 0)
         and 0 < x.size(0) < 2**30
-        and x.size(1) == groups * weight.size(1)
+        and 2 * x.size(1) == groups * weight.size(1)
         and neighbors.num_sources == neighbors.num_targets == x.size(0)
         and x.size(0) % neighbors.clouds == 0
         and neighbors.degree is not None

@@ -29,7 +29,8 @@ static inline vfloat sum_of(const Shape *shape, const float *v, const int32_t *n
     return sum;
 }
 
-/* Maxima and ranks of all nodes of a cloud, and mean and summed squares of its edges' deviations. */
+/* Maxima and ranks of all nodes of a cloud, and mean and squares of its edges' deviations, summed up over nodes of their
+ * means over a node's edges. */
 static void gather(const Shape *shape, const float *uv, const int32_t *col, int64_t base, float *out, uint8_t *best,
                    float *moments) {
     int64_t group = shape->group, channels = shape->groups * group;
@@ -53,8 +54,8 @@ static void gather(const Shape *shape, const float *uv, const int32_t *col, int6
             vfloat value = own + sum * all(share), before = load(average + c), off = value - before;
             vfloat after = before + off * all(1 / (float)(i + 1));
             store(average + c, after);
-            store(squares + c, load(squares + c) + off * (value - after) * all((float)shape->degree)
-                                   + choose(greater(within, all(0)), within, all(0)));
+            within = choose(greater(within, all(0)), within, all(0)) * all(share);
+            store(squares + c, load(squares + c) + off * (value - after) + within);
             store(out + i * channels + c, own + most);
             store_ranks(best + i * channels + c, rank);
         }
@@ -78,18 +79,7 @@ void mgic_edge_norm(const float *x, const float *middle, const float *w, const i
         gather(&shape, own.uv, col + base * degree, base, out + base * channels, best + base * channels,
                moments + cloud * 2 * channels);
     }
-    for (int64_t c = 0; c < channels; c++) {
-        double average = 0, squares = 0, count = 0, its = (double)(size * degree);
-        for (int64_t cloud = 0; cloud < clouds; cloud++) {
-            const float *own = moments + cloud * 2 * channels;
-            double off = own[c] - average, both = count + its;
-            average += off * its / both;
-            squares += own[channels + c] + off * off * count * its / both;
-            count = both;
-        }
-        mean[c] = (float)average;
-        var[c] = (float)(squares / count);
-    }
+    join_moments(moments, clouds * size, size, channels, mean, var);
 }
 
 /* The gradient of the maxima themselves: scale h, h the gradient behind the activation. */

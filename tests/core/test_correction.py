@@ -14,11 +14,7 @@ from mgic_geo.core.correction import corrected
 pytestmark = compiled.needed
 
 
-@pytest.fixture(scope="module", autouse=True)
-def of_any_size():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(norm_native, "_LEAST", 0)
-        yield
+of_any_size = compiled.of_any_size(norm_native)
 
 
 def layers(fine=64, coarse=32, groups=2, images=False, **options):

@@ -14,11 +14,7 @@ from mgic_geo.core.pointwise import grouped_linear
 pytestmark = compiled.needed
 
 
-@pytest.fixture(scope="module", autouse=True)
-def of_any_size():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear_native, "_LEAST", 0)
-        yield
+of_any_size = compiled.of_any_size(linear_native)
 
 
 def step(layer, x):

@@ -17,11 +17,7 @@ from mgic_geo.native import plain_torch
 pytestmark = compiled.needed
 
 
-@pytest.fixture(scope="module", autouse=True)
-def of_any_size():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(norm_native, "_LEAST", 0)
-        yield
+of_any_size = compiled.of_any_size(norm_native)
 
 
 def layers(channels=16, act=None, images=False, **options):

@@ -21,11 +21,7 @@ pytestmark = compiled.needed
 edge_conv = sys.modules["mgic_geo.graph.edge_conv"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def of_any_size():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(norm_native, "_LEAST", 0)
-        yield
+of_any_size = compiled.of_any_size(norm_native)
 
 
 def table(clouds, size, degree, seed=0):
@@ -240,7 +236,7 @@ def test_sizes_are_checked_before_memory_is_read():
         module(x, None, graph)
     with pytest.raises(ValueError, match="graph has 60 source"):
         block()(rows(50, 32), None, graph)
-    weight = rows(64, 16)
+    weight = rows(32, 32)
     assert edge_native.fits(x, weight, graph, 2)
     uneven = Neighbors(graph.rowptr, graph.col, 60, clouds=7, degree=5)
     assert not edge_native.fits(x, weight, uneven, 2)
