@@ -31,8 +31,9 @@ class MGICBlock(nn.Module):
         pointwise: ``pointwise(in_channels, out_channels, groups)`` builds the map of a transfer.
         norm: ``norm(width)`` builds the normalisation N of a prolonged correction.
         transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`Restriction`.
-        correction_scale: What the learned scales of the normalisations N start with. At 0 the levels are
-            grouped blocks without corrections at first, and full coupling is learned.
+        correction_scale: What the learned scales of the normalisations N start with; by default what ``norm``
+            gives them. At 0 the levels are grouped blocks without corrections at first, and full coupling is
+            learned.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class MGICBlock(nn.Module):
         pointwise: Pointwise = GroupedLinear,
         norm: Callable[[int], nn.Module] = nn.BatchNorm1d,
         transfer_init: str = "random",
-        correction_scale: float = 1.0,
+        correction_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.correction_scale = correction_scale
@@ -85,9 +86,8 @@ class MGICBlock(nn.Module):
     def scale_corrections(self) -> None:
         """Start the learned scales of the corrections anew, after something else has set them."""
         for layer in self.norms:
-            scale = getattr(layer, "weight", None)
-            if scale is not None and self.correction_scale != 1:
-                scale.fill_(self.correction_scale)
+            if self.correction_scale is not None and getattr(layer, "weight", None) is not None:
+                layer.weight.fill_(self.correction_scale)  # type: ignore[operator, union-attr]
 
     def extra_repr(self) -> str:
         """The plan of the levels."""
