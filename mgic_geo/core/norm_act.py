@@ -15,9 +15,14 @@ __all__ = ["norm_act"]
 
 
 def norm_act(
-    x: Tensor, norm: nn.Module, act: nn.Module | None = None, residual: Tensor | None = None
+    x: Tensor,
+    norm: nn.Module,
+    act: nn.Module | None = None,
+    residual: Tensor | None = None,
+    *,
+    act_last: bool = False,
 ) -> Tensor:
-    """``residual + act(norm(x))``.
+    """``residual + act(norm(x))``, or ``act(residual + norm(x))``.
 
     Batch normalisation in training on rows of channels or channels-last images, with a ReLU, a leaky one or
     none behind it, runs as one compiled step on the CPU, where there is one (:mod:`mgic_geo.native`): it
@@ -27,57 +32,86 @@ def norm_act(
         x: What ``norm`` takes.
         norm: A normalisation.
         act: An activation.
-        residual: Of the shape of ``x``, added last.
+        residual: Of the shape of ``x``.
+        act_last: Activate behind the sum.
     """
-    slope, rows = norm_native.slope_of(act), norm_native.rows_of(x)
-    beside = None if residual is None else norm_native.rows_of(residual)
-    if (
-        slope is not None
-        and rows is not None
-        and x.dim() == (4 if isinstance(norm, nn.BatchNorm2d) else 2)
-        and (residual is None or (beside is not None and residual.shape == x.shape))
-        and norm_native.fits(norm, *rows.shape)
-        and applies(x, residual)
-    ):
-        out, mean, var = _NormAct.apply(rows, norm.weight, norm.bias, beside, norm.eps, slope)
-        norm_native.track(norm, mean, var, rows.size(0))
-        return out if x.dim() == 2 else out.view(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
-    out = norm(x) if act is None else act(norm(x))
+    fast = _norm_act(x, norm, act, residual, act_last) if applies(x, residual) else None
+    if fast is not None:
+        return fast
+    out = norm(x)
+    if act_last and residual is not None:
+        out, residual = residual + out, None
+    out = out if act is None else act(out)
     return out if residual is None else residual + out
 
 
+def _norm_act(
+    x: Tensor, norm: nn.Module, act: nn.Module | None, residual: Tensor | None, act_last: bool
+) -> Tensor | None:
+    slope, rows = norm_native.slope_of(act), norm_native.rows_of(x)
+    beside = None if residual is None else norm_native.rows_of(residual)
+    if (
+        slope is None
+        or rows is None
+        or x.dim() != (4 if isinstance(norm, nn.BatchNorm2d) else 2)
+        or (residual is not None and (beside is None or residual.shape != x.shape))
+        or not norm_native.fits(norm, *rows.shape)
+    ):
+        return None
+    inside = act_last and residual is not None and slope != 1
+    out, mean, var = _NormAct.apply(rows, norm.weight, norm.bias, beside, norm.eps, slope, inside)
+    norm_native.track(norm, mean, var, rows.size(0))
+    return out if x.dim() == 2 else out.view(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+
+
 class _NormAct(torch.autograd.Function):
-    """The step on contiguous rows; gives the batch's mean and (biased) variance, too."""
+    """The step on contiguous rows, with the residual inside the activation or behind it; gives the batch's
+    mean and (biased) variance, too.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, eps: float, slope: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        residual: Tensor | None,
+        eps: float,
+        slope: float,
+        inside: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, channels = x.shape
         mean, var, out = x.new_empty(channels), x.new_empty(channels), torch.empty_like(x)
         work = norm_native.work_for(x)
         run("norm_moments", x, rows, channels, mean, var, work)
         scale = weight * torch.rsqrt(var + eps)
-        run("norm_apply", x, residual, rows, channels, mean, scale, bias, slope, out)
-        ctx.save_for_backward(x, weight, bias, mean, var, scale)
+        kernel = "norm_add" if inside else "norm_apply"
+        run(kernel, x, residual, rows, channels, mean, scale, bias, slope, out)
+        ctx.save_for_backward(x, weight, bias, mean, var, scale, out if inside else None)
         ctx.eps, ctx.slope, ctx.beside = eps, slope, residual is not None
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, bias, mean, var, scale = ctx.saved_tensors
-        beside = grad if ctx.beside else None
+        x, weight, bias, mean, var, scale, out = ctx.saved_tensors
+        slope, eps = ctx.slope, ctx.eps
         if by_operators(grad):
+            if out is not None:
+                grad, slope = norm_native.plain_grad(grad, out, slope), 1.0
 
             def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-                return norm_native.plain_norm(x, weight, bias, ctx.eps, ctx.slope)
+                return norm_native.plain_norm(x, weight, bias, eps, slope)
 
             own = gradients(plain, (x, weight, bias), grad)
-            return (*own, beside, None, None)
+            return (*own, grad if ctx.beside else None, None, None, None)
+        beside = grad if ctx.beside else None
         grad, grad_x = grad.contiguous(), torch.empty_like(x)
-        of_weight, of_bias, average, slopes = norm_native.sums(
-            grad, x, mean, var, scale, bias, ctx.eps, ctx.slope
-        )
-        run("norm_grad", grad, x, *x.shape, mean, scale, bias, ctx.slope, average, slopes, grad_x)
-        return grad_x, of_weight, of_bias, beside, None, None
+        if out is None:
+            found = norm_native.sums(grad, x, mean, var, scale, bias, eps, slope)
+        else:
+            beside, *found = norm_native.add_sums(grad, x, out, mean, var, eps, slope)
+            grad, slope = beside, 1.0
+        of_weight, of_bias, average, slopes = found
+        run("norm_grad", grad, x, *x.shape, mean, scale, bias, slope, average, slopes, grad_x)
+        return grad_x, of_weight, of_bias, beside, None, None, None

@@ -8,7 +8,18 @@ from torch.nn import functional as F
 
 from mgic_geo.native import applies, run
 
-__all__ = ["fits", "listened", "plain_norm", "rows_of", "slope_of", "sums", "track", "work_for"]
+__all__ = [
+    "add_sums",
+    "fits",
+    "listened",
+    "plain_grad",
+    "plain_norm",
+    "rows_of",
+    "slope_of",
+    "sums",
+    "track",
+    "work_for",
+]
 
 # Rows are summed up in pieces of this many; the kernels know the same number.
 _PIECE = 256
@@ -97,6 +108,33 @@ def sums(
     of_bias, of_scale = torch.empty_like(mean), torch.empty_like(mean)
     work = work_for(z)
     run("norm_sums", grad, z, rows, channels, mean, scale, bias, slope, of_bias, of_scale, work)
+    return _shares(of_scale, of_bias, var, eps, rows)
+
+
+def add_sums(
+    grad: Tensor, z: Tensor, out: Tensor, mean: Tensor, var: Tensor, eps: float, slope: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradient ahead of an activation that came behind a sum, then what :func:`sums` gives.
+
+    Args:
+        grad: (N, C) of what comes behind the activation.
+        z: (N, C) before the normalisation.
+        out: (N, C) behind the activation.
+        mean: (C,) of z.
+        var: (C,) of z, biased.
+        eps: Of the normalisation.
+        slope: Of the activation.
+    """
+    rows, channels = z.shape
+    of_bias, of_scale, hidden = torch.empty_like(mean), torch.empty_like(mean), torch.empty_like(grad)
+    sums = of_bias, of_scale, work_for(z)
+    run("norm_add_sums", grad, z, out, rows, channels, mean, slope, hidden, *sums)
+    return hidden, *_shares(of_scale, of_bias, var, eps, rows)
+
+
+def _shares(
+    of_scale: Tensor, of_bias: Tensor, var: Tensor, eps: float, rows: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rstd = torch.rsqrt(var + eps)
     return of_scale * rstd, of_bias, of_bias / rows, of_scale * rstd.square() / rows
 
@@ -110,3 +148,8 @@ def plain_norm(z: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float
     """The normalisation and activation in torch's operators."""
     out = F.batch_norm(z, None, None, weight, bias, True, 0.0, eps)
     return out if slope == 1 else F.leaky_relu(out, slope)
+
+
+def plain_grad(grad: Tensor, out: Tensor, slope: float) -> Tensor:
+    """The gradient ahead of an activation that gave ``out``, in torch's operators."""
+    return torch.where(out > 0, grad, slope * grad)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mgic_geo.core.norm_act import norm_act
 from mgic_geo.image.conv import Layer, conv2d, conv_norm_act
+from mgic_geo.image.conv_native import convolved
 
 __all__ = ["BasicBlock2d", "Bottleneck2d", "InvertedResidual2d", "SqueezeExcite2d"]
 
@@ -50,16 +52,14 @@ class _Residual2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H', W'), smaller by the stride."""
-        branch = x
+        branch, shortcut = x, x if self.downsample is None else self.downsample(x)
         for i in range(1, self.depth + 1):
             conv, norm = getattr(self, f"conv{i}"), getattr(self, f"bn{i}")
             if self.preactivation:
-                branch = conv(self.act(norm(branch)))
+                branch = conv(norm_act(branch, norm, self.act))
             else:
-                branch = norm(conv(branch))
-                branch = self.act(branch) if i < self.depth else branch
-        x = branch + (x if self.downsample is None else self.downsample(x))
-        return x if self.preactivation else self.act(x)
+                branch = convolved(branch, conv, norm, self.act, None if i < self.depth else shortcut)
+        return branch + shortcut if self.preactivation else branch
 
 
 class BasicBlock2d(_Residual2d):

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mgic_geo.core.norm_act import norm_act
 from mgic_geo.image.blocks import BasicBlock2d, Bottleneck2d
 from mgic_geo.image.conv import Layer, conv2d, initialize
 from mgic_geo.image.mgic_blocks import MGICBasicBlock2d, MGICBottleneck2d
@@ -87,7 +88,7 @@ class ResNet(nn.Module):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         """The output of each stage, (B, stage_channels[i], H / stage_strides[i], W / stage_strides[i])."""
-        x = self.maxpool(self.act(self.bn1(self.conv1(x))))
+        x = self.maxpool(norm_act(self.conv1(x), self.bn1, self.act))
         outputs = []
         for stage in range(1, self.num_stages + 1):
             x = getattr(self, f"layer{stage}")(x)

@@ -57,7 +57,7 @@ void mgic_correct_apply(const float *coarse, const float *restricted, const floa
         float *narrow = scratch(&change, work), *wide = narrow + STRIP * groups * in;
         int64_t at = first * groups * out;
         prolong(&change, first, narrow, wide);
-        apply_rows(&norm, wide, fine + at, strip_of(&change, first), result + at);
+        apply_rows(&norm, wide, fine + at, 0, strip_of(&change, first), result + at);
     }
 }
 
@@ -71,7 +71,7 @@ void mgic_correct_sums(const float *grad, const float *coarse, const float *rest
     for (int64_t first = 0; first < rows; first += STRIP) {
         float *narrow = scratch(&change, work), *wide = narrow + STRIP * groups * in;
         prolong(&change, first, narrow, wide);
-        sums_of(&norm, grad + first * groups * out, wide, strip_of(&change, first),
+        sums_of(&norm, grad + first * groups * out, wide, NULL, NULL, strip_of(&change, first),
                 sums + first / STRIP * 2 * groups * out);
     }
     join_sums(sums, (rows + STRIP - 1) / STRIP, groups * out, of_shift, of_weight);

@@ -18,6 +18,7 @@
 
 #define LANES 16
 #define RESTRICT __restrict__
+#define INLINE static inline __attribute__((always_inline))
 
 typedef float vfloat __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t vint __attribute__((vector_size(4 * LANES), aligned(4)));

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-__all__ = ["kernels", "load", "plain_torch", "why_not"]
+__all__ = ["kernels", "load", "plain_torch", "why_not", "wide"]
 
 _wanted = True
 
@@ -51,6 +51,15 @@ _ARGUMENTS = {
     "mgic_correct_grad": [_POINTER] * 5 + [_INTEGER] * 4 + [_POINTER] * 9 + [_INTEGER],
     "mgic_norm_moments": [_POINTER] + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
     "mgic_norm_apply": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_REAL, _POINTER, _INTEGER],
+    "mgic_norm_add": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_REAL, _POINTER, _INTEGER],
+    "mgic_norm_add_sums": [_POINTER] * 3 + [_INTEGER] * 2 + [_POINTER, _REAL] + [_POINTER] * 4 + [_INTEGER],
+    "mgic_conv_moments": [_POINTER] * 2 + [_INTEGER] * 5 + [_POINTER] * 4 + [_INTEGER],
+    "mgic_conv_norm_grad": [_POINTER] * 4
+    + [_INTEGER] * 5
+    + [_POINTER] * 3
+    + [_REAL]
+    + [_POINTER] * 5
+    + [_INTEGER],
     "mgic_norm_sums": [_POINTER] * 2
     + [_INTEGER] * 2
     + [_POINTER] * 3
@@ -73,6 +82,12 @@ def kernels() -> ctypes.CDLL | None:
     by default ``mgic_geo/native`` in ``XDG_CACHE_HOME`` or ``~/.cache``.
     """
     return load()[0] if _wanted else None
+
+
+def wide() -> bool:
+    """Whether the kernels have registers of 16 floats (AVX-512), without which some are slow."""
+    library = load()[0]
+    return library is not None and ctypes.c_int32.in_dll(library, "mgic_wide").value == 1
 
 
 @contextmanager

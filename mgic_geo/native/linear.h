@@ -16,8 +16,6 @@ typedef float vhalf __attribute__((vector_size(32), aligned(4)));
 #endif
 #define ROWS_A_WRITE 16 /* of a weight's gradient */
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* y = x w + start for `rows` rows and `vectors` vectors of outputs; both numbers are known to the compiler. */
 #define TILE(name, vector)                                                                                        \
     INLINE void name(const float *x, int64_t x_step, const float *w, int64_t w_step, const float *start,          \

@@ -1,6 +1,6 @@
 /* Batch normalisation of rows of channels, with a leaky activation behind it and a residual beside it.
  *
- * out = x + act(scale (z - mean) + shift), of (rows, channels) each; x may be absent. Rows are worked off in pieces,
+ * out = x + act(scale (z - mean) + shift), or with x inside act, of (rows, channels) each; x may be absent. Rows are worked off in pieces,
  * whose statistics are joined in a fixed order: the result does not depend on the number of threads. */
 #include "norm.h"
 
@@ -24,8 +24,33 @@ void mgic_norm_apply(const float *z, const float *x, int64_t rows, int64_t chann
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t first = 0; first < rows; first += PIECE) {
         int64_t at = first * channels;
-        apply_rows(&norm, z + at, x ? x + at : NULL, first + PIECE < rows ? PIECE : rows - first, out + at);
+        apply_rows(&norm, z + at, x ? x + at : NULL, 0, first + PIECE < rows ? PIECE : rows - first, out + at);
     }
+}
+
+/* out = act(x + scale (z - mean) + shift). */
+void mgic_norm_add(const float *z, const float *x, int64_t rows, int64_t channels, const float *mean,
+                   const float *scale, const float *shift, float slope, float *out, int64_t threads) {
+    Norm norm = {channels, mean, scale, shift, slope};
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t first = 0; first < rows; first += PIECE) {
+        int64_t at = first * channels;
+        apply_rows(&norm, z + at, x + at, 1, first + PIECE < rows ? PIECE : rows - first, out + at);
+    }
+}
+
+/* As mgic_norm_sums, of mgic_norm_add; `hidden` takes the gradient of x. */
+void mgic_norm_add_sums(const float *grad, const float *z, const float *out, int64_t rows, int64_t channels,
+                        const float *mean, float slope, float *hidden, float *of_shift, float *of_weight, float *work,
+                        int64_t threads) {
+    Norm norm = {channels, mean, NULL, NULL, slope};
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t first = 0; first < rows; first += PIECE) {
+        int64_t at = first * channels;
+        sums_of(&norm, grad + at, z + at, out + at, hidden + at, first + PIECE < rows ? PIECE : rows - first,
+                work + first / PIECE * 2 * channels);
+    }
+    join_sums(work, (rows + PIECE - 1) / PIECE, channels, of_shift, of_weight);
 }
 
 /* The gradients of shift and, but for 1 / sqrt(var + eps), of the weight. `work` as above. */
@@ -35,8 +60,8 @@ void mgic_norm_sums(const float *grad, const float *z, int64_t rows, int64_t cha
     Norm norm = {channels, mean, scale, shift, slope};
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t first = 0; first < rows; first += PIECE)
-        sums_of(&norm, grad + first * channels, z + first * channels, first + PIECE < rows ? PIECE : rows - first,
-                work + first / PIECE * 2 * channels);
+        sums_of(&norm, grad + first * channels, z + first * channels, NULL, NULL,
+                first + PIECE < rows ? PIECE : rows - first, work + first / PIECE * 2 * channels);
     join_sums(work, (rows + PIECE - 1) / PIECE, channels, of_shift, of_weight);
 }
 

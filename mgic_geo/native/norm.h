@@ -11,21 +11,33 @@ typedef struct {
     float slope;
 } Norm;
 
-/* Mean and sum of squared deviations of some rows, `step` apart, per channel. */
+/* Joins to the moments of `before` rows those of `count` more, which stay in registers. */
+INLINE void more_moments(const float *z, int64_t step, int64_t before, const int count, float *average,
+                         float *squares) {
+    vfloat x[8], sum = {0}, square = {0}, off;
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) sum += x[i] = load(z + i * step);
+    sum *= all(1.0f / (float)count);
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) square += (x[i] - sum) * (x[i] - sum);
+    float share = (float)count / (float)(before + count);
+    off = sum - load(average);
+    store(average, load(average) + off * all(share));
+    store(squares, load(squares) + square + off * off * all(share * (float)before));
+}
+
+/* Mean and sum of squared deviations of some rows, `step` apart, per channel; eight rows at once, as memory lies. */
 static inline void moments_of(const float *z, int64_t step, int64_t rows, int64_t channels, float *average,
                               float *squares) {
-    /* Welford's update, which subtracts nothing large; row after row, as memory lies. */
     memset(average, 0, channels * sizeof(float));
     memset(squares, 0, channels * sizeof(float));
-    for (int64_t i = 0; i < rows; i++) {
-        vfloat share = all(1.0f / (float)(i + 1));
-        for (int64_t c = 0; c < channels; c += LANES) {
-            vfloat x = load(z + i * step + c), before = load(average + c), off = x - before;
-            vfloat after = before + off * share;
-            store(average + c, after);
-            store(squares + c, load(squares + c) + off * (x - after));
-        }
-    }
+    int64_t i = 0;
+    for (; i + 8 <= rows; i += 8)
+        for (int64_t c = 0; c < channels; c += LANES)
+            more_moments(z + i * step + c, step, i, 8, average + c, squares + c);
+    for (; i < rows; i++)
+        for (int64_t c = 0; c < channels; c += LANES)
+            more_moments(z + i * step + c, step, i, 1, average + c, squares + c);
 }
 
 /* Mean and (biased) variance of all rows from those of pieces of `piece` rows, in their order. */
@@ -46,33 +58,52 @@ static inline void join_moments(const float *work, int64_t rows, int64_t piece, 
     }
 }
 
-/* out = x + act(...); x may be absent. */
-static inline void apply_rows(const Norm *norm, const float *z, const float *x, int64_t rows, float *out) {
+/* out = x + act(...), or with `inside` act(x + ...); x may be absent. */
+INLINE void apply_rows(const Norm *norm, const float *z, const float *x, const int inside, int64_t rows, float *out) {
     int64_t channels = norm->channels;
     vfloat slope = all(norm->slope);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * channels + c;
             vfloat y = (load(z + at) - load(norm->mean + c)) * load(norm->scale + c) + load(norm->shift + c);
+            if (x && inside) y += load(x + at);
             y = choose(greater(y, all(0)), y, y * slope);
-            store(out + at, x ? load(x + at) + y : y);
+            store(out + at, x && !inside ? load(x + at) + y : y);
         }
 }
 
+/* As sums_of, of a few rows. */
+INLINE void more_sums(const Norm *norm, const float *grad, const float *z, const float *out, float *hidden, int64_t c,
+                      const int count, float *own) {
+    vfloat sum = {0}, product = {0}, mean = load(norm->mean + c);
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) {
+        int64_t at = i * norm->channels + c;
+        vfloat off = load(z + at) - mean, g = load(grad + at), y;
+        y = out ? load(out + at) : off * load(norm->scale + c) + load(norm->shift + c);
+        g = choose(greater(y, all(0)), g, g * all(norm->slope));
+        if (hidden) store(hidden + at, g);
+        sum += g;
+        product += g * off;
+    }
+    store(own + c, load(own + c) + sum);
+    store(own + norm->channels + c, load(own + norm->channels + c) + product);
+}
+
 /* Sums over some rows, `own` of 2 * channels floats: of the gradient behind the activation, and of its product with
- * z - mean. */
-static inline void sums_of(const Norm *norm, const float *grad, const float *z, int64_t rows, float *own) {
-    int64_t channels = norm->channels;
-    float *sum = own, *product = own + channels;
+ * z - mean. `out` says where the activation rose, if something was added ahead of it; `hidden` keeps the gradient. */
+INLINE void sums_of(const Norm *norm, const float *grad, const float *z, const float *out, float *hidden, int64_t rows,
+                    float *own) {
+    int64_t channels = norm->channels, i = 0;
     memset(own, 0, 2 * channels * sizeof(float));
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t c = 0; c < channels; c += LANES) {
-            int64_t at = i * channels + c;
-            vfloat off = load(z + at) - load(norm->mean + c), g = load(grad + at);
-            g = choose(greater(off * load(norm->scale + c) + load(norm->shift + c), all(0)), g, g * all(norm->slope));
-            store(sum + c, load(sum + c) + g);
-            store(product + c, load(product + c) + g * off);
-        }
+    for (; i < rows; i += i + 8 <= rows ? 8 : 1) {
+        int64_t at = i * channels;
+        for (int64_t c = 0; c < channels; c += LANES)
+            if (i + 8 <= rows)
+                more_sums(norm, grad + at, z + at, out ? out + at : NULL, hidden ? hidden + at : NULL, c, 8, own);
+            else
+                more_sums(norm, grad + at, z + at, out ? out + at : NULL, hidden ? hidden + at : NULL, c, 1, own);
+    }
 }
 
 /* Sums over all rows from those of `pieces` pieces, in their order. */

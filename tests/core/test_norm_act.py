@@ -32,6 +32,10 @@ def step(layers, x, residual=None):
     return norm_act(x, layers[0], layers[1], residual)
 
 
+def last(layers, x, residual):
+    return norm_act(x, layers[0], layers[1], residual, act_last=True)
+
+
 def rows(*shape, mean=0.0, scale=1.0):
     return mean + scale * torch.randn(*shape, generator=torch.Generator().manual_seed(shape[0]))
 
@@ -64,6 +68,21 @@ def test_images_of_channels_last(batch, height, width, act, beside):
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from([7, 129, 256, 257, 1025]), st.sampled_from([16, 48]), slopes, st.sampled_from([1, 2]))
+def test_activation_behind_the_sum(count, channels, act, threads):
+    with compiled.threads(threads):
+        compiled.assert_as_plain(last, layers(channels, act), [rows(count, channels), rows(count, channels)])
+
+
+def test_activation_behind_the_sum_of_images():
+    inputs = [rows(3, 32, 5, 7).to(memory_format=torch.channels_last) for _ in range(2)]
+    compiled.assert_as_plain(last, layers(32, images=True), inputs)
+    plain = torch.relu(inputs[1] + layers(32, images=True)[0](inputs[0]))
+    with plain_torch():
+        torch.testing.assert_close(last(layers(32, images=True), *inputs), plain)
+
+
 @pytest.mark.parametrize("mean", [1e3, -1e3])
 def test_a_large_common_part_and_constant_columns(mean):
     x = rows(3000, 16, mean=mean)
@@ -90,12 +109,14 @@ def test_statistics_over_steps():
 
 
 def test_threads_do_not_show():
-    compiled.assert_same_on_threads(step, layers(48), [rows(2000, 48), rows(2001, 48)[:2000]])
+    for form in (step, last):
+        compiled.assert_same_on_threads(form, layers(48), [rows(2000, 48), rows(2001, 48)[:2000]])
 
 
 @pytest.mark.parametrize("act", [nn.Identity(), nn.LeakyReLU(0.2)])
 def test_second_derivatives(act):
-    compiled.assert_second_derivatives(step, layers(act=act), [rows(50, 16), rows(51, 16)[:50]])
+    for form in (step, last):
+        compiled.assert_second_derivatives(form, layers(act=act), [rows(50, 16), rows(51, 16)[:50]])
 
 
 def test_only_what_is_asked_for():
@@ -128,6 +149,19 @@ def test_changed_in_place_afterwards():
     u.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()
+
+
+def test_changed_in_place_behind_the_sum():
+    x, residual = rows(30, 16).requires_grad_(), rows(31, 16)[:30].requires_grad_()
+    module, v = layers(), 2 * residual
+    out = last(module, x, v)
+    v.add_(1)  # the residual is not kept
+    out.sum().backward()
+    assert torch.equal(residual.grad, 2.0 * (out > 0))
+    out = last(module, x, residual)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.mul_(2).sum().backward()  # the result is, as of a ReLU
+    last(layers(act=nn.Identity()), x, residual).mul_(2).sum().backward()
 
 
 def test_the_upstream_gradient_is_left_alone():

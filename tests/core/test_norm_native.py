@@ -97,3 +97,20 @@ def test_sums_are_the_gradients_of_weight_and_bias(slope):
     found = norm_native.sums(grad, z, mean, var, scale, bias.detach(), 1e-5, slope)
     torch.testing.assert_close(found[:2], expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[2], expected[1] / 700, rtol=1e-4, atol=1e-6)
+
+
+@compiled.needed
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_sums_behind_a_sum(slope):
+    torch.manual_seed(0)
+    z, grad, beside = torch.randn(3, 700, 32)
+    weight, bias = torch.randn(2, 32).requires_grad_()
+    ahead = beside.requires_grad_() + norm_native.plain_norm(z, weight, bias, 1e-5, 1.0)
+    out = nn.functional.leaky_relu(ahead, slope)
+    expected = torch.autograd.grad(out, (beside, weight, bias), grad)
+    mean, var = z.mean(0), z.var(0, correction=0)
+    hidden, *found = norm_native.add_sums(grad, z, out.detach(), mean, var, 1e-5, slope)
+    torch.testing.assert_close(hidden, expected[0])
+    torch.testing.assert_close(norm_native.plain_grad(grad, out, slope), expected[0])
+    torch.testing.assert_close(found[:2], list(expected[1:]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[2], expected[2] / 700, rtol=1e-4, atol=1e-6)
