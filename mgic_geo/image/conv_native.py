@@ -13,7 +13,7 @@ from mgic_geo.core.norm_act import norm_act
 from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.native import applies, run, wide
 
-__all__ = ["convolved"]
+__all__ = ["convolved", "fits_turned"]
 
 # Widths of groups for which the loops are the faster way, and parts of a batch that may run at once.
 _GROUPS, _PARTS = (8, 16), 16
@@ -36,7 +36,7 @@ def convolved(
         residual: (B, C_out, H', W').
     """
     slope = norm_native.slope_of(act)
-    if slope is None or not _fits(x, conv, norm, residual):
+    if slope is None or not _fits(x, conv, norm, residual) or not (_in_last(x) and _in_last(residual)):
         return norm_act(conv(x), norm, act, residual, act_last=True)
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
@@ -47,7 +47,18 @@ def convolved(
     return out
 
 
-def _fits(x: Tensor, conv: nn.Module, norm: nn.Module, residual: Tensor | None) -> bool:
+def fits_turned(x: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module) -> bool:
+    """Whether loops would run if images in channels first were turned into channels last."""
+    turned = norm_native.slope_of(act) is not None and _fits(x, conv, norm)
+    return turned and x.is_contiguous() and not _in_last(x)
+
+
+def _in_last(x: Tensor | None) -> bool:
+    return x is None or x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _fits(x: Tensor, conv: nn.Module, norm: nn.Module, residual: Tensor | None = None) -> bool:
+    """Whether the loops are the fast way, for images in channels last."""
     return (
         type(conv) is nn.Conv2d
         and type(norm) is nn.BatchNorm2d
@@ -62,11 +73,7 @@ def _fits(x: Tensor, conv: nn.Module, norm: nn.Module, residual: Tensor | None) 
         and x.dim() == 4
         and x.size(1) == conv.in_channels
         and torch.get_num_threads() <= min(x.size(0), _PARTS)
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and (
-            residual is None
-            or (residual.shape == x.shape and residual.is_contiguous(memory_format=torch.channels_last))
-        )
+        and (residual is None or residual.shape == x.shape)
         and norm_native.fits(norm, x.numel() // x.size(1), x.size(1))
         and not norm_native.listened(conv)
     )

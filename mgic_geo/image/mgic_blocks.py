@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.image.blocks import BasicBlock2d, Bottleneck2d, InvertedResidual2d, squeeze_width
 from mgic_geo.image.conv import Layer, conv_norm_act
+from mgic_geo.image.conv_native import fits_turned
 
 __all__ = ["MGICBasicBlock2d", "MGICBottleneck2d", "MGICInvertedResidual2d", "depthwise_shortcut"]
 
@@ -102,7 +103,11 @@ class _MGICResidual2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, expansion · planes, H', W'), smaller by the stride."""
-        return self.cycle(self.shortcut(x))
+        x, finest = self.shortcut(x), self.cycle.blocks[0]
+        plain = isinstance(finest, BasicBlock2d) and not finest.preactivation
+        if plain and fits_turned(x, finest.conv1, finest.bn1, finest.act):  # type: ignore[arg-type]
+            return self.cycle(x.contiguous(memory_format=torch.channels_last)).contiguous()
+        return self.cycle(x)
 
     def __repr__(self) -> str:
         wide = "" if self.expansion == 1 else f", {self.expansion} channels a plane"

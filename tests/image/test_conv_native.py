@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mgic_geo.core import norm_native
-from mgic_geo.image import conv_native
+from mgic_geo.image import MGICBasicBlock2d, conv_native
 from mgic_geo.image.conv import conv2d
 from mgic_geo.image.conv_native import convolved
 from mgic_geo.native import plain_torch, wide
@@ -200,6 +200,23 @@ def test_declines_slow_machines(ran, monkeypatch):
     assert not ran
     with plain_torch():
         assert wide() in (True, False)
+
+
+def test_blocks_in_channels_first(ran):
+    torch.manual_seed(0)
+    block = MGICBasicBlock2d(32, 64, stride=2, group_size=8, coarse_size=16, correction_scale=1.0)
+    x = torch.randn(6, 32, 7, 9)
+    compiled.assert_as_plain(lambda block, x: block(x), block, [x], 1e-4)
+    assert ran.count("conv_norm_grad") == 6  # two a level
+    out = block(x)
+    assert out.is_contiguous()
+    assert block(x.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
+    ran.clear()
+    dense = MGICBasicBlock2d(32, 32, group_size=32)
+    others = (dense, MGICBasicBlock2d(32, 32, group_size=8, act_layer=nn.SiLU, coarse_size=16))
+    for other in (*others, MGICBasicBlock2d(32, 32, group_size=8, coarse_size=16, preactivation=True)):
+        compiled.assert_declines(lambda x, other=other: copy.deepcopy(other)(x), x)
+    assert not ran
 
 
 class Layer(nn.Module):
