@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mgic_geo.core import norm_native
+from mgic_geo.core import linear_native, norm_native
 from mgic_geo.core.norm_act import norm_act
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.core.transfer import Prolongation
@@ -52,8 +52,9 @@ def _corrected(
         or linear.bias is not None
         or (fine.dim() == 4) != (linear.channel_dim == 1)
         or fine.dim() != (4 if isinstance(norm, nn.BatchNorm2d) else 2)
-        or linear.in_channels % (8 * linear.groups)
-        or linear.out_channels % (8 * linear.groups)
+        or not linear_native.fits_widths(
+            linear.in_channels // linear.groups, linear.out_channels // linear.groups, linear.groups
+        )
         or coarse.shape != restricted.shape
         or coarse.shape != (fine.size(0), linear.in_channels, *fine.shape[2:])
         or fine.size(1) != linear.out_channels
@@ -83,15 +84,15 @@ class _Corrected(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, channels = fine.shape
-        turned = prolong.view(groups, -1, prolong.size(1)).transpose(1, 2).contiguous()
-        sizes = rows, groups, prolong.size(1), channels // groups
+        turned = linear_native.paired(prolong.view(groups, -1, prolong.size(1)).transpose(1, 2))
+        sizes = rows, *turned.shape
         out, mean, var = torch.empty_like(fine), fine.new_empty(channels), fine.new_empty(channels)
         work = _work(fine, coarse)
         run("correct_moments", coarse, restricted, turned, *sizes, mean, var, work)
         scale = weight * torch.rsqrt(var + eps)
         run("correct_apply", coarse, restricted, turned, fine, *sizes, mean, scale, bias, out, work)
         ctx.save_for_backward(coarse, restricted, prolong, turned, weight, bias, mean, var, scale)
-        ctx.sizes, ctx.eps = sizes, eps
+        ctx.sizes, ctx.groups, ctx.eps = sizes, groups, eps
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
@@ -104,7 +105,7 @@ class _Corrected(torch.autograd.Function):
             def plain(
                 coarse: Tensor, restricted: Tensor, prolong: Tensor, weight: Tensor, bias: Tensor
             ) -> Tensor:
-                change = grouped_linear(coarse - restricted, prolong, None, groups)
+                change = grouped_linear(coarse - restricted, prolong, None, ctx.groups)
                 return norm_native.plain_norm(change, weight, bias, ctx.eps, 1.0)
 
             inputs = coarse, restricted, prolong, weight, bias
@@ -119,11 +120,12 @@ class _Corrected(torch.autograd.Function):
         of_prolong = grad.new_empty(groups, width_in, width_out)
         strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + 2 * grad.size(1))
         work = grad.new_empty(strips + -(-rows // _PIECE) * of_prolong.numel())
+        blocks = turned.transpose(1, 2).contiguous()
         run(
-            "correct_grad", grad, *features, prolong.contiguous(), *ctx.sizes, *statistics, average, slopes,
+            "correct_grad", grad, *features, blocks, *ctx.sizes, *statistics, average, slopes,
             of_coarse, of_restricted, of_prolong, work,
         )  # fmt: skip
-        of_prolong = of_prolong.transpose(1, 2).flatten(0, 1)
+        of_prolong = linear_native.unpaired(of_prolong, ctx.groups).transpose(1, 2).flatten(0, 1)
         return grad, of_coarse, of_restricted, of_prolong, of_scale * rstd, of_bias, None, None
 
 

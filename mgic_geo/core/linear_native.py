@@ -10,7 +10,7 @@ from torch import Tensor
 from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.native import applies, run
 
-__all__ = ["fits", "grouped_rows"]
+__all__ = ["fits", "fits_widths", "grouped_rows", "paired", "unpaired"]
 
 # Rows whose share of a weight's gradient is summed apart; the kernels know the same number.
 _PIECE = 1024
@@ -31,12 +31,36 @@ def fits(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> bool
         groups > 1
         and applies(rows, weight, bias)  # first, as exported code may not ask for sizes
         and rows.numel() >= _LEAST
-        and weight.size(0) % (8 * groups) == 0
-        and weight.size(1) % 8 == 0
+        and fits_widths(weight.size(1), weight.size(0) // groups, groups)
         and rows.size(1) == groups * weight.size(1)
         and (bias is None or bias.numel() == weight.size(0))
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def fits_widths(width_in: int, width_out: int, groups: int) -> bool:
+    """Whether the kernels map groups of these widths: multiples of 8, or narrow ones of 4, two together."""
+    if not (width_in % 8 or width_out % 8):
+        return True
+    return not (width_in % 4 or width_out % 4 or groups % 2) and max(width_in, width_out) <= 16
+
+
+def paired(blocks: Tensor) -> Tensor:
+    """Matrices (groups, in, out) as they lie in memory; narrow ones two together, with zeros between."""
+    groups, width_in, width_out = blocks.shape
+    if not (width_in % 8 or width_out % 8):
+        return blocks.contiguous()
+    wide = blocks.new_zeros(groups // 2, 2, width_in, 2, width_out)
+    wide.diagonal(0, 1, 3).copy_(blocks.unflatten(0, (-1, 2)).permute(0, 2, 3, 1))
+    return wide.view(groups // 2, 2 * width_in, 2 * width_out)
+
+
+def unpaired(blocks: Tensor, groups: int) -> Tensor:
+    """What :func:`paired` was made of."""
+    if blocks.size(0) == groups:
+        return blocks
+    wide = blocks.unflatten(2, (2, -1)).unflatten(1, (2, -1))
+    return wide.diagonal(0, 1, 3).permute(0, 3, 1, 2).flatten(0, 1)
 
 
 def grouped_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
@@ -73,15 +97,15 @@ class _Grouped(torch.autograd.Function):
 
 def _map(x: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
     """X (N, C_in) times a matrix (in, out) a group."""
-    groups, width_in, width_out = blocks.shape
-    out = x.new_empty(x.size(0), groups * width_out)
-    run("linear", x, blocks.contiguous(), bias, x.size(0), groups, width_in, width_out, out)
+    out, blocks = x.new_empty(x.size(0), blocks.size(0) * blocks.size(2)), paired(blocks)
+    run("linear", x, blocks, bias, x.size(0), *blocks.shape, out)
     return out
 
 
 def _of_weight(x: Tensor, grad: Tensor, groups: int) -> Tensor:
     width_in, width_out = x.size(1) // groups, grad.size(1) // groups
-    out = x.new_empty(groups, width_in, width_out)
+    together = 2 if width_in % 8 or width_out % 8 else 1
+    out = x.new_empty(groups // together, together * width_in, together * width_out)
     work = x.new_empty(-(-x.size(0) // _PIECE) * out.numel())
-    run("linear_grad", x, grad, x.size(0), groups, width_in, width_out, out, work)
-    return out.transpose(1, 2).flatten(0, 1)
+    run("linear_grad", x, grad, x.size(0), *out.shape, out, work)
+    return unpaired(out, groups).transpose(1, 2).flatten(0, 1)

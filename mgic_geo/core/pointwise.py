@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgic_geo.core import linear_native
+from mgic_geo.native import applies
 
 __all__ = ["GroupedLinear", "grouped_linear"]
 
@@ -77,6 +78,10 @@ class GroupedLinear(nn.Module):
             raise ValueError(
                 f"channel_dim=1 takes (B, C, ...) of 3 to 5 dimensions, got shape {tuple(x.shape)}"
             )
+        if self.groups > 1 and applies(x) and x.is_contiguous(memory_format=torch.channels_last):
+            pixels = x.permute(0, 2, 3, 1)
+            if linear_native.fits(pixels.flatten(0, 2), self.weight, self.bias, self.groups):
+                return grouped_linear(pixels, self.weight, self.bias, self.groups).permute(0, 3, 1, 2)
         weight = self.weight.view(*self.weight.shape, *[1] * (x.dim() - 2))
         convolution = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
         return convolution(x, weight, self.bias, groups=self.groups)

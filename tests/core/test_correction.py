@@ -48,6 +48,14 @@ def test_rows(count, coarse, fine, groups, threads, track, momentum):
         compiled.assert_as_plain(step, module, inputs(count, fine * groups, coarse * groups), tolerance)
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from([7, 129, 1025]), st.sampled_from([(4, 8), (8, 4), (12, 8)]), st.sampled_from([4, 8]))
+def test_narrow_groups_in_pairs(count, widths, groups):
+    coarse, fine = widths
+    module = layers(fine * groups, coarse * groups, groups)
+    compiled.assert_as_plain(step, module, inputs(count, fine * groups, coarse * groups))
+
+
 @pytest.mark.parametrize("size", [(1, 3, 5), (2, 16, 16)])
 def test_images_of_channels_last(size):
     batch, *space = size
@@ -79,6 +87,7 @@ def test_threads_do_not_show():
 
 def test_second_derivatives():
     compiled.assert_second_derivatives(step, layers(), inputs(60))
+    compiled.assert_second_derivatives(step, layers(32, 16, 4), inputs(60, 32, 16))
 
 
 def test_only_what_is_asked_for():

@@ -38,6 +38,42 @@ def test_rows(count, width_in, width_out, groups, bias, mean, threads):
         compiled.assert_as_plain(step, layer, [rows(count, width_in * groups, mean=mean)], 2e-6)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from([1, 9, 1025]), st.sampled_from([4, 8, 12]), st.sampled_from([4, 8, 16]),
+    st.sampled_from([2, 4]), st.booleans(),
+)  # fmt: skip
+def test_narrow_groups_in_pairs(count, width_in, width_out, groups, bias):
+    torch.manual_seed(0)
+    layer = GroupedLinear(width_in * groups, width_out * groups, groups, bias)
+    compiled.assert_as_plain(step, layer, [rows(count, width_in * groups)], 2e-6)
+
+
+def test_pairs_and_back():
+    blocks = rows(4, 12, 8)
+    pairs = linear_native.paired(blocks)
+    assert torch.equal(pairs, torch.stack([torch.block_diag(*two) for two in blocks.split(2)]))
+    assert torch.equal(linear_native.unpaired(pairs, 4), blocks)
+    for wide in (blocks[:, :8], rows(3, 16, 24)):
+        assert torch.equal(linear_native.paired(wide), wide)
+        assert linear_native.unpaired(wide, len(wide)) is wide
+
+
+def test_images():
+    layer = GroupedLinear(32, 48, 2, bias=True, channel_dim=1)
+    x = rows(3, 32, 5, 4)
+    last = x.to(memory_format=torch.channels_last)
+    compiled.assert_as_plain(step, layer, [last])
+    compiled.assert_second_derivatives(lambda layer, x: layer(x).sin(), layer, [last])
+    out = layer(last)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, compiled.assert_declines(layer, x))
+    compiled.assert_declines(layer, x.flatten(2))
+    compiled.assert_declines(GroupedLinear(32, 48, 1, channel_dim=1), last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        compiled.assert_declines(layer, last)
+
+
 @pytest.mark.parametrize("lead", [(40,), (4, 5), (2, 3, 4)])
 def test_leading_axes_and_strides(lead):
     layer = GroupedLinear(32, 48, 2, bias=True)
@@ -81,7 +117,7 @@ def test_only_what_is_asked_for():
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("widths", [(32, 32), (24, 32), (32, 24)])
+@pytest.mark.parametrize("widths", [(32, 32), (20, 32), (32, 20), (40, 32)])
 def test_declines_what_does_not_fit(groups, widths):
     x, weight = rows(20, widths[0]), rows(widths[1], widths[0] // groups)
     fits = groups == 2 and widths == (32, 32)
