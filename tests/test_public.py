@@ -58,7 +58,7 @@ def test_imports_run_one_way():
         "native": {"native"},
         "core": {"core", "native"},
         "graph": {"native", "core", "graph"},
-        "image": {"core", "image"},
+        "image": {"native", "core", "image"},
         "convert": {"core", "graph", "image", "convert", "complexity"},
         "models": {"core", "graph", "image", "models"},
         "benchmark": {"core", "graph", "image", "models", "benchmark", "complexity", "counting"},
