@@ -15,17 +15,18 @@ from torch.nn import functional as F
 from torch_geometric.nn import GATConv, GATv2Conv, PointTransformerConv, TransformerConv
 from torch_geometric.nn.dense.linear import Linear
 
-from mgic_geo.graph.edge_shares import leaky_product, near, softmax
-from mgic_geo.graph.edge_sums import dot, lift, mix, spread_over, total
+from mgic_geo.graph.edge_shares import near, softmax
+from mgic_geo.graph.edge_sums import lift, mix, spread_over, total
 from mgic_geo.graph.incidence import Incidence, incidence
+from mgic_geo.graph.messages import Kind, Parts, scores, weighed
 from mgic_geo.graph.propagation import edgewise, plain_propagate, plain_update
 
 __all__ = ["NodewiseGAT", "NodewiseGATv2", "NodewisePointTransformer", "NodewiseTransformer"]
 
 
-def _weights(layer: Any, edges: Incidence, scores: Tensor) -> Tensor:
+def _weights(layer: Any, edges: Incidence, by_head: Tensor) -> Tensor:
     """Attention weights (E, H) of scores, with dropout."""
-    return F.dropout(softmax(edges, scores), layer.dropout, layer.training)
+    return F.dropout(softmax(edges, by_head), layer.dropout, layer.training)
 
 
 def _columns(edge_attr: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def _weighted_sources(self: Any, edge_index: Any, size: Any = None, **features: 
     if not edgewise(self, edge_index, source, alpha) or self.aggr not in ("add", "sum"):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, source.size(0), targets)
-    return spread_over(edges, source.flatten(1), alpha).view(targets, *source.shape[1:])
+    return weighed(edges, source.flatten(1), alpha).view(targets, *source.shape[1:])
 
 
 def _gat_scores(self: GATConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
@@ -54,8 +55,8 @@ def _gat_scores(self: GATConv, edge_index: Any, size: Any = None, **features: An
         edge_attr, by_edge = _columns(edge_attr), (weight * self.att_edge.transpose(0, 1).mT).sum(1)
     else:
         edge_attr = None
-    scores = mix(edges, target, source, edge_attr, by_edge)
-    return _weights(self, edges, F.leaky_relu(scores, self.negative_slope))
+    sums = mix(edges, target, source, edge_attr, by_edge)
+    return _weights(self, edges, F.leaky_relu(sums, self.negative_slope))
 
 
 class NodewiseGAT(GATConv):
@@ -74,8 +75,8 @@ def _gatv2_scores(self: GATv2Conv, edge_index: Any, size: Any = None, **features
     weight = None
     if edge_attr is not None:
         edge_attr, weight = _columns(edge_attr), cast(Linear, self.lin_edge).weight
-    both = mix(edges, target.flatten(1), source.flatten(1), edge_attr, weight)
-    return _weights(self, edges, leaky_product(both, self.att[0], self.negative_slope))
+    parts = Parts(target.flatten(1), self.att.view(1, -1), source.flatten(1), None, edge_attr, weight)
+    return _weights(self, edges, scores(Kind.LEAKY, edges, parts, self.heads, self.negative_slope))
 
 
 class NodewiseGATv2(GATv2Conv):
@@ -93,19 +94,11 @@ def _attend(self: TransformerConv, edge_index: Any, size: Any = None, **features
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, key.size(0), query.size(0))
     query = query * (1 / math.sqrt(self.out_channels))
-    scores = dot(edges, query.flatten(1), key.flatten(1), heads)
-    if self.lin_edge is None:
-        self._alpha = softmax(edges, scores)
-        alpha = F.dropout(self._alpha, self.dropout, self.training)
-        return spread_over(edges, value.flatten(1), alpha).unflatten(1, (heads, -1))
-    weight = self.lin_edge.weight.unflatten(0, (heads, -1))  # (H, C, D)
-    on_edge = torch.bmm(query.transpose(0, 1), weight).permute(1, 2, 0)  # (targets, D, H)
-    scores = scores + (lift(edges, on_edge) * edge_attr.unsqueeze(2)).sum(1)
-    self._alpha = softmax(edges, scores)
+    weight = None if self.lin_edge is None else self.lin_edge.weight
+    parts = Parts(t0=query.flatten(1), s0=key.flatten(1), attr=edge_attr, w0=weight)
+    self._alpha = softmax(edges, scores(Kind.DOT, edges, parts, heads))
     alpha = F.dropout(self._alpha, self.dropout, self.training)
-    out = spread_over(edges, value.flatten(1), alpha).unflatten(1, (heads, -1))
-    seen = total(edges, alpha.unsqueeze(1) * edge_attr.unsqueeze(2))  # (targets, D, H)
-    return out + torch.bmm(seen.permute(2, 0, 1), weight.mT).transpose(0, 1)
+    return weighed(edges, value.flatten(1), alpha, edge_attr, weight).unflatten(1, (heads, -1))
 
 
 class NodewiseTransformer(TransformerConv):
@@ -124,15 +117,15 @@ def _vector_attention(self: Any, edge_index: Any, size: Any = None, **features: 
     # With p mapped positions, scores are (a_i + p_i + b) - (a_j + p_j): softmax drops what is the target's.
     at_source = F.linear(pos[0], position.weight)
     at_target = F.linear(pos[1], position.weight, position.bias)
-    scores = -(alpha[0] + at_source)
-    shift = near(scores)
+    negative = -(alpha[0] + at_source)
+    shift = near(negative)
     if shift is not None:
-        share = (scores - shift).exp()
+        share = (negative - shift).exp()
         sums = spread_over(edges, torch.cat([share, share * (source - at_source)], 1))
         share, out = sums.chunk(2, 1)
         out = out / share.masked_fill(edges.degree.eq(0).unsqueeze(1), 1)
     else:
-        share = softmax(edges, lift(edges.turned, scores))
+        share = softmax(edges, lift(edges.turned, negative))
         out = total(edges, share * lift(edges.turned, source - at_source))
     out = out + at_target * edges.degree.clamp(max=1).unsqueeze(1).to(out.dtype)
     return out + alpha[1][:0].sum()  # the map of the targets' scores has a gradient, of zero

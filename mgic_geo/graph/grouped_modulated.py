@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.nn import FiLMConv, GENConv, GINEConv
 
 from mgic_geo.graph.edge_sums import lift, mix
 from mgic_geo.graph.incidence import Incidence, incidence
+from mgic_geo.graph.messages import Kind, Parts, gather
 from mgic_geo.graph.propagation import edgewise, gather_messages, plain_propagate
 from mgic_geo.graph.scatter import FixedSoftmax
 from mgic_geo.graph.spread import targets_of
@@ -21,25 +22,35 @@ def _tiled(edge_attr: Tensor | None, x_j: Tensor) -> Tensor | None:
     return None if edge_attr is None else edge_attr.repeat(1, x_j.size(-1) // edge_attr.size(-1))
 
 
-def _on_edges(edges: Incidence, x: Tensor, edge_attr: Tensor | None, map_: Any) -> Tensor:
-    """What a source and an edge's features, by their map or as they are, add up to: (E, width)."""
+def _parts(x: Tensor, edge_attr: Tensor | None, map_: Any) -> Parts:
+    """Of messages from a source and an edge's features, which a map reads."""
     if edge_attr is None:
-        return mix(edges, None, x)
-    if map_ is None:
-        return mix(edges, None, x) + cast(Tensor, _tiled(edge_attr, x))
-    return mix(edges, None, x if map_.bias is None else x + map_.bias, edge_attr, map_.weight)
+        return Parts(s0=x)
+    return Parts(s0=x if map_.bias is None else x + map_.bias, attr=edge_attr, w0=map_.weight)
+
+
+def _rectified(layer: Any, edges: Incidence, x: Tensor, edge_attr: Tensor | None, map_: Any) -> Tensor:
+    """The aggregation of max(x_j + e, 0)."""
+    if edge_attr is None or map_ is not None:
+        return gather(layer, Kind.RELU, edges, _parts(x, edge_attr, map_))
+    out = mix(edges, None, x) + cast(Tensor, _tiled(edge_attr, x))
+    return gather_messages(layer, edges, out.relu_())
 
 
 def _propagate_gen(self: Any, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
     x, edge_attr = features["x"], features["edge_attr"]
     if not edgewise(self, edge_index, x[0], edge_attr):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, x[0].size(0), targets_of(x, size))
-    out = _on_edges(edges, x[0], edge_attr, getattr(self, "lin_edge", None)).relu_()
-    if not isinstance(self.aggr_module, FixedSoftmax):
-        return gather_messages(self, edges, out + self.eps)
-    out = gather_messages(self, edges, out)  # shares do not depend on eps
-    return out + self.eps * (edges.degree > 0).unsqueeze(1)
+    edges, map_ = incidence(edge_index, x[0].size(0), targets_of(x, size)), getattr(self, "lin_edge", None)
+    if isinstance(self.aggr_module, FixedSoftmax):  # shares do not depend on eps
+        out = _rectified(self, edges, x[0], edge_attr, map_)
+        return out + self.eps * (edges.degree > 0).unsqueeze(1)
+    if edge_attr is None or map_ is not None:
+        parts = _parts(x[0], edge_attr, map_)
+        out = mix(edges, None, parts.s0, parts.attr, parts.w0)
+    else:
+        out = mix(edges, None, x[0]) + cast(Tensor, _tiled(edge_attr, x[0]))
+    return gather_messages(self, edges, out.relu_() + self.eps)
 
 
 def _propagate_gine(self: Any, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
@@ -47,7 +58,7 @@ def _propagate_gine(self: Any, edge_index: Any, size: Any = None, **features: An
     if edge_attr is None or not edgewise(self, edge_index, x[0], edge_attr):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, x[0].size(0), targets_of(x, size))
-    return gather_messages(self, edges, _on_edges(edges, x[0], edge_attr, self.lin).relu_())
+    return _rectified(self, edges, x[0], edge_attr, self.lin)
 
 
 def _propagate_film(self: Any, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
@@ -55,6 +66,8 @@ def _propagate_film(self: Any, edge_index: Any, size: Any = None, **features: An
     if not edgewise(self, edge_index, x, beta, gamma):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, x.size(0), beta.size(0))
+    if isinstance(self.act, nn.ReLU):
+        return gather(self, Kind.FILM, edges, Parts(t0=beta, t1=gamma, s0=x))
     out = (lift(edges, gamma) * lift(edges.turned, x)).add_(lift(edges, beta))
     return gather_messages(self, edges, out if self.act is None else self.act(out))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn import (
     MLP,
@@ -23,10 +23,10 @@ from torch_geometric.nn import (
 )
 from torch_geometric.nn.conv.ppf_conv import point_pair_features
 
-from mgic_geo.graph.edge_shares import softplus
 from mgic_geo.graph.edge_sums import lift, mix
 from mgic_geo.graph.grouped_map import GroupedMap
 from mgic_geo.graph.incidence import incidence
+from mgic_geo.graph.messages import Kind, Parts, gather
 from mgic_geo.graph.propagation import edgewise, gather_messages, plain_propagate
 from mgic_geo.graph.scatter import reduce_edges
 from mgic_geo.graph.spread import fits, gather_linear, targets_of
@@ -131,15 +131,12 @@ class NodewisePPF(PPFConv):
 
 def _propagate_crystal(self: CGConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
     (neighbors, centers), edge_attr = features["x"], features["edge_attr"]
-    if not edgewise(self, edge_index, neighbors, centers, edge_attr):
-        return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, neighbors.size(0), centers.size(0))
-    maps = zip((self.lin_f, self.lin_s), neighbors.chunk(2, 1), centers.chunk(2, 1), strict=True)
-    gate, value = (
-        mix(edges, i, j, edge_attr, None if edge_attr is None else cast(GroupedMap, m).shared_weight)
-        for m, j, i in maps
-    )
-    return gather_messages(self, edges, gate.sigmoid() * softplus(value))
+    if not edgewise(self, edge_index, *neighbors, *centers, edge_attr):
+        both = torch.cat(neighbors, 1), torch.cat(centers, 1)
+        return plain_propagate(self, edge_index, size, x=both, edge_attr=edge_attr)
+    edges, maps = incidence(edge_index, neighbors[0].size(0), centers[0].size(0)), (self.lin_f, self.lin_s)
+    weights = [None if edge_attr is None else cast(GroupedMap, m).shared_weight for m in maps]
+    return gather(self, Kind.CRYSTAL, edges, Parts(*centers, *neighbors, edge_attr, *weights))
 
 
 class NodewiseCG(CGConv):
@@ -151,8 +148,8 @@ class NodewiseCG(CGConv):
         """As ``CGConv``: (N, channels) to the same."""
         source, target = (x, x) if isinstance(x, Tensor) else x
         maps = [cast(GroupedMap, linear) for linear in (self.lin_f, self.lin_s)]
-        centers = torch.cat([linear.on_part(target, 0, bias=True) for linear in maps], 1)
-        neighbors = torch.cat([linear.on_part(source, 1) for linear in maps], 1)
+        centers = [linear.on_part(target, 0, bias=True) for linear in maps]
+        neighbors = [linear.on_part(source, 1) for linear in maps]
         out = self.propagate(edge_index, x=(neighbors, centers), edge_attr=edge_attr)
         return (out if self.bn is None else self.bn(out)) + target
 
@@ -171,11 +168,14 @@ def _propagate_gated(self: Any, edge_index: Any, size: Any = None, **features: A
     if not edgewise(self, edge_index, k, q, v, edge_attr):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, v.size(0), k.size(0))
-    if edge_attr is None:
-        return gather_messages(self, edges, self.act(mix(edges, k, q)) * mix(edges, None, v))
-    gate = mix(edges, k, q, edge_attr, self.lin_key.shared_weight + self.lin_query.shared_weight)
-    value = mix(edges, None, v, edge_attr, self.lin_value.shared_weight)
-    return gather_messages(self, edges, self.act(gate) * value)
+    of_gate = of_value = None
+    if edge_attr is not None:
+        of_gate = self.lin_key.shared_weight + self.lin_query.shared_weight
+        of_value = self.lin_value.shared_weight
+    if isinstance(self.act, nn.Sigmoid):
+        return gather(self, Kind.GATE, edges, Parts(k, None, q, v, edge_attr, of_gate, of_value))
+    gate = self.act(mix(edges, k, q, edge_attr, of_gate))
+    return gather_messages(self, edges, gate * mix(edges, None, v, edge_attr, of_value))
 
 
 class NodewiseResGated(ResGatedGraphConv):

@@ -23,6 +23,7 @@ _FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _TUNED = ("-march=native", "-fopenmp")
 _POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_GRAPH = [_INTEGER] * 6 + [_REAL] + [_POINTER] * 11
 _ARGUMENTS = {
     "mgic_knn_products": [_POINTER] * 3 + [_INTEGER] * 7 + [_REAL] + [_POINTER] * 3 + [_INTEGER],
     "mgic_knn_settle": [_POINTER] + [_INTEGER] * 2 + [_POINTER] + [_INTEGER] * 3 + [_POINTER] + [_INTEGER],
@@ -72,6 +73,9 @@ _ARGUMENTS = {
     + [_REAL]
     + [_POINTER] * 3
     + [_INTEGER],
+    "mgic_messages": [*_GRAPH, *[_POINTER] * 3, _INTEGER],
+    "mgic_messages_grad": [*_GRAPH, *[_POINTER] * 10, _INTEGER],
+    "mgic_scores": [*_GRAPH, _POINTER, _INTEGER],
 }
 
 
