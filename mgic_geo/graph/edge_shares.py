@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgic_geo.core.twice import by_operators
 from mgic_geo.graph.edge_sums import bag, lift, total
 from mgic_geo.graph.incidence import Incidence
+from mgic_geo.native import applies, run
 
 __all__ = ["edge_max", "leaky_product", "near", "softmax", "softmax_sum", "softplus"]
 
@@ -49,21 +51,37 @@ def near(values: Tensor) -> Tensor | None:
     return high if bool(high - low < _RANGE) else None
 
 
+def _loops(scores: Tensor) -> bool:
+    """Whether compiled loops serve for scores (E, K)."""
+    return applies(scores) and scores.size(1) > 0 and scores.size(1) % 16 == 0
+
+
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, edges: Incidence) -> Tensor:  # type: ignore[override]
+        ctx.edges = edges
+        if _loops(scores):
+            scores, out = scores.contiguous(), torch.empty_like(scores, memory_format=torch.contiguous_format)
+            run("edge_softmax", scores, edges.targets, scores.size(1), edges.ptr, edges.edges, out)
+            ctx.save_for_backward(out)
+            return out
         largest = torch.sparse.mm(edges.rows(scores), scores.contiguous(), "amax")
         out = (scores - largest.index_select(0, edges.target)).exp_()
         out = out.div_(bag(out, edges.edges, edges.ptr).index_select(0, edges.target))
-        ctx.edges = edges
         ctx.save_for_backward(out)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (out,) = ctx.saved_tensors
+        edges = ctx.edges
+        if _loops(out) and not by_operators(grad):
+            to_x = torch.empty_like(out)
+            sizes = edges.targets, out.size(1)
+            run("edge_softmax_grad", grad.contiguous(), out, *sizes, edges.ptr, edges.edges, to_x)
+            return to_x, None
         weighed = out * grad
-        return weighed - out * lift(ctx.edges, total(ctx.edges, weighed)), None
+        return weighed - out * lift(edges, total(edges, weighed)), None
 
 
 class _SoftmaxSum(torch.autograd.Function):

@@ -7,6 +7,8 @@ import weakref
 import torch
 from torch import Tensor
 
+from mgic_geo.native import kernels, run
+
 __all__ = ["Incidence", "clear_graph_cache", "incidence"]
 
 _KEPT, _BYTES = 8, 2**28  # how many graphs are remembered, and how much memory all of them together may take
@@ -71,17 +73,16 @@ class Incidence:
 
     def __init__(self, source: Tensor, target: Tensor, sources: int, targets: int) -> None:
         for name, index, nodes in (("source", source, sources), ("target", target, targets)):
-            if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < nodes):
+            low, high = index.aminmax() if index.numel() else (0, nodes - 1)
+            if not (int(low) >= 0 and int(high) < nodes):
                 raise ValueError(
-                    f"{name} indices must lie in [0, {nodes}), got {int(index.min())} to {int(index.max())}; "
+                    f"{name} indices must lie in [0, {nodes}), got {int(low)} to {int(high)}; "
                     "does x hold all nodes?"
                 )
         self.source, self.target, self.sources, self.targets = source, target, sources, targets
         self.ordered = bool((target[1:] >= target[:-1]).all())
-        self.edges = torch.arange(target.numel()) if self.ordered else target.argsort(stable=True)
-        self.degree = torch.bincount(target, minlength=targets)
-        self.ptr = torch.cat([self.degree.new_zeros(1), self.degree.cumsum(0)])
-        self.source_by_target = source.index_select(0, self.edges)
+        self.edges, self.source_by_target, self.ptr = _sort(source, target, targets)
+        self.degree = self.ptr.diff()
         self._turned: Incidence | None = None
         self._origin: weakref.ref[Incidence] | None = None  # weak: a cycle would linger
         self._kept: dict[object, tuple[Tensor, ...]] = {}
@@ -198,3 +199,16 @@ class Incidence:
         """(targets,) the row of each target in the tables, one below the other."""
         self.tables(most)
         return self._kept["places", most][0]
+
+
+def _sort(source: Tensor, target: Tensor, targets: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The edges by their targets, their sources in this order, and where those of each target start."""
+    if kernels() is None:
+        order = target.argsort(stable=True)
+        degree = torch.bincount(target, minlength=targets)
+        return order, source.index_select(0, order), torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+    order, by_target, ptr = torch.empty_like(target), torch.empty_like(source), target.new_empty(targets + 1)
+    run(
+        "sort_edges", target.contiguous(), source.contiguous(), target.numel(), targets, order, by_target, ptr
+    )
+    return order, by_target, ptr

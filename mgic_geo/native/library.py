@@ -76,6 +76,9 @@ _ARGUMENTS = {
     "mgic_messages": [*_GRAPH, *[_POINTER] * 3, _INTEGER],
     "mgic_messages_grad": [*_GRAPH, *[_POINTER] * 10, _INTEGER],
     "mgic_scores": [*_GRAPH, _POINTER, _INTEGER],
+    "mgic_edge_softmax": [_POINTER] + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
+    "mgic_edge_softmax_grad": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
+    "mgic_sort_edges": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
 }
 
 
