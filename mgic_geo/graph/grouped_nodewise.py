@@ -23,12 +23,14 @@ from torch_geometric.nn import (
 )
 from torch_geometric.nn.conv.ppf_conv import point_pair_features
 
+from mgic_geo.core.pointwise import grouped_linear
+from mgic_geo.graph import edge_mlp_native
 from mgic_geo.graph.edge_sums import lift, mix
 from mgic_geo.graph.grouped_map import GroupedMap
-from mgic_geo.graph.incidence import incidence
+from mgic_geo.graph.incidence import Incidence, incidence
 from mgic_geo.graph.messages import Kind, Parts, gather
 from mgic_geo.graph.propagation import edgewise, gather_messages, plain_propagate
-from mgic_geo.graph.scatter import reduce_edges
+from mgic_geo.graph.scatter import aggregate, reduce_edges
 from mgic_geo.graph.spread import fits, gather_linear, targets_of
 
 __all__ = [
@@ -50,12 +52,33 @@ def _after_first(mlp: Any, x: Tensor) -> Tensor:
     return cast(MLP, mlp).lins[1](cast(MLP, mlp).act(x))
 
 
+def _gather_mlp(layer: Any, mlp: Any, edges: Incidence, parts: Parts) -> Tensor:
+    """The aggregation of a network's values, of whose first map the parts are."""
+    last, reduce = cast(GroupedMap, mlp.lins[1]), {"max": True, "add": False, "sum": False, "mean": False}
+    if (
+        layer.aggr not in reduce
+        or not isinstance(mlp.act, nn.ReLU)
+        or not edge_mlp_native.fits(edges, parts, last.weight, last.groups)
+    ):
+        hidden = mix(edges, parts.t0, parts.s0, parts.attr, parts.w0)
+        return gather_messages(layer, edges, _after_first(mlp, hidden))
+
+    def plain(edges: Incidence, parts: Parts, inner: Tensor, bias: Tensor | None, largest: bool) -> Tensor:
+        hidden = mix(edges, parts.t0, parts.s0, parts.attr, parts.w0).relu()
+        values = grouped_linear(hidden, inner, bias, last.groups)
+        return aggregate(edges, values, "max" if largest else "sum")
+
+    largest = reduce[layer.aggr]
+    out = edge_mlp_native.edge_mlp(edges, parts, last.weight, last.bias, largest, last.groups, plain)
+    return out / edges.degrees(out) if layer.aggr == "mean" else out
+
+
 def _propagate_edge(self: EdgeConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
     neighbor, center = features["x"]
     if not edgewise(self, edge_index, neighbor, center):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, neighbor.size(0), center.size(0))
-    return gather_messages(self, edges, _after_first(self.nn, mix(edges, center, neighbor)))
+    return _gather_mlp(self, self.nn, edges, Parts(t0=center, s0=neighbor))
 
 
 class NodewiseEdge(EdgeConv):
@@ -88,8 +111,7 @@ def _propagate_points(self: Any, edge_index: Any, size: Any = None, **features: 
     ]
     ends = [lift(side, values) for side, values in both]
     seen = point_pair_features(ends[1], ends[0], ends[3], ends[2]) if normal else ends[0] - ends[1]
-    hidden = mix(edges, None, source, seen, first.shared_weight)
-    return gather_messages(self, edges, _after_first(self.local_nn, hidden))
+    return _gather_mlp(self, self.local_nn, edges, Parts(s0=source, attr=seen, w0=first.shared_weight))
 
 
 class NodewisePointNet(PointNetConv):
@@ -209,22 +231,30 @@ class NodewiseResGated(ResGatedGraphConv):
         return self.act(gate) * v_j  # type: ignore[misc]
 
 
+def _over_heads(linear: Any, heads: int, x: Tensor) -> Tensor:
+    """The mean over heads of what a map gives, by the mean of its weights."""
+
+    def mean(values: Tensor) -> Tensor:
+        return values.unflatten(0, (linear.groups, heads, -1)).mean(1).flatten(0, 1)
+
+    weight, bias = mean(linear.weight), None if linear.bias is None else mean(linear.bias)
+    if linear.shared == linear.in_channels:  # the features of edges
+        return F.linear(x, weight, bias)
+    return grouped_linear(x, weight, bias, linear.groups)
+
+
 def _propagate_general(self: GeneralConv, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
     x, edge_attr = features["x"], features["edge_attr"]
     if not fits(self, edge_index, x, None):
         return MessagePassing.propagate(self, edge_index, size=size, **features)
-
-    def over_heads(mapped: Tensor) -> Tensor:
-        return mapped.unflatten(-1, (self.heads, -1)).mean(-2)
-
     nodes = targets_of(x, size)
-    out = gather_linear(self, over_heads(self.lin_msg(x[0])), edge_index, None, nodes)
+    out = gather_linear(self, _over_heads(self.lin_msg, self.heads, x[0]), edge_index, None, nodes)
     per_edge = out.new_zeros(1, 1)
     if not self.directed_msg:
-        per_edge = per_edge + over_heads(self.lin_msg_i(x[1]))
+        per_edge = per_edge + _over_heads(self.lin_msg_i, self.heads, x[1])
     if edge_attr is not None:
         mean = reduce_edges(edge_attr, edge_index[1], None, nodes, 0, "mean")
-        per_edge = per_edge + over_heads(self.lin_edge(mean))
+        per_edge = per_edge + _over_heads(self.lin_edge, self.heads, mean)
     degree = out.new_zeros(nodes).index_add_(0, edge_index[1], out.new_ones(edge_index.size(1)))
     times = degree.clamp(max=1) if self.aggr == "mean" else degree
     return (out + times.unsqueeze(1) * per_edge).unsqueeze(1)
