@@ -155,14 +155,9 @@ class _GroupedGRUCell(nn.Module):
         read = self._gates(x, self.weight_ih, self.bias_ih)
         kept = self._gates(state, self.weight_hh, self.bias_hh)
         reset, update = (a + b for a, b in zip(read[:2], kept[:2], strict=True))
-        fresh = torch.addcmul(read[2], reset.sigmoid(), kept[2]).tanh()
+        fresh = (read[2] + reset.sigmoid() * kept[2]).tanh()
         return torch.lerp(fresh, state, update.sigmoid())
 
     def _gates(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
-        # A map a gate: of one map for all three the gates would have to be copied apart, and their gradients joined.
-        weights = weight.unflatten(0, (self.groups, 3, -1)).unbind(1)
-        biases = [None] * 3 if bias is None else bias.unflatten(0, (self.groups, 3, -1)).unbind(1)
-        return [
-            grouped_linear(x, w.flatten(0, 1), None if b is None else b.flatten(), self.groups)
-            for w, b in zip(weights, biases, strict=True)
-        ]
+        gates = grouped_linear(x, weight, bias, self.groups).unflatten(-1, (self.groups, 3, -1))
+        return [gate.flatten(-2) for gate in gates.unbind(-2)]

@@ -24,13 +24,14 @@ from torch_geometric.nn import (
 from torch_geometric.nn.conv.ppf_conv import point_pair_features
 
 from mgic_geo.core.pointwise import grouped_linear
-from mgic_geo.graph import edge_mlp_native
+from mgic_geo.graph import edge_reduce_native
+from mgic_geo.graph.edge_reduce_native import Inner
 from mgic_geo.graph.edge_sums import lift, mix
 from mgic_geo.graph.grouped_map import GroupedMap
 from mgic_geo.graph.incidence import Incidence, incidence
-from mgic_geo.graph.messages import Kind, Parts, gather
+from mgic_geo.graph.messages import Kind, Parts, edge_values, gather
 from mgic_geo.graph.propagation import edgewise, gather_messages, plain_propagate
-from mgic_geo.graph.scatter import aggregate, reduce_edges
+from mgic_geo.graph.scatter import reduce_edges
 from mgic_geo.graph.spread import fits, gather_linear, targets_of
 
 __all__ = [
@@ -54,22 +55,13 @@ def _after_first(mlp: Any, x: Tensor) -> Tensor:
 
 def _gather_mlp(layer: Any, mlp: Any, edges: Incidence, parts: Parts) -> Tensor:
     """The aggregation of a network's values, of whose first map the parts are."""
-    last, reduce = cast(GroupedMap, mlp.lins[1]), {"max": True, "add": False, "sum": False, "mean": False}
-    if (
-        layer.aggr not in reduce
-        or not isinstance(mlp.act, nn.ReLU)
-        or not edge_mlp_native.fits(edges, parts, last.weight, last.groups)
-    ):
+    last, reduce = cast(GroupedMap, mlp.lins[1]), "max" if layer.aggr == "max" else "sum"
+    inner = Inner(last.weight, last.bias, last.groups)
+    known = layer.aggr in ("max", "add", "sum", "mean") and isinstance(mlp.act, nn.ReLU)
+    if not known or not edge_reduce_native.fits(edges, parts, inner):
         hidden = mix(edges, parts.t0, parts.s0, parts.attr, parts.w0)
         return gather_messages(layer, edges, _after_first(mlp, hidden))
-
-    def plain(edges: Incidence, parts: Parts, inner: Tensor, bias: Tensor | None, largest: bool) -> Tensor:
-        hidden = mix(edges, parts.t0, parts.s0, parts.attr, parts.w0).relu()
-        values = grouped_linear(hidden, inner, bias, last.groups)
-        return aggregate(edges, values, "max" if largest else "sum")
-
-    largest = reduce[layer.aggr]
-    out = edge_mlp_native.edge_mlp(edges, parts, last.weight, last.bias, largest, last.groups, plain)
+    (out,) = edge_reduce_native.edge_reduce(edges, parts, inner, (reduce,), edge_values)
     return out / edges.degrees(out) if layer.aggr == "mean" else out
 
 

@@ -11,7 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph import message_native as native
+from mgic_geo.graph.edge_reduce_native import Inner
 from mgic_geo.graph.edge_shares import leaky_product, softmax_sum, softplus
 from mgic_geo.graph.edge_sums import dot, lift, mix, spread_over, total
 from mgic_geo.graph.incidence import Incidence
@@ -19,7 +21,7 @@ from mgic_geo.graph.message_native import Kind, Parts
 from mgic_geo.graph.propagation import gather_messages
 from mgic_geo.graph.scatter import FixedSoftmax
 
-__all__ = ["Kind", "Parts", "gather", "scores", "weighed"]
+__all__ = ["Kind", "Parts", "edge_values", "gather", "scores", "weighed"]
 
 
 def gather(layer: Any, kind: Kind, edges: Incidence, parts: Parts) -> Tensor:
@@ -65,6 +67,12 @@ def scores(kind: Kind, edges: Incidence, parts: Parts, heads: int, slope: float 
     if native.fits(edges, parts, width):
         return native.send(kind, edges, parts, plain, slope, width)
     return plain(edges, parts, slope, width)
+
+
+def edge_values(edges: Incidence, parts: Parts, inner: Inner | None) -> Tensor:
+    """The values of all edges, (E, C), that :func:`edge_reduce` sums up, in torch's operators."""
+    values = mix(edges, parts.t0, parts.s0, parts.attr, parts.w0)
+    return values if inner is None else grouped_linear(values.relu(), *inner)
 
 
 def _relu(edges: Incidence, parts: Parts) -> Tensor:

@@ -24,7 +24,7 @@ _FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-
 _TUNED = ("-march=native", "-fopenmp")
 _POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _GRAPH = [_INTEGER] * 6 + [_REAL] + [_POINTER] * 11
-_NETWORK = [_INTEGER] * 7 + [_POINTER] * 9
+_NETWORK = [_INTEGER] * 6 + [_POINTER] * 15
 _ARGUMENTS = {
     "mgic_knn_products": [_POINTER] * 3 + [_INTEGER] * 7 + [_REAL] + [_POINTER] * 3 + [_INTEGER],
     "mgic_knn_settle": [_POINTER] + [_INTEGER] * 2 + [_POINTER] + [_INTEGER] * 3 + [_POINTER] + [_INTEGER],
@@ -79,8 +79,8 @@ _ARGUMENTS = {
     "mgic_scores": [*_GRAPH, _POINTER, _INTEGER],
     "mgic_edge_softmax": [_POINTER] + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
     "mgic_edge_softmax_grad": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
-    "mgic_edge_mlp": [*_NETWORK, *[_POINTER] * 3, _INTEGER],
-    "mgic_edge_mlp_grad": [*_NETWORK, *[_POINTER] * 10, _INTEGER],
+    "mgic_edge_reduce": [*_NETWORK, _POINTER, _INTEGER],
+    "mgic_edge_reduce_grad": [*_NETWORK, *[_POINTER] * 11, _INTEGER],
     "mgic_sort_edges": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
 }
 
