@@ -74,6 +74,18 @@ class GroupedMap(GroupedLinear):
         weight = self.weight[:, part * width : (part + 1) * width]
         return grouped_linear(x, weight, self.bias if bias else None, self.groups)
 
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """The parts of the output each by itself: (..., all groups' channels) of one part of input, no rest."""
+
+        def part(values: Tensor) -> list[Tensor]:
+            return [
+                own.flatten(0, 1) for own in values.unflatten(0, (self.groups, self.out_parts, -1)).unbind(1)
+            ]
+
+        biases = [None] * self.out_parts if self.bias is None else part(self.bias)
+        pairs = zip(part(self.weight), biases, strict=True)
+        return [grouped_linear(x, weight, bias, self.groups) for weight, bias in pairs]
+
     @property
     def shared_weight(self) -> Tensor:
         """(out_channels, shared) the weight of what all groups read."""

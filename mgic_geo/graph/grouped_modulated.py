@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.nn import FiLMConv, GENConv, GINEConv
 
 from mgic_geo.graph.edge_sums import lift, mix
+from mgic_geo.graph.grouped_map import GroupedMap
 from mgic_geo.graph.incidence import Incidence, incidence
 from mgic_geo.graph.messages import Kind, Parts, gather
 from mgic_geo.graph.propagation import edgewise, gather_messages, plain_propagate
@@ -76,6 +78,17 @@ class LiftedFiLM(FiLMConv):
     """``FiLMConv`` with its modulation and its gradient in few passes."""
 
     propagate = _propagate_film  # type: ignore[assignment]
+
+    def forward(self, x: Any, edge_index: Any, edge_type: Tensor | None = None) -> Tensor:
+        """As ``FiLMConv``: (N, in_channels) to (N, out_channels)."""
+        if self.num_relations > 1:
+            return super().forward(x, edge_index, edge_type)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        beta, gamma = cast(GroupedMap, self.film_skip).outputs(target)
+        out = torch.addcmul(beta, gamma, self.lin_skip(target))
+        out = out if self.act is None else self.act(out)
+        beta, gamma = cast(GroupedMap, self.films[0]).outputs(target)
+        return out + self.propagate(edge_index, x=self.lins[0](source), beta=beta, gamma=gamma)
 
 
 class TiledGEN(GENConv):
