@@ -75,15 +75,14 @@ class GroupedMap(GroupedLinear):
         return grouped_linear(x, weight, self.bias if bias else None, self.groups)
 
     def outputs(self, x: Tensor) -> list[Tensor]:
-        """The parts of the output each by itself: (..., all groups' channels) of one part of input, no rest."""
+        """The parts of the output, each (..., all groups' channels), of an input of one part and no rest."""
 
-        def part(values: Tensor) -> list[Tensor]:
-            return [
-                own.flatten(0, 1) for own in values.unflatten(0, (self.groups, self.out_parts, -1)).unbind(1)
-            ]
+        def parts(values: Tensor) -> list[Tensor]:
+            by_part = values.unflatten(0, (self.groups, self.out_parts, -1)).unbind(1)
+            return [own.flatten(0, 1) for own in by_part]
 
-        biases = [None] * self.out_parts if self.bias is None else part(self.bias)
-        pairs = zip(part(self.weight), biases, strict=True)
+        biases = [None] * self.out_parts if self.bias is None else parts(self.bias)
+        pairs = zip(parts(self.weight), biases, strict=True)
         return [grouped_linear(x, weight, bias, self.groups) for weight, bias in pairs]
 
     @property

@@ -149,8 +149,8 @@ def _propagate_crystal(self: CGConv, edge_index: Any, size: Any = None, **featur
         both = torch.cat(neighbors, 1), torch.cat(centers, 1)
         return plain_propagate(self, edge_index, size, x=both, edge_attr=edge_attr)
     edges, maps = incidence(edge_index, neighbors[0].size(0), centers[0].size(0)), (self.lin_f, self.lin_s)
-    weights = [None if edge_attr is None else cast(GroupedMap, m).shared_weight for m in maps]
-    return gather(self, Kind.CRYSTAL, edges, Parts(*centers, *neighbors, edge_attr, *weights))
+    w0, w1 = (None if edge_attr is None else cast(GroupedMap, m).shared_weight for m in maps)
+    return gather(self, Kind.CRYSTAL, edges, Parts(*centers, *neighbors, edge_attr, w0, w1))
 
 
 class NodewiseCG(CGConv):

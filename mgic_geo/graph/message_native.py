@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -138,7 +138,7 @@ class _Send(torch.autograd.Function):
         grad = grad.contiguous()
         of_factor = None
         if kind is Kind.WEIGHED and ctx.needs_input_grad[-1]:
-            of_factor = torch.empty_like(parts.factor)
+            of_factor = torch.empty_like(cast(Tensor, parts.factor))
             run("scores", *_graph(Kind.DOT, edges, parts._replace(t0=grad), scale, width), of_factor)
         if kind in (Kind.LEAKY, Kind.DOT):
             parts = parts._replace(factor=grad)

@@ -1,7 +1,9 @@
 """Softmax and maximum over edges, and activations in few passes, against PyG's and torch's."""
 
+import compiled
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch_geometric.utils import scatter
 from torch_geometric.utils import softmax as pyg_softmax
@@ -67,3 +69,16 @@ def test_softplus_is_as_good_as_torchs():
     exact = torch.logaddexp(x.double(), torch.zeros((), dtype=torch.float64))
     assert ((softplus(x) - exact) / exact).abs().max() < 4e-7
     assert_derivatives(softplus, torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True))
+
+
+@compiled.needed
+@pytest.mark.parametrize("heads", [16, 48])
+def test_softmax_by_compiled_loops(heads):
+    scores = 20 * torch.randn(8, heads, generator=torch.Generator().manual_seed(0))
+
+    def step(_module, x):
+        return softmax(GRAPH, x)
+
+    compiled.assert_as_plain(step, nn.Identity(), [scores])
+    compiled.assert_same_on_threads(step, nn.Identity(), [scores])
+    compiled.assert_second_derivatives(step, nn.Identity(), [scores])

@@ -5,12 +5,14 @@ import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import compiled
 import pytest
 import torch
 
 from mgic_geo.graph import incidence as module
 from mgic_geo.graph.incidence import Incidence, clear_graph_cache, incidence
 from mgic_geo.graph.survey import example_graph
+from mgic_geo.native import plain_torch
 
 EDGES = torch.tensor([[0, 2, 1, 0, 2, 2], [3, 0, 3, 0, 3, 1]])
 
@@ -22,6 +24,20 @@ def test_edges_by_target():
     assert graph.degree.tolist() == [2, 1, 0, 3, 0]
     assert graph.turned.degree.tolist() == [2, 1, 3]
     assert graph.turned.turned is graph
+
+
+@compiled.needed
+@pytest.mark.parametrize(("edges", "nodes"), [(0, 3), (1, 1), (200, 7), (5, 50)])
+def test_sorted_by_compiled_loops_as_by_torch(edges, nodes):
+    generator = torch.Generator().manual_seed(edges)
+    source, target = (torch.randint(nodes, (edges,), generator=generator) for _ in range(2))
+    with compiled.counted() as calls:
+        ours = Incidence(source, target, nodes, nodes)
+    assert calls
+    with plain_torch():
+        plain = Incidence(source, target, nodes, nodes)
+    for name in ("edges", "source_by_target", "ptr", "degree"):
+        assert torch.equal(getattr(ours, name), getattr(plain, name)), name
 
 
 def test_an_equal_graph_is_found_and_another_is_not():
