@@ -150,7 +150,8 @@ def _propagate_crystal(self: CGConv, edge_index: Any, size: Any = None, **featur
         return plain_propagate(self, edge_index, size, x=both, edge_attr=edge_attr)
     edges, maps = incidence(edge_index, neighbors[0].size(0), centers[0].size(0)), (self.lin_f, self.lin_s)
     w0, w1 = (None if edge_attr is None else cast(GroupedMap, m).shared_weight for m in maps)
-    return gather(self, Kind.CRYSTAL, edges, Parts(*centers, *neighbors, edge_attr, w0, w1))
+    (t0, t1), (s0, s1) = centers, neighbors
+    return gather(self, Kind.CRYSTAL, edges, Parts(t0, t1, s0, s1, edge_attr, w0, w1))
 
 
 class NodewiseCG(CGConv):

@@ -144,7 +144,7 @@ INLINE void grad_messages(const Messages *m, const int kind, const int features,
             int64_t c = first;                                                                                    \
             for (; c + VECTORS * LANES <= last; c += VECTORS * LANES)                                             \
                 OF_FEATURES(call, kind, VECTORS, i, c, __VA_ARGS__);                                              \
-            for (; c < last; c += LANES) OF_FEATURES(call, kind, 1, i, c, __VA_ARGS__);                           \
+            for (; c < last; c += LANES) call(m, kind, (int)m->features, 1, i, c, __VA_ARGS__);                   \
         }                                                                                                         \
         break;
 
