@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mgic_geo.graph.grouped import FEATURES, _chunk, _join
+from mgic_geo.graph.grouped.conv import FEATURES, _chunk, _join
 
 
 def features(inputs):

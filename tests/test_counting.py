@@ -9,10 +9,10 @@ from torch_geometric import EdgeIndex
 
 from mgic_geo import EdgeConv, MGICBasicBlock2d, MGICGraphConv, complexity, grouped, knn, knn_graph
 from mgic_geo.counting import CountingMode
+from mgic_geo.graph.edges.spread import spread
 from mgic_geo.graph.knn_backends import available
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.graph.reduce import neighbor_sum
-from mgic_geo.graph.spread import spread
 
 N, E, IN, OUT = 20, 60, 8, 4
 pytestmark = [

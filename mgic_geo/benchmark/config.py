@@ -10,7 +10,7 @@ import torch
 
 from mgic_geo.benchmark.floor import Rates, measure_rates
 from mgic_geo.benchmark.timing import Clock, clock_of
-from mgic_geo.graph.grouped_fast import FAST
+from mgic_geo.graph.grouped.fast import FAST
 
 __all__ = ["Config", "Part"]
 

@@ -19,8 +19,8 @@ from mgic_geo.benchmark.steps import passes
 from mgic_geo.benchmark.timing import Step, clock_of, interleave
 from mgic_geo.graph import MGICGraphConv
 from mgic_geo.graph.grouped import GroupedConv, grouped
-from mgic_geo.graph.grouped_fast import FAST
-from mgic_geo.graph.survey import example_graph, inputs_of, options_of
+from mgic_geo.graph.grouped.fast import FAST
+from mgic_geo.graph.grouped.survey import example_graph, inputs_of, options_of
 
 __all__ = ["LayerRow", "compare_layers", "compare_pyg"]
 

@@ -14,7 +14,7 @@ from mgic_geo.convert.forms import Build, Sizes, settle
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.core.linear import keep_scale_, light_groups
 from mgic_geo.graph.graph_block import Levels
-from mgic_geo.graph.grouped_fast import FusedConv
+from mgic_geo.graph.grouped.fast import FusedConv
 
 __all__ = ["MGICMessagePassing", "message_form"]
 

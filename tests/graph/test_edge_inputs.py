@@ -6,7 +6,7 @@ import torch_geometric.nn as pyg
 
 from mgic_geo import MGICGraphConv
 from mgic_geo.graph.edge_inputs import check_edges, check_range
-from mgic_geo.graph.survey import example_graph
+from mgic_geo.graph.grouped.survey import example_graph
 
 X, EDGES = torch.randn(10, 16), example_graph(10, 3)
 LAYERS = [(pyg.GCNConv, {}), (pyg.SAGEConv, {}), (pyg.GATv2Conv, {"edge_dim": 3})]

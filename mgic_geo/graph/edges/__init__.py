@@ -1,0 +1,1 @@
+"""What runs along the edges of any graph: sums, shares, maxima and messages."""
