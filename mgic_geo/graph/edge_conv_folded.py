@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo.core.fold import affine_of, in_place
-from mgic_geo.core.pointwise import GroupedLinear
+from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
+from mgic_geo.graph import edge_native
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
@@ -60,17 +61,29 @@ class FoldedEdgeConv(nn.Module):
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
         neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
+        back: Tensor | None = None
         if self.centred:  # as EdgeConv; what the centre's map no longer sees of the middle comes back
             middle = source.mean(0, keepdim=True)
-            source, target = source - middle, target - middle
             back = self.center(middle) - self.center.bias + self.neighbor(middle)
-            out = neighbor_max(self.neighbor(source), neighbors).add_(self.center(target) + back)
-        else:
-            out = neighbor_max(self.neighbor(source), neighbors).add_(self.center(target))
-        out = self.act(out)
+            same, source = source is target, source - middle
+            target = source if same else target - middle
+        out = self.act(self._gathered(source, target, back, neighbors))
         if neighbors.has_isolated:
             out = torch.where((neighbors.in_degree > 0).unsqueeze(1), out, self.isolated)
         return out.view(*shape, self.out_channels)
+
+    def _gathered(self, source: Tensor, target: Tensor, back: Tensor | None, neighbors: Neighbors) -> Tensor:
+        """The sums u + max v, and ``back`` (1, C)."""
+        weights = self.center.weight, self.neighbor.weight
+        bias = self.center.bias if back is None else self.center.bias + back.squeeze(0)
+        # What fits is told from a weight of PyG's layout, both maps side by side.
+        if source is target and edge_native.fits(source, torch.cat(weights, 1), neighbors, self.groups):
+            both = torch.stack([part.unflatten(0, (self.groups, -1)) for part in weights], 1).flatten(0, 2)
+            of_u = bias.view(self.groups, -1)
+            biases = torch.stack([of_u, torch.zeros_like(of_u)], 1).flatten()
+            return edge_native.edge_conv(source, both, biases, neighbors, self.groups)
+        on_center = grouped_linear(target, self.center.weight, bias, self.groups)
+        return neighbor_max(self.neighbor(source), neighbors).add_(on_center)
 
     @torch.no_grad()
     def behind(self, restriction: GroupedLinear) -> FoldedEdgeConv:
