@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ __all__ = ["kernels", "load", "plain_torch", "why_not", "wide"]
 _wanted = True
 
 _FOLDER = Path(__file__).parent
-_FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = ("-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _TUNED = ("-march=native", "-fopenmp")
 _POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _GRAPH = [_INTEGER] * 6 + [_REAL] + [_POINTER] * 11
@@ -159,20 +160,29 @@ def _digest(path: Path) -> str:
 
 
 def _run(compiler: str, sources: list[Path], target: Path) -> None:
-    """Compile for this machine with threads, or as far as the compiler goes along."""
-    last = ""
-    for extra in (
-        _TUNED,
-        _TUNED[:1],
-        (),
-    ):  # Apple's clang has no OpenMP; some compilers know no -march=native
-        command = [compiler, *_FLAGS, *extra, *map(str, sources), "-o", str(target), "-lm"]
-        pipes = {"capture_output": True, "text": True, "errors": "replace"}
-        done = subprocess.run(command, timeout=120, check=False, **pipes)
-        if done.returncode == 0:
+    """Compile for this machine with threads, or as far as the compiler goes along; a file a core."""
+    message = ""
+    # Apple's clang has no OpenMP; some compilers know no -march=native.
+    for extra in (_TUNED, _TUNED[:1], ()):
+        objects = [target.with_name(f"{path.stem}.o") for path in sources]
+        commands = [
+            [compiler, *_FLAGS, *extra, "-c", str(path), "-o", str(made)]
+            for path, made in zip(sources, objects, strict=True)
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            failed = [error for error in pool.map(_error, commands) if error is not None]
+        link = [compiler, *_FLAGS, *extra, "-shared", *map(str, objects), "-o", str(target), "-lm"]
+        message = failed[0] if failed else _error(link) or ""
+        if not message:
             return
-        last = done.stderr.strip()
-    raise OSError(f"{compiler} failed: {last[:500]}")
+    raise OSError(f"{compiler} failed: {message[:500]}")
+
+
+def _error(command: list[str]) -> str | None:
+    """What a command that failed says."""
+    pipes = {"capture_output": True, "text": True, "errors": "replace"}
+    done = subprocess.run(command, timeout=120, check=False, **pipes)
+    return None if done.returncode == 0 else done.stderr.strip() or f"exit status {done.returncode}"
 
 
 def _cache() -> Path:
