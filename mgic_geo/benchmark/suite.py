@@ -8,6 +8,7 @@ from mgic_geo.benchmark.config import Config, Part
 from mgic_geo.benchmark.growth import compare_growth
 from mgic_geo.benchmark.images import compare_blocks, compare_images
 from mgic_geo.benchmark.layers import compare_layers, compare_pyg
+from mgic_geo.benchmark.loading import compare_loading
 from mgic_geo.benchmark.peaks import compare_memory
 from mgic_geo.benchmark.peers import cluster_runs, installed
 from mgic_geo.benchmark.points import compare_edge_conv, compare_knn, compare_networks, compare_wide
@@ -25,6 +26,7 @@ PARTS: dict[Part, Callable[[Config], Iterator[Report]]] = {
     "pyg": compare_pyg,
     "growth": compare_growth,
     "memory": compare_memory,
+    "loading": compare_loading,
     "layers": compare_layers,
 }
 """By name: what measures it and gives its tables one by one."""
