@@ -123,12 +123,13 @@ def _split_clouds(source: MeshSource, journal: Journal, split: str) -> PointClou
     if not kept:
         raise CorruptMeshError(f"all {split} meshes of {source.path} are corrupt: nothing is left to load")
     records = journal.payloads()[[places[i] for i in kept]]
-    labels = [source.classes.index(source.meshes[i].label) for i in kept]
+    classes = source.classes  # looked for anew at each call
+    labels = [classes.index(source.meshes[i].label) for i in kept]
     return PointClouds(
         points=torch.from_numpy(records["points"].copy()),
         labels=torch.tensor(labels),
         names=tuple(source.meshes[i].name for i in kept),
-        classes=source.classes,
+        classes=classes,
         normals=torch.from_numpy(records["normals"].copy()),
     )
 
