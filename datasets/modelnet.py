@@ -12,11 +12,11 @@ from pathlib import Path
 from . import shapes
 from .cache import LAYOUT, build_cache, check_complete
 from .cachefile import cache_file, cache_folder
-from .clouds import SPLITS, PointClouds, read_clouds
+from .clouds import PointClouds, read_clouds
 from .download import download
 from .lock import locked
 from .meshes import CorruptMeshError
-from .sources import MeshSource, find_meshes
+from .sources import SPLITS, MeshSource, find_meshes
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def load_clouds(
         pool: points sampled from each mesh, uniformly by area, for a loader to draw from. Test clouds are
             fixed by it and ``seed``. An .h5 file has its own.
         seed: the seed of the samples.
-        workers: processes that sample meshes. None: one a core, or this one alone where meshes are few;
-            0: this one alone. More than 0 needs the caller's ``if __name__ == "__main__":``.
+        workers: processes that sample meshes. None: one a core, or this one alone where that takes seconds;
+            0: this one alone.
         skip_corrupt: leave corrupt meshes out, with a warning that names them, instead of stopping.
         progress: show progress bars, if stderr is a terminal.
         normals: load the normals too.

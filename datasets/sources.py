@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .clouds import SPLITS
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class MeshFile:
-    """One mesh: the path of its file within the source, and what the path says about it."""
+    """One mesh: the path of its file within the source, what the path says about it, its size in bytes."""
 
     path: str
     label: str
     split: str
+    size: int
 
     @property
     def name(self) -> str:
@@ -73,7 +74,8 @@ def find_meshes(path: Path) -> MeshSource:
     else:
         raise FileNotFoundError(f"there is no file or folder {path}")
 
-    meshes = sorted((mesh for mesh in map(_mesh_file, stamps) if mesh), key=lambda mesh: mesh.key)
+    found = (_mesh_file(name, size) for name, (size, _) in stamps.items())
+    meshes = sorted((mesh for mesh in found if mesh), key=lambda mesh: mesh.key)
     roots = {PurePosixPath(mesh.path).parts[:-3] for mesh in meshes}
     if len(roots) > 1:
         found = ", ".join(sorted("/".join(root) or "." for root in roots))
@@ -97,10 +99,11 @@ def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
             yield archive.read
 
 
-def _mesh_file(path: str) -> MeshFile | None:
+def _mesh_file(path: str, size: int) -> MeshFile | None:
     parts = PurePosixPath(path).parts
     # Archives made on a Mac hold a shadow file "__MACOSX/…/._name" for each file.
     if len(parts) < 3 or "__MACOSX" in parts or parts[-1].startswith("."):
         return None
     label, split, file = parts[-3:]
-    return MeshFile(path, label, split) if split in SPLITS and file.lower().endswith(".off") else None
+    is_mesh = split in SPLITS and file.lower().endswith(".off")
+    return MeshFile(path, label, split, size) if is_mesh else None

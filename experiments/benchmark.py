@@ -9,8 +9,10 @@ knn, edge_conv: beside torch-cluster and PyG. points: a training step of MGIC-DG
 plain port of DGCNN, and of one built from PyG's EdgeConv on torch-cluster's k-NN; wide: our two at four times
 the widths. blocks: a residual block beside the dense one, torchvision's and timm's. images: MGIC-ResNet-56
 and ResNet-56. pyg: MGICGraphConv beside PyG's layers, ungrouped. growth: over points and over clouds. memory:
-the peak of one step, each in a fresh process. layers (not by default): PyG's layers in 16 groups of 16
-channels, on the fast path and as one small layer a group, in processor time if there is one thread.
+the peak of one step, each in a fresh process. loading: the share of a training epoch on cached clouds that
+passes outside the model, and caching of meshes by one process and by all cores. layers (not by default):
+PyG's layers in 16 groups of 16 channels, on the fast path and as one small layer a group, in processor time
+if there is one thread.
 
 Steps take turns; figures are medians with quartiles, ratios those of the medians with the quartiles over
 rounds. The floor is the time of a step's multiply-adds at the rate of a large matrix product here, or of its
@@ -70,7 +72,7 @@ def introduction(about: dict[str, Any], config: Config) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items() if number)
     where = about.get("gpu", f"{about['processor']}, {about['threads']} threads of {about['cores']} cores")
     lines = [f"{where}; {versions}", *missing(config.device)]
-    if set(config.parts) - {"layers", "growth", "memory"}:
+    if set(config.parts) - {"layers", "growth", "memory", "loading"}:
         rates = config.rates()
         lines.append(
             f"rates here: {rates.multiply_adds / 1e9:.0f} G multiply-adds/s, {rates.bytes / 1e9:.1f} GB/s"

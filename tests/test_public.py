@@ -49,7 +49,8 @@ def test_importing_the_package_loads_nothing_optional():
 
 
 def test_imports_run_one_way():
-    """native and core know torch only; nothing knows training or datasets but the experiments."""
+    """native and core know torch only; nothing knows training or datasets but the experiments, and that part
+    of the benchmark which measures these two."""
     import ast
     from pathlib import Path
 
@@ -75,8 +76,10 @@ def test_imports_run_one_way():
             "model_file",
         },
     }
-    for package, parts in allowed.items():
+    measured = {"benchmark/loading.py": {"training", "datasets"}, "benchmark/caching.py": {"datasets"}}
+    for package, known in allowed.items():
         for path in (root / package).glob("*.py"):
+            parts = known | measured.get(f"{package}/{path.name}", set())
             for node in ast.walk(ast.parse(path.read_text())):
                 names = [node.module] if isinstance(node, ast.ImportFrom) else []
                 names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -14,7 +14,9 @@ from mgic_geo.graph.grouped.fast import FAST
 
 __all__ = ["Config", "Part"]
 
-Part = Literal["knn", "edge_conv", "points", "wide", "blocks", "images", "pyg", "growth", "memory", "layers"]
+Part = Literal[
+    "knn", "edge_conv", "points", "wide", "blocks", "images", "pyg", "growth", "memory", "loading", "layers"
+]  # fmt: skip
 
 
 @dataclass
@@ -22,7 +24,7 @@ class Config:
     """What to measure."""
 
     parts: tuple[Part, ...] = (
-        "knn", "edge_conv", "points", "wide", "blocks", "images", "pyg", "growth", "memory"
+        "knn", "edge_conv", "points", "wide", "blocks", "images", "pyg", "growth", "memory", "loading"
     )  # fmt: skip
     """Which comparisons."""
     quick: bool = False

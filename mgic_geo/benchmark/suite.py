@@ -15,6 +15,14 @@ from mgic_geo.benchmark.report import Report
 
 __all__ = ["PARTS", "missing"]
 
+
+def _compare_loading(config: Config) -> Iterator[Report]:
+    # What trains takes a second to import, which processes that measure memory would spend, too.
+    from mgic_geo.benchmark.loading import compare_loading
+
+    return compare_loading(config)
+
+
 PARTS: dict[Part, Callable[[Config], Iterator[Report]]] = {
     "knn": compare_knn,
     "edge_conv": compare_edge_conv,
@@ -25,6 +33,7 @@ PARTS: dict[Part, Callable[[Config], Iterator[Report]]] = {
     "pyg": compare_pyg,
     "growth": compare_growth,
     "memory": compare_memory,
+    "loading": _compare_loading,
     "layers": compare_layers,
 }
 """By name: what measures it and gives its tables one by one."""

@@ -1,6 +1,5 @@
 """The cache: the same bytes whatever happens on the way, and errors that name every corrupt mesh."""
 
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgic_geo.datasets import CorruptMeshError, parse_mesh, read_clouds, sample_mesh
+from mgic_geo.datasets import CorruptMeshError, cache, parse_mesh, read_clouds, sample_mesh
 from mgic_geo.datasets.cache import build_cache, check_complete
 from mgic_geo.datasets.meshes import mesh_rng
 from mgic_geo.datasets.sources import find_meshes
@@ -167,8 +166,28 @@ def test_progress_bar_is_for_terminals(meshes, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_script_without_a_main_guard_does_not_hang(meshes, tmp_path, monkeypatch):
-    """Its workers import it, and so come here while their parent holds the lock."""
-    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
-    with pytest.raises(RuntimeError, match="if __name__ == '__main__':"):
-        build(tmp_path / "c.h5", meshes)
+def test_a_script_needs_no_main_guard(meshes, tmp_path):
+    """Workers do not import the running script."""
+    script = tmp_path / "bare.py"
+    script.write_text(CHILD.replace('if __name__ == "__main__":', "if True:"))
+    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path / "c.h5"), str(meshes), "16", "2"]
+    run = subprocess.run(command, input="\n", stdout=subprocess.PIPE, text=True, timeout=60)
+    assert run.stdout == "ready\ndone\n"
+    assert (tmp_path / "c.h5").read_bytes() == build(tmp_path / "d.h5", meshes)
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_by_default_many_meshes_are_sampled_on_all_cores(meshes, tmp_path, monkeypatch, many):
+    seen = []
+
+    def sample_with_workers(tasks, workers):
+        seen.append(workers)
+        for task in tasks:
+            yield from cache.sample_chunk(*task)
+
+    size = sum(file.stat().st_size for file in meshes.rglob("*.off")) + 10 * cache._MESH_BYTES
+    monkeypatch.setattr(cache, "sample_with_workers", sample_with_workers)
+    monkeypatch.setattr(cache, "usable_cores", lambda: 7)
+    monkeypatch.setattr(cache, "_MANY_BYTES", size - many)
+    build(tmp_path / "c.h5", meshes)
+    assert seen == ([7] if many else [])

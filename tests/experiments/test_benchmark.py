@@ -58,3 +58,16 @@ def test_layers(script, tmp_path, capsys):
         assert row["ratio"] == pytest.approx(row["general_ms"] / row["fast_ms"])
     mean = (rows[0]["ratio"] * rows[1]["ratio"]) ** 0.5
     assert f"| geometric mean | | | {mean:.1f} |" in capsys.readouterr().out
+
+
+def test_loading(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mgic_geo.benchmark.caching.QUICK", 20)
+    file = tmp_path / "figures.json"
+    script("benchmark")(["--quick", "--parts", "loading", *SMALL, "--rounds", "2", "--output", str(file)])
+    *parts, outside = [row for row in json.loads(file.read_text())["rows"]["loading"] if "part" in row]
+    assert sum(row["share"] for row in parts) == pytest.approx(1)
+    assert outside["share"] == pytest.approx(parts[-1]["share"] + parts[-2]["share"])
+    assert (
+        f"| outside the model | {outside['ms']:.3g} | {100 * outside['share']:.1f} %"
+        in capsys.readouterr().out
+    )
