@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,8 @@ class FoldedEdgeConv(nn.Module):
     def _gathered(self, source: Tensor, target: Tensor, back: Tensor | None, neighbors: Neighbors) -> Tensor:
         """The sums u + max v, and ``back`` (1, C)."""
         weights = self.center.weight, self.neighbor.weight
-        bias = self.center.bias if back is None else self.center.bias + back.squeeze(0)
+        shift = cast(Tensor, self.center.bias)
+        bias = shift if back is None else shift + back.squeeze(0)
         # What fits is told from a weight of PyG's layout, both maps side by side.
         if source is target and edge_native.fits(source, torch.cat(weights, 1), neighbors, self.groups):
             both = torch.stack([part.unflatten(0, (self.groups, -1)) for part in weights], 1).flatten(0, 2)
