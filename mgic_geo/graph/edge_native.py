@@ -17,7 +17,7 @@ __all__ = ["edge_block", "edge_conv", "fits"]
 
 _MOST = 255
 """Neighbours of a node whose rank fits a byte."""
-_CACHED = 2**18
+_CACHED = 2**17
 """Floats of u and v at once; the loops know the same number."""
 
 
@@ -211,10 +211,10 @@ def _differentiate(
 
 
 def _scratch(sizes: tuple[int, ...]) -> int:
-    """Floats of a task: u and v of as many groups as fit the cache, and half as many again."""
+    """Floats of a task: u and v of as many groups as fit the cache, for a node more than there are."""
     _clouds, size, groups, _width, group, _degree = sizes
     few = min(max(1, _CACHED // (size * 2 * group)), groups)
-    return size * 3 * few * group
+    return (size + 1) * 2 * few * group
 
 
 def _plain(

@@ -76,7 +76,7 @@ void mgic_conv_norm_grad(const float *grad, const float *z, const float *x, cons
         memset(share, 0, size * sizeof(float));
         for (int64_t n = first; n < images && n < first + piece; n++) {
             int64_t at = n * values;
-            grad_rows(&norm, grad + at, z + at, channels, mean_h, slope_h, pixels, of_z);
+            grad_rows(&norm, grad + at, z + at, mean_h, slope_h, pixels, of_z);
             conv_image_grad(x + at, of_z, &image, share);
             if (grad_x) conv_image(of_z, work, &image, grad_x + at);
         }

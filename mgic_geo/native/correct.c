@@ -96,7 +96,7 @@ void mgic_correct_grad(const float *grad, const float *coarse, const float *rest
         for (int64_t first = piece; first < rows && first < piece + PIECE; first += STRIP) {
             int64_t count = strip_of(&change, first), at = first * coarse_width;
             prolong(&change, first, narrow, wide);
-            grad_rows(&norm, grad + first * fine_width, wide, fine_width, mean_h, slope_h, count, of_wide);
+            grad_rows(&norm, grad + first * fine_width, wide, mean_h, slope_h, count, of_wide);
             linear_grad(narrow, of_wide, count, dense_rows(groups, in, out), share);
             linear_rows(of_wide, turned, NULL, count, dense_rows(groups, out, in), grad_coarse + at);
             for (int64_t n = 0; n < count * coarse_width; n++) grad_restricted[at + n] = -grad_coarse[at + n];

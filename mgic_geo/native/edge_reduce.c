@@ -46,7 +46,7 @@ static __attribute__((noinline)) void values_of(const Network *m, const Share *o
         }
     }
     if (!m->inner) return;
-    Layout rows = {own->groups, m->hidden, m->out, own->hidden, own->out, 0};
+    Layout rows = spaced_rows(own->groups, m->hidden, m->out, own->hidden, own->out);
     int64_t at = own->group * m->out;
     linear_rows(h, m->inner + at * m->hidden, m->bias ? m->bias + at : NULL, edges, rows, y);
 }
@@ -132,8 +132,8 @@ static void grad_groups(const Network *m, const Share *own, const Reduced *from,
     for (int64_t d = 0; d < m->features; d++) memset(to->w + d * channels + first, 0, wide * sizeof(float));
     if (m->inner) memset(to->inner + inner, 0, own->out * m->hidden * sizeof(float));
     if (to->bias) memset(to->bias + own->group * m->out, 0, own->out * sizeof(float));
-    Layout forth = {own->groups, m->hidden, m->out, wide, own->out, 0};
-    Layout back = {own->groups, m->out, m->hidden, own->out, wide, 0};
+    Layout forth = spaced_rows(own->groups, m->hidden, m->out, wide, own->out);
+    Layout back = spaced_rows(own->groups, m->out, m->hidden, own->out, wide);
     for (int64_t p = 0, last = m->ptr[m->targets]; p < last; p += EDGES) {
         int64_t edges = p + EDGES < last ? EDGES : last - p;
         i = targets_of(m, i, p, edges, target);

@@ -15,8 +15,13 @@ typedef struct {
     int64_t clouds, size, groups, in, group, degree; /* size: nodes of a cloud; in, group: channels of a group */
 } Shape;
 
+#if defined(__AVX512F__)
+static inline vint ranks(const uint8_t *p) { return (vint)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+static inline void store_ranks(uint8_t *p, vint x) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)x)); }
+#else
 static inline vint ranks(const uint8_t *p) { return __builtin_convertvector(*(const vbyte *)p, vint); }
 static inline void store_ranks(uint8_t *p, vint x) { *(vbyte *)p = __builtin_convertvector(x, vbyte); }
+#endif
 
 /* Where channel c of u lies in a row of uv; that of v is `group` further. */
 static inline int64_t place(const Shape *shape, int64_t c) { return 2 * c - c % shape->group; }

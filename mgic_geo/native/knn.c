@@ -166,11 +166,11 @@ void mgic_knn_products(const float *points, const float *panels, const float *no
                 const float *panel = panels + (task / blocks * wide + c) * dimensions;
                 int64_t row = 0;
                 for (; row + ROWS <= rows; row += ROWS)
-                    tile(query + row * dimensions, dimensions, panel, 2 * LANES, NULL, 0, product + row * step + c - first,
-                         step, dimensions, ROWS, 2);
+                    tile(query + row * dimensions, dimensions, LANES, panel, 2 * LANES, NULL, 0,
+                         product + row * step + c - first, step, LANES, dimensions, ROWS, 2);
                 for (; row < rows; row++)
-                    tile(query + row * dimensions, dimensions, panel, 2 * LANES, NULL, 0, product + row * step + c - first,
-                         step, dimensions, 1, 2);
+                    tile(query + row * dimensions, dimensions, LANES, panel, 2 * LANES, NULL, 0,
+                         product + row * step + c - first, step, LANES, dimensions, 1, 2);
             }
             for (int64_t row = 0; row < rows; row++) {
                 int64_t itself = start + row - first;

@@ -15,44 +15,51 @@ typedef float vhalf __attribute__((vector_size(32), aligned(4)));
 #define ROWS 4
 #endif
 #define ROWS_A_WRITE 16 /* of a weight's gradient */
+#define PACKED 64       /* columns that are brought together for that */
 
-/* y = x w + start for `rows` rows and `vectors` vectors of outputs; both numbers are known to the compiler. */
+/* y = x w + start for `rows` rows and `vectors` vectors of outputs; both numbers are known to the compiler. Of x and y
+ * every 16 columns may lie x_panel and y_panel apart: 16 in a matrix, more where they stand in panels. */
 #define TILE(name, vector)                                                                                        \
-    INLINE void name(const float *x, int64_t x_step, const float *w, int64_t w_step, const float *start,          \
-                     int64_t s_step, float *y, int64_t y_step, int64_t in, const int rows, const int vectors) {   \
+    INLINE void name(const float *x, int64_t x_step, int64_t x_panel, const float *w, int64_t w_step,             \
+                     const float *start, int64_t s_step, float *y, int64_t y_step, int64_t y_panel, int64_t in,   \
+                     const int rows, const int vectors) {                                                         \
         const int lanes = sizeof(vector) / sizeof(float);                                                         \
         vector sum[ROWS][2];                                                                                      \
         for (int r = 0; r < rows; r++)                                                                            \
             for (int v = 0; v < vectors; v++)                                                                     \
                 sum[r][v] = start ? *(const vector *)(start + r * s_step + v * lanes) : (vector){0};              \
-        for (int64_t i = 0; i < in; i++)                                                                          \
-            for (int r = 0; r < rows; r++)                                                                        \
-                for (int v = 0; v < vectors; v++)                                                                 \
-                    sum[r][v] += x[r * x_step + i] * *(const vector *)(w + i * w_step + v * lanes);               \
+        for (int64_t done = 0; done < in; done += LANES, x += x_panel)                                            \
+            for (int64_t i = 0; i < LANES && done + i < in; i++)                                                  \
+                for (int r = 0; r < rows; r++)                                                                    \
+                    for (int v = 0; v < vectors; v++)                                                             \
+                        sum[r][v] += x[r * x_step + i] * *(const vector *)(w + (done + i) * w_step + v * lanes);  \
         for (int r = 0; r < rows; r++)                                                                            \
-            for (int v = 0; v < vectors; v++) *(vector *)(y + r * y_step + v * lanes) = sum[r][v];                \
+            for (int v = 0; v < vectors; v++) *(vector *)(y + r * y_step + v * y_panel) = sum[r][v];              \
     }
 TILE(tile, vfloat)
 TILE(tile_half, vhalf)
 
-/* Some of the groups of many rows: where each row begins in memory. */
+/* Some of the groups of many rows: where each row, each group and each 16 columns of a group begin in memory. */
 typedef struct {
     int64_t groups, in, out;
-    int64_t x_step, y_step, s_step;
+    int64_t x_step, x_group, x_panel, y_step, y_group, y_panel, s_step;
 } Layout;
 
 INLINE void map_rows(const float *x, const float *w, const float *start, float *y, const Layout *at, const int rows) {
     for (int64_t g = 0; g < at->groups; g++) {
         int64_t in = at->in, out = at->out, o = 0;
-        const float *from = x + g * in, *own = w + g * in * out, *add = start ? start + g * out : NULL;
-        float *to = y + g * out;
+        const float *from = x + g * at->x_group, *own = w + g * in * out, *add = start ? start + g * out : NULL;
+        float *to = y + g * at->y_group;
         for (int r = 0; r < rows; r++) __builtin_prefetch(from + (r + 2 * ROWS) * at->x_step);
-        for (; o + 2 * LANES <= out; o += 2 * LANES)
-            tile(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 2);
-        for (; o + LANES <= out; o += LANES)
-            tile(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 1);
-        for (; o < out; o += LANES / 2)
-            tile_half(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 1);
+        for (; o + 2 * LANES <= out; o += 2 * LANES, to += 2 * at->y_panel)
+            tile(from, at->x_step, at->x_panel, own + o, out, add ? add + o : NULL, at->s_step, to, at->y_step,
+                 at->y_panel, in, rows, 2);
+        for (; o + LANES <= out; o += LANES, to += at->y_panel)
+            tile(from, at->x_step, at->x_panel, own + o, out, add ? add + o : NULL, at->s_step, to, at->y_step,
+                 at->y_panel, in, rows, 1);
+        if (o < out)
+            tile_half(from, at->x_step, at->x_panel, own + o, out, add ? add + o : NULL, at->s_step, to, at->y_step,
+                      at->y_panel, in, rows, 1);
     }
 }
 
@@ -66,22 +73,27 @@ static inline void linear_rows(const float *x, const float *w, const float *star
         map_rows(x + first * at.x_step, w, start ? start + first * at.s_step : NULL, y + first * at.y_step, &at, 1);
 }
 
-/* Rows that lie close together, and a bias or nothing to start with. */
+/* Rows of x and y so far apart, and a bias or nothing to start with. */
+static inline Layout spaced_rows(int64_t groups, int64_t in, int64_t out, int64_t x_step, int64_t y_step) {
+    return (Layout){groups, in, out, x_step, in, LANES, y_step, out, LANES, 0};
+}
+
+/* The same where rows lie close together. */
 static inline Layout dense_rows(int64_t groups, int64_t in, int64_t out) {
-    return (Layout){groups, in, out, groups * in, groups * out, 0};
+    return spaced_rows(groups, in, out, groups * in, groups * out);
 }
 
 /* sum += x^T g over some rows, for 8 inputs and `vectors` vectors of outputs. */
 #define OUTER(name, vector)                                                                                       \
-    INLINE void name(const float *x, int64_t x_step, const float *g, int64_t g_step, int64_t rows, float *sum,    \
-                     int64_t step, const int vectors) {                                                           \
+    INLINE void name(const float *x, int64_t x_step, const float *g, int64_t g_step, int64_t g_panel,             \
+                     int64_t rows, float *sum, int64_t step, const int vectors) {                                 \
         const int lanes = sizeof(vector) / sizeof(float);                                                         \
         vector own[8][2];                                                                                         \
         for (int i = 0; i < 8; i++)                                                                               \
             for (int v = 0; v < vectors; v++) own[i][v] = *(const vector *)(sum + i * step + v * lanes);          \
         for (int64_t r = 0; r < rows; r++)                                                                        \
             for (int v = 0; v < vectors; v++) {                                                                   \
-                vector right = *(const vector *)(g + r * g_step + v * lanes);                                     \
+                vector right = *(const vector *)(g + r * g_step + v * g_panel);                                   \
                 for (int i = 0; i < 8; i++) own[i][v] += x[r * x_step + i] * right;                               \
             }                                                                                                     \
         for (int i = 0; i < 8; i++)                                                                               \
@@ -90,22 +102,46 @@ static inline Layout dense_rows(int64_t groups, int64_t in, int64_t out) {
 OUTER(outer, vfloat)
 OUTER(outer_half, vhalf)
 
-/* grad_w (groups, in, out) += x^T grad in each group, grad's rows being y_step apart; in and out are multiples of 8. */
+/* The same for all inputs and outputs of a group. */
+static inline void outer_group(const float *x, int64_t x_step, const float *g, int64_t g_step, int64_t g_panel,
+                               int64_t rows, int64_t in, int64_t out, float *sum) {
+    for (int64_t i = 0; i < in; i += 8, x += 8, sum += 8 * out) {
+        const float *right = g;
+        int64_t o = 0;
+        for (; o + 2 * LANES <= out; o += 2 * LANES, right += 2 * g_panel)
+            outer(x, x_step, right, g_step, g_panel, rows, sum + o, out, 2);
+        for (; o + LANES <= out; o += LANES, right += g_panel)
+            outer(x, x_step, right, g_step, g_panel, rows, sum + o, out, 1);
+        if (o < out) outer_half(x, x_step, right, g_step, g_panel, rows, sum + o, out, 1);
+    }
+}
+
+/* Rows of `width` floats, a multiple of 8, brought together: those of wide features all fall on the same few places of
+ * the first-level cache, which holds hardly a dozen of them. */
+static inline const float *packed(const float *from, int64_t step, int64_t rows, int64_t width, float *to) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < width; c += 8) *(vhalf *)(to + r * width + c) = *(const vhalf *)(from + r * step + c);
+    return to;
+}
+
+/* grad_w (groups, in, out) += x^T grad in each group, both in rows; in and out are multiples of 8. */
 static inline void linear_grad(const float *x, const float *grad, int64_t rows, Layout at, float *grad_w) {
-    int64_t in = at.in, out = at.out;
+    int64_t in = at.in, out = at.out, widest = in < out ? out : in, few = PACKED / widest;
+    float left[ROWS_A_WRITE * PACKED], right[ROWS_A_WRITE * PACKED];
     for (int64_t first = 0; first < rows; first += ROWS_A_WRITE) {
         int64_t count = first + ROWS_A_WRITE < rows ? ROWS_A_WRITE : rows - first;
-        for (int64_t g = 0; g < at.groups; g++)
-            for (int64_t i = 0; i < in; i += 8) {
-                const float *left = x + first * at.x_step + g * in + i, *right = grad + first * at.y_step + g * out;
-                float *sum = grad_w + (g * in + i) * out;
-                int64_t o = 0;
-                for (; o + 2 * LANES <= out; o += 2 * LANES)
-                    outer(left, at.x_step, right + o, at.y_step, count, sum + o, out, 2);
-                for (; o + LANES <= out; o += LANES)
-                    outer(left, at.x_step, right + o, at.y_step, count, sum + o, out, 1);
-                for (; o < out; o += LANES / 2)
-                    outer_half(left, at.x_step, right + o, at.y_step, count, sum + o, out, 1);
+        const float *from = x + first * at.x_step, *of = grad + first * at.y_step;
+        if (!few || at.groups == 1)
+            for (int64_t g = 0; g < at.groups; g++)
+                outer_group(from + g * in, at.x_step, of + g * out, at.y_step, LANES, count, in, out, grad_w + g * in * out);
+        else
+            for (int64_t g = 0; g < at.groups; g += few) {
+                int64_t n = g + few < at.groups ? few : at.groups - g;
+                const float *a = packed(from + g * in, at.x_step, count, n * in, left);
+                const float *b = packed(of + g * out, at.y_step, count, n * out, right);
+                for (int64_t own = 0; own < n; own++)
+                    outer_group(a + own * in, n * in, b + own * out, n * out, LANES, count, in, out,
+                                grad_w + (g + own) * in * out);
             }
     }
 }

@@ -72,7 +72,7 @@ void mgic_norm_grad(const float *grad, const float *z, int64_t rows, int64_t cha
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t first = 0; first < rows; first += PIECE) {
         int64_t at = first * channels;
-        grad_rows(&norm, grad + at, z + at, channels, mean_h, slope_h, first + PIECE < rows ? PIECE : rows - first,
+        grad_rows(&norm, grad + at, z + at, mean_h, slope_h, first + PIECE < rows ? PIECE : rows - first,
                   grad_z + at);
     }
 }

@@ -120,17 +120,22 @@ static inline void join_sums(const float *work, int64_t pieces, int64_t channels
     }
 }
 
-/* grad_z = scale (h - mean_h - (z - mean) slope_h), h the gradient behind the activation. Rows of grad and z lie `step`
- * apart, those of grad_z close together. */
-static inline void grad_rows(const Norm *norm, const float *grad, const float *z, int64_t step, const float *mean_h,
+/* grad_z = scale (h - mean_h - (z - mean) slope_h), h the gradient behind the activation, of 16 channels. */
+static inline vfloat norm_grad(const Norm *norm, int64_t c, vfloat grad, vfloat z, const float *mean_h,
+                               const float *slope_h) {
+    vfloat off = z - load(norm->mean + c), factor = load(norm->scale + c);
+    vmask above = greater(off * factor + load(norm->shift + c), all(0));
+    return factor * (choose(above, grad, grad * all(norm->slope)) - load(mean_h + c) - off * load(slope_h + c));
+}
+
+/* The same of rows that lie close together. */
+static inline void grad_rows(const Norm *norm, const float *grad, const float *z, const float *mean_h,
                              const float *slope_h, int64_t rows, float *grad_z) {
     int64_t channels = norm->channels;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < channels; c += LANES) {
-            int64_t at = i * step + c;
-            vfloat off = load(z + at) - load(norm->mean + c), g = load(grad + at), factor = load(norm->scale + c);
-            g = choose(greater(off * factor + load(norm->shift + c), all(0)), g, g * all(norm->slope));
-            store(grad_z + i * channels + c, factor * (g - load(mean_h + c) - off * load(slope_h + c)));
+            int64_t at = i * channels + c;
+            store(grad_z + at, norm_grad(norm, c, load(grad + at), load(z + at), mean_h, slope_h));
         }
 }
 
