@@ -15,6 +15,9 @@ _MOST = 64
 """Neighbours up to which the loops keep a short sorted list."""
 # As the loops know them: points side by side, queries at once, products of each at once.
 _PANEL, _QUERIES, _CHUNK = 32, 32, 4096
+# Each product is computed once for both its points where they are few enough to keep all, and turning them costs
+# less than computing them.
+_MOST_POINTS, _LEAST_DIMENSIONS = 2048, 32
 
 
 def fits(x: Tensor, k: int) -> bool:
@@ -45,13 +48,18 @@ def neighbors(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -> 
     x, norms = x.contiguous(), norms.contiguous()
     doubt = torch.empty(clouds, points, dtype=torch.uint8, device=x.device)
     wide = points + -points % _PANEL
-    panels = F.pad(centred, (0, 0, 0, wide - points)).view(clouds, -1, _PANEL, channels)
     noise = 1.5 * torch.finfo(x.dtype).eps * channels**0.5
     keep = min(k + 1, points)  # one more than asked shows how clear the cut is
-    work = x.new_empty(torch.get_num_threads() * _QUERIES * min(wide, _CHUNK))
-    sizes = clouds, points, wide, channels, k, keep, int(loop)
-    panels = panels.transpose(2, 3).contiguous()
-    run("knn_products", centred.contiguous(), panels, norms, *sizes, noise, table, doubt, work)
+    threads, sizes = torch.get_num_threads(), (clouds, points, wide, channels, k, keep, int(loop))
+    centred = centred.contiguous()
+    if points <= _MOST_POINTS and channels >= _LEAST_DIMENSIONS:
+        work = x.new_empty(min(threads, clouds) * wide * (wide + channels))
+        run("knn_symmetric", centred, norms, *sizes, noise, table, doubt, work)
+    else:
+        panels = F.pad(centred, (0, 0, 0, wide - points)).view(clouds, -1, _PANEL, channels)
+        panels = panels.transpose(2, 3).contiguous()
+        work = x.new_empty(threads * _QUERIES * min(wide, _CHUNK))
+        run("knn_products", centred, panels, norms, *sizes, noise, table, doubt, work)
     again = doubt.view(-1).nonzero().view(-1)
     run("knn_settle", x, points, channels, again, again.numel(), k, int(loop), table)
     return table

@@ -193,11 +193,8 @@ static void map_grad(const Task *task, const float *x, const float *w, const flo
     for (int64_t first = 0; first < shape->size; first += ROWS_A_TURN) {
         int64_t count = first + ROWS_A_TURN < shape->size ? ROWS_A_TURN : shape->size - first;
         const float *of = grad_uv + first * LANES;
-        for (int64_t r = ROWS_A_TURN; r < 2 * ROWS_A_TURN; r++)
-            for (int64_t c = 0; c < shape->groups * in; c += LANES) {
-                __builtin_prefetch(x + (first + r) * wide + c);
-                if (start) __builtin_prefetch(start + (first + r) * wide + c);
-            }
+        for (int64_t r = ROWS_A_TURN; start && r < 2 * ROWS_A_TURN; r++)
+            for (int64_t c = 0; c < shape->groups * in; c += LANES) __builtin_prefetch(start + (first + r) * wide + c);
         if (grad_x) linear_rows(of, w, start ? start + first * wide : NULL, count, rows, grad_x + first * wide);
         for (int64_t g = 0; g < shape->groups; g += few) {
             int64_t n = g + few < shape->groups ? few : shape->groups - g, step = n * in;

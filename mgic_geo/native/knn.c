@@ -1,145 +1,33 @@
-/* k-nearest neighbours: the least distances of a row, and distances of few dimensions.
- *
- * Selection reads a row twice. The first pass takes the minimum of every 64th value; the k-th least of those 64
- * minima bounds the k-th least value, so that the second pass finds hardly more than k candidates. */
+/* k-nearest neighbours: distances, and the least of each row. */
 #include "linear.h"
+#include "select.h"
 
-
-#define MINIMA 64   /* of the bound; more make it tighter */
-#define PARTS (MINIMA / LANES)
-#define CHUNK 4096  /* distances at once, which stay in the first-level cache */
-
-/* The least values so far, ascending; among equal ones the first seen comes first. */
-typedef struct {
-    float *value;
-    int64_t *index;
-    int64_t have, want;
-} Least;
-
-static inline void insert(Least *least, float value, int64_t index) {
-    if (least->have == least->want && !(value < least->value[least->want - 1])) return;
-    int64_t place = least->have < least->want ? least->have++ : least->want - 1;
-    for (; place > 0 && value < least->value[place - 1]; place--) {
-        least->value[place] = least->value[place - 1];
-        least->index[place] = least->index[place - 1];
-    }
-    least->value[place] = value;
-    least->index[place] = index;
-}
-
-/* A bit for each of 16 values that is at most the bound. */
-static inline uint32_t at_most(vfloat x, float bound) {
-#if defined(__AVX512F__)
-    return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(bound), _CMP_LE_OQ);
-#else
-    uint32_t bits = 0;
-    vint less = x <= all(bound);
-#if defined(__AVX2__)
-    float p[LANES];
-    store(p, (vfloat)less);
-    bits = _mm256_movemask_ps(_mm256_loadu_ps(p)) | _mm256_movemask_ps(_mm256_loadu_ps(p + 8)) << 8;
-#else
-    for (int lane = 0; lane < LANES; lane++) bits |= (uint32_t)(less[lane] & 1) << lane;
-#endif
-    return bits;
-#endif
-}
-
-/* The least of 16 values. */
-static inline float minimum(vfloat x) {
-    float half[LANES];
-    store(half, x);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int lane = 0; lane < width; lane++)
-            half[lane] = half[lane + width] < half[lane] ? half[lane + width] : half[lane];
-    return half[0];
-}
-
-/* Values as they are, or |x_j|^2 - 2 x_i.x_j from the products x_i.x_j. */
-static inline vfloat values(const float *p, const float *norm, int64_t j) {
-    return norm ? load(norm + j) - all(2) * load(p + j) : load(p + j);
-}
-static inline float value_at(const float *p, const float *norm, int64_t j) {
-    return norm ? norm[j] - 2 * p[j] : p[j];
-}
-
-/* No less than the k-th least of n values; infinite where there are too few to tell. */
-static inline float bound_of(const float *p, const float *norm, int64_t n, int64_t k) {
-    if (k > MINIMA / 2 || n < 2 * MINIMA) return INFINITY;
-    vfloat least[PARTS];
-    float bound = INFINITY;
-    for (int part = 0; part < PARTS; part++) least[part] = values(p, norm, part * LANES);
-    for (int64_t first = MINIMA; first + MINIMA <= n; first += MINIMA)
-        for (int part = 0; part < PARTS; part++) {
-            vfloat x = values(p, norm, first + part * LANES);
-            least[part] = choose(greater(least[part], x), x, least[part]);
-        }
-    for (int64_t taken = 0; taken < k; taken++) {  /* equal ones go at once, which can only raise the bound */
-        vfloat smaller = least[0];
-        for (int part = 1; part < PARTS; part++) smaller = choose(greater(smaller, least[part]), least[part], smaller);
-        bound = minimum(smaller);
-        for (int part = 0; part < PARTS; part++)
-            least[part] = choose(greater(least[part], all(bound)), least[part], all(INFINITY));
-    }
-    return bound;
-}
-
-/* Values up to the bound into sorted order, each to the place that tells how many come before it: no branches. */
-static inline int select_few(const float *p, const float *norm, int64_t n, float bound, Least *least) {
-    float value[MINIMA + LANES];
-    int32_t place[MINIMA + LANES];
-    int count = 0;
-    for (int64_t j = 0; j < n; j += LANES) {
-        uint32_t bits = 0;
-        if (j + LANES <= n)
-            bits = at_most(values(p, norm, j), bound);
-        else
-            for (int lane = 0; j + lane < n; lane++)
-                bits |= (uint32_t)(value_at(p, norm, j + lane) <= bound) << lane;
-        for (; bits; bits &= bits - 1) {
-            if (count == MINIMA) return 0;
-            int64_t here = j + __builtin_ctz(bits);
-            value[count] = value_at(p, norm, here);
-            place[count++] = (int32_t)here;
-        }
-    }
-    for (int lane = 0; lane < LANES; lane++) value[count + lane] = INFINITY;
-    for (int first = 0; first < count; first += LANES) {
-        vfloat mine = load(value + first);
-        vint before = {0}, number = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        number += all_int(first);
-        for (int other = 0; other < count; other++) {
-            vfloat its = all(value[other]);
-            before -= (its < mine) | ((its == mine) & (all_int(other) < number));
-        }
-        for (int lane = 0; lane < LANES && first + lane < count; lane++)
-            if (before[lane] < least->want) {
-                least->value[before[lane]] = value[first + lane];
-                least->index[before[lane]] = place[first + lane];
-            }
-    }
-    least->have = least->want;
-    return 1;
-}
-
-/* Take n values more, the first of which is number `first`. */
-static inline void select_from(const float *p, const float *norm, int64_t n, int64_t first, Least *least) {
-    if (first == 0) {
-        float bound = bound_of(p, norm, n, least->want);
-        if (bound < INFINITY && select_few(p, norm, n, bound, least)) return;
-    }
-    int64_t j = 0;
-    for (; j + LANES <= n; j += LANES) {
-        float last = least->have == least->want ? least->value[least->want - 1] : INFINITY;
-        for (uint32_t bits = at_most(values(p, norm, j), last); bits; bits &= bits - 1) {
-            int64_t here = j + __builtin_ctz(bits);
-            insert(least, value_at(p, norm, here), first + here);
-        }
-    }
-    for (; j < n; j++) insert(least, value_at(p, norm, j), first + j);
-}
-
+#define CHUNK 4096 /* distances at once, which stay in the first-level cache */
 #define QUERIES 32 /* points whose products are there at once */
+
+/* Products of `rows` points, D dimensions apart, with 32 others, a panel. */
+static inline void block(const float *query, int64_t rows, const float *panel, int64_t dimensions, float *product,
+                         int64_t step) {
+    int64_t row = 0;
+    for (; row + ROWS <= rows; row += ROWS)
+        tile(query + row * dimensions, dimensions, LANES, panel, 2 * LANES, NULL, 0, product + row * step, step, LANES,
+             dimensions, ROWS, 2);
+    for (; row < rows; row++)
+        tile(query + row * dimensions, dimensions, LANES, panel, 2 * LANES, NULL, 0, product + row * step, step, LANES,
+             dimensions, 1, 2);
+}
+
+/* What is known of the neighbours that were selected for a point: see mgic_knn_products. */
+static inline void finish(const Least *least, float own, int64_t k, float noise, int64_t *index, uint8_t *doubt) {
+    const float *sorted = least->value;
+    memcpy(index, least->index, k * sizeof *index);
+    float reach = sorted[k - 1] + own;
+    reach = sqrtf(own) + sqrtf(reach > 0 ? reach : 0);
+    uint8_t open = 0;
+    /* not that it is below: infinite values tell nothing apart */
+    for (int64_t r = 1; r < least->want; r++) open |= !(sorted[r] - sorted[r - 1] > 2 * noise * reach * reach);
+    *doubt = open;
+}
 
 /* Neighbours of all points from matrix products of their coordinates.
  *
@@ -162,16 +50,8 @@ void mgic_knn_products(const float *points, const float *panels, const float *no
         for (int64_t row = 0; row < rows; row++) least[row] = (Least){value + row * keep, place + row * keep, 0, keep};
         for (int64_t first = 0; first < n; first += step) {
             int64_t last = first + step < wide ? first + step : wide, count = (last < n ? last : n) - first;
-            for (int64_t c = first; c < last; c += 2 * LANES) {
-                const float *panel = panels + (task / blocks * wide + c) * dimensions;
-                int64_t row = 0;
-                for (; row + ROWS <= rows; row += ROWS)
-                    tile(query + row * dimensions, dimensions, LANES, panel, 2 * LANES, NULL, 0,
-                         product + row * step + c - first, step, LANES, dimensions, ROWS, 2);
-                for (; row < rows; row++)
-                    tile(query + row * dimensions, dimensions, LANES, panel, 2 * LANES, NULL, 0,
-                         product + row * step + c - first, step, LANES, dimensions, 1, 2);
-            }
+            for (int64_t c = first; c < last; c += QUERIES)
+                block(query, rows, panels + (task / blocks * wide + c) * dimensions, dimensions, product + c - first, step);
             for (int64_t row = 0; row < rows; row++) {
                 int64_t itself = start + row - first;
                 if (itself >= 0 && itself < count) product[row * step + itself] = loop ? INFINITY : -INFINITY;
@@ -179,34 +59,119 @@ void mgic_knn_products(const float *points, const float *panels, const float *no
             }
         }
         for (int64_t row = 0; row < rows; row++) {
-            const float *sorted = least[row].value;
-            memcpy(index + (base + start + row) * k, least[row].index, k * sizeof *index);
-            float own = own_norm[start + row], reach = sorted[k - 1] + own;
-            reach = sqrtf(own) + sqrtf(reach > 0 ? reach : 0);
-            uint8_t open = 0;
-            /* not that it is below: infinite values tell nothing apart */
-            for (int64_t r = 1; r < keep; r++) open |= !(sorted[r] - sorted[r - 1] > 2 * noise * reach * reach);
-            doubt[base + start + row] = open;
+            int64_t own = base + start + row;
+            finish(&least[row], norm[own], k, noise, index + own * k, doubt + own);
         }
     }
 }
 
-/* Distances of one point to `count` others by differences, whose coordinates lie `step` apart. */
-static inline void differences(const float *point, const float *others, int64_t dimensions, int64_t count,
-                               float *distance) {
-    for (int64_t j = 0; j < count; j++) {
-        const float *other = others + j * dimensions;
-        vfloat sum = {0};
-        float rest = 0;
-        int64_t c = 0;
-        for (; c + LANES <= dimensions; c += LANES) {
-            vfloat off = load(point + c) - load(other + c);
-            sum += off * off;
-        }
-        for (; c < dimensions; c++) rest += (point[c] - other[c]) * (point[c] - other[c]);
-        for (int lane = 0; lane < LANES; lane++) rest += sum[lane];
-        distance[j] = rest;
+/* 16 rows of 16 floats with rows and columns exchanged. */
+static inline void turn(const float *from, int64_t from_step, float *to, int64_t to_step) {
+#if defined(__AVX512F__)
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_ps(from + i * from_step);
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
     }
+    for (int i = 0; i < 16; i += 4)
+        for (int h = 0; h < 2; h++) {
+            __m512d x = _mm512_castps_pd(b[i + h]), y = _mm512_castps_pd(b[i + h + 2]);
+            a[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            a[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+        }
+    for (int i = 0; i < 4; i++) { /* a[4 r + i] holds columns i, i + 4, i + 8 and i + 12 of four rows */
+        __m512 even = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), odd = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd);
+        __m512 even_2 = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88);
+        __m512 odd_2 = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
+        _mm512_storeu_ps(to + i * to_step, _mm512_shuffle_f32x4(even, even_2, 0x88));
+        _mm512_storeu_ps(to + (i + 4) * to_step, _mm512_shuffle_f32x4(odd, odd_2, 0x88));
+        _mm512_storeu_ps(to + (i + 8) * to_step, _mm512_shuffle_f32x4(even, even_2, 0xdd));
+        _mm512_storeu_ps(to + (i + 12) * to_step, _mm512_shuffle_f32x4(odd, odd_2, 0xdd));
+    }
+#else
+    for (int c = 0; c < 16; c++)
+        for (int r = 0; r < 16; r++) to[c * to_step + r] = from[r * from_step + c];
+#endif
+}
+
+/* A panel of up to 32 points: (dimensions, 32), zero where there are no points. */
+static inline void panel_of(const float *points, int64_t rows, int64_t dimensions, float *panel) {
+    for (int64_t r = 0; r < QUERIES; r += LANES)
+        for (int64_t d = 0; d < dimensions; d += LANES)
+            if (r + LANES <= rows && d + LANES <= dimensions)
+                turn(points + r * dimensions + d, dimensions, panel + d * QUERIES + r, QUERIES);
+            else
+                for (int64_t c = d; c < d + LANES && c < dimensions; c++)
+                    for (int64_t own = r; own < r + LANES; own++)
+                        panel[c * QUERIES + own] = own < rows ? points[own * dimensions + c] : 0;
+}
+
+/* The same with each product computed once for both its points, all those of a cloud being there at once: `work` is wide *
+ * (wide + dimensions) for each thread. Threads share as many clouds as there are of them, so that a single one has them
+ * all. */
+void mgic_knn_symmetric(const float *points, const float *norm, int64_t clouds, int64_t n, int64_t wide,
+                        int64_t dimensions, int64_t k, int64_t keep, int64_t loop, float noise, int64_t *index,
+                        uint8_t *doubt, float *work, int64_t threads) {
+    int64_t blocks = wide / QUERIES, share = wide * (wide + dimensions);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    for (int64_t first = 0; first < clouds; first += threads) {
+        int64_t tasks = (first + threads < clouds ? threads : clouds - first) * blocks;
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < tasks; task++) {
+            int64_t start = task % blocks * QUERIES;
+            float *panels = work + task / blocks * share + wide * wide;
+            panel_of(points + ((first + task / blocks) * n + start) * dimensions,
+                     start + QUERIES < n ? QUERIES : n - start, dimensions, panels + start * dimensions);
+        }
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < tasks; task++) {
+            int64_t a = task % blocks, start = a * QUERIES;
+            const float *query = points + ((first + task / blocks) * n + start) * dimensions;
+            float *products = work + task / blocks * share, *panels = products + wide * wide;
+            /* each block with the half of all that follow it, in a circle: every pair once, and equal work */
+            for (int64_t further = 0; further <= blocks / 2; further++) {
+                int64_t b = (a + further) % blocks, other = b * QUERIES;
+                if (further && 2 * further == blocks && b < a) continue;
+                float *product = products + start * wide + other, *turned = products + other * wide + start;
+                block(query, start + QUERIES < n ? QUERIES : n - start, panels + other * dimensions, dimensions, product,
+                      wide);
+                for (int64_t r = 0; further && r < QUERIES; r += LANES)
+                    for (int64_t c = 0; c < QUERIES; c += LANES)
+                        turn(product + r * wide + c, wide, turned + c * wide + r, wide);
+            }
+        }
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < tasks * QUERIES; task++) {
+            int64_t row = task % wide, own = (first + task / wide) * n + row, place[keep];
+            if (row >= n) continue;
+            float *product = work + task / wide * share + row * wide, value[keep];
+            Least least = {value, place, 0, keep};
+            product[row] = loop ? INFINITY : -INFINITY;
+            select_from(product, norm + own - row, n, 0, &least);
+            finish(&least, norm[own], k, noise, index + own * k, doubt + own);
+        }
+    }
+}
+
+/* Distances of one point to a few others by differences whose coordinates follow one another. */
+INLINE void differences(const float *point, const float *others, int64_t dimensions, float *distance, const int few) {
+    vfloat sum[4] = {{0}};
+    float rest[4] = {0};
+    int64_t c = 0;
+    for (; c + LANES <= dimensions; c += LANES)
+        for (int j = 0; j < few; j++) {
+            vfloat off = load(point + c) - load(others + j * dimensions + c);
+            sum[j] += off * off;
+        }
+    for (; c < dimensions; c++)
+        for (int j = 0; j < few; j++) {
+            float off = point[c] - others[j * dimensions + c];
+            rest[j] += off * off;
+        }
+    for (int lane = 0; lane < LANES; lane++)
+        for (int j = 0; j < few; j++) rest[j] += sum[j][lane];
+    for (int j = 0; j < few; j++) distance[j] = rest[j];
 }
 
 /* Neighbours of the points `query` (numbered through all clouds) by differences; points: (clouds, n, dimensions),
@@ -221,7 +186,10 @@ void mgic_knn_settle(const float *points, int64_t n, int64_t dimensions, const i
         Least least = {value, index + query[q] * k, 0, k};
         for (int64_t first = 0; first < n; first += CHUNK) {
             int64_t count = n - first < CHUNK ? n - first : CHUNK;
-            differences(cloud + own * dimensions, cloud + first * dimensions, dimensions, count, distance);
+            const float *point = cloud + own * dimensions, *others = cloud + first * dimensions;
+            int64_t j = 0;
+            for (; j + 4 <= count; j += 4) differences(point, others + j * dimensions, dimensions, distance + j, 4);
+            for (; j < count; j++) differences(point, others + j * dimensions, dimensions, distance + j, 1);
             if (own >= first && own < first + count) distance[own - first] = loop ? -INFINITY : INFINITY;
             select_from(distance, NULL, count, first, &least);
         }

@@ -116,11 +116,14 @@ static inline void outer_group(const float *x, int64_t x_step, const float *g, i
     }
 }
 
-/* Rows of `width` floats, a multiple of 8, brought together: those of wide features all fall on the same few places of
- * the first-level cache, which holds hardly a dozen of them. */
+/* Rows of `width` floats, a multiple of 8, brought together, and as many behind them fetched ahead: those of wide features
+ * all fall on the same few places of the first-level cache, which holds hardly a dozen of them. */
 static inline const float *packed(const float *from, int64_t step, int64_t rows, int64_t width, float *to) {
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < width; c += 8) *(vhalf *)(to + r * width + c) = *(const vhalf *)(from + r * step + c);
+        for (int64_t c = 0; c < width; c += 8) {
+            if (c % LANES == 0) __builtin_prefetch(from + (r + rows) * step + c);
+            *(vhalf *)(to + r * width + c) = *(const vhalf *)(from + r * step + c);
+        }
     return to;
 }
 

@@ -50,7 +50,7 @@ def assert_exact(x, k, loop=True, rows=None):
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 200, 300]),
-    st.sampled_from([1, 3, 4, 5, 8, 16, 19, 64]), st.booleans(), st.sampled_from([0.0, 1e3]),
+    st.sampled_from([1, 3, 4, 5, 8, 16, 19, 33, 48, 64]), st.booleans(), st.sampled_from([0.0, 1e3]),
     st.sampled_from([1, 2]), st.data(),
 )  # fmt: skip
 def test_equals_a_full_sort(count, channels, loop, mean, threads, data):
@@ -104,7 +104,7 @@ def test_far_clusters(channels):
     assert_exact(points(300, channels, 1e4), 7, False)
 
 
-@pytest.mark.parametrize("channels", [3, 12])
+@pytest.mark.parametrize("channels", [3, 12, 40])
 @pytest.mark.parametrize("loop", [True, False])
 def test_threads_and_clouds_do_not_show(channels, loop):
     x = points(3 * 500, channels)
@@ -114,6 +114,18 @@ def test_threads_and_clouds_do_not_show(channels, loop):
     with compiled.threads(2):
         assert torch.equal(knn_table(x, 12, batch, loop=loop), expected)
     assert torch.equal(knn_table(x[500:1000], 12, loop=loop), expected[500:1000] - 500)
+
+
+@pytest.mark.parametrize("channels", [32, 40, 100])
+@pytest.mark.parametrize("count", [1, 31, 33, 64, 95, 600])
+def test_products_computed_once_are_those_computed_twice(channels, count, monkeypatch):
+    x, k = points(5 * count, channels).view(5, count, channels), min(count, 9)
+    for threads in (1, 2, 3):
+        with compiled.threads(threads):
+            once = knn(x, k)
+            with monkeypatch.context() as patch:
+                patch.setattr(knn_native, "_MOST_POINTS", 0)
+                assert torch.equal(knn(x, k), once)
 
 
 def test_where_queries_and_panels_end_does_not_show():
