@@ -10,7 +10,7 @@ from torch import Tensor
 from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.native import applies, run
 
-__all__ = ["fits", "fits_widths", "grouped_rows", "paired", "unpaired"]
+__all__ = ["added_rows", "fits", "fits_added", "fits_widths", "grouped_rows", "paired", "unpaired"]
 
 # Rows whose share of a weight's gradient is summed apart; the kernels know the same number.
 _PIECE = 1024
@@ -68,6 +68,50 @@ def grouped_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int)
     return _Grouped.apply(rows, weight, bias, groups)
 
 
+def fits_added(rows: Tensor, weight: Tensor, start: Tensor | None) -> bool:
+    """Whether :func:`added_rows` works here, and is the fastest way."""
+    return (
+        applies(rows, weight, start)
+        and rows.dim() == 2
+        and rows.numel() >= _LEAST
+        and weight.size(0) % 8 == 0
+        and weight.size(1) % 8 == 0
+        and rows.size(1) == weight.size(1)
+        and (start is None or start.shape in ((weight.size(0),), (rows.size(0), weight.size(0))))
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def added_rows(rows: Tensor, weight: Tensor, start: Tensor | None) -> Tensor:
+    """``start + rows @ weight.T`` in one pass.
+
+    Args:
+        rows: (N, C_in).
+        weight: (C_out, C_in).
+        start: (N, C_out), a bias (C_out,), or None.
+    """
+    return _Added.apply(rows, weight, start)
+
+
+class _Added(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, start: Tensor | None) -> Tensor:
+        x, ctx.lead = x.contiguous(), 0 if start is None else start.dim()
+        ctx.save_for_backward(x, weight)
+        return _map(x, weight.t().unsqueeze(0), None if start is None else start.contiguous())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        of_start = (None, grad.sum(0), grad)[ctx.lead] if ctx.needs_input_grad[2] else None
+        if by_operators(grad):
+            return (*gradients(lambda x, weight: x @ weight.t(), (x, weight), grad), of_start)
+        grad = grad.contiguous()
+        of_x = _map(grad, weight.unsqueeze(0), None) if ctx.needs_input_grad[0] else None
+        of_weight = _of_weight(x, grad, 1) if ctx.needs_input_grad[1] else None
+        return of_x, of_weight, of_start
+
+
 class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
@@ -95,10 +139,11 @@ class _Grouped(torch.autograd.Function):
         return of_x, of_weight, of_bias, None
 
 
-def _map(x: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
-    """X (N, C_in) times a matrix (in, out) a group."""
+def _map(x: Tensor, blocks: Tensor, start: Tensor | None) -> Tensor:
+    """X (N, C_in) times a matrix (in, out) a group, on top of rows or a bias."""
     out, blocks = x.new_empty(x.size(0), blocks.size(0) * blocks.size(2)), paired(blocks)
-    run("linear", x, blocks, bias, x.size(0), *blocks.shape, out)
+    step = 0 if start is None or start.dim() == 1 else out.size(1)
+    run("linear", x, blocks, start, step, x.size(0), *blocks.shape, out)
     return out
 
 

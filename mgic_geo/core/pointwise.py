@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mgic_geo.core import linear_native
 from mgic_geo.native import applies
 
-__all__ = ["GroupedLinear", "grouped_linear"]
+__all__ = ["GroupedLinear", "added_linear", "grouped_linear"]
 
 
 class GroupedLinear(nn.Module):
@@ -119,6 +119,22 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups
         most = _convolution(most, weight, bias, groups, _IMAGES)
         out = torch.cat([most, _products(rest, weight, bias, groups)])
     return out.reshape(*lead, weight.size(0))
+
+
+def added_linear(x: Tensor, weight: Tensor, start: Tensor | None) -> Tensor:
+    """``start + x @ weight.T`` in one pass: a map of features side by side is a sum of maps of each.
+
+    Args:
+        x: (N, C_in).
+        weight: (C_out, C_in).
+        start: (N, C_out), a bias (C_out,), or None.
+
+    Returns:
+        (N, C_out).
+    """
+    if linear_native.fits_added(x, weight, start):
+        return linear_native.added_rows(x, weight, start)
+    return F.linear(x, weight) if start is None else torch.addmm(start, x, weight.T)
 
 
 _IMAGES = 16  # of pixels, as which rows are convolved: with fewer the gradient of the weight takes longer

@@ -15,8 +15,8 @@ _MOST = 64
 """Neighbours up to which the loops keep a short sorted list."""
 # As the loops know them: points side by side, queries at once, products of each at once.
 _PANEL, _QUERIES, _CHUNK = 32, 32, 4096
-# Each product is computed once for both its points where they are few enough to keep all, and turning them costs
-# less than computing them.
+# Each product is computed once for both its points where they are few enough to keep all, and turning them
+# costs less than computing them.
 _MOST_POINTS, _LEAST_DIMENSIONS = 2048, 32
 
 

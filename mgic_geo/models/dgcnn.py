@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch_geometric.data import Data
 from torch_geometric.nn import global_max_pool, global_mean_pool
 from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import GroupedLinear, norm_native
 from mgic_geo.core.norm_act import norm_act
+from mgic_geo.core.pointwise import added_linear
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped import grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k
@@ -208,10 +208,7 @@ class _Embedding(nn.Sequential):
         embedded, first = None, 0
         for x in features:
             weight = linear.weight[:, first : first + x.size(-1)]
-            if embedded is None:
-                embedded = F.linear(x, weight, linear.bias)
-            else:
-                embedded = torch.addmm(embedded, x, weight.T)
+            embedded = added_linear(x, weight, linear.bias if embedded is None else embedded)
             first += x.size(-1)
         assert embedded is not None
         return norm_act(embedded, norm, act)

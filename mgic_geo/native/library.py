@@ -31,7 +31,7 @@ _ARGUMENTS = {
     "mgic_knn_symmetric": [_POINTER] * 2 + [_INTEGER] * 7 + [_REAL] + [_POINTER] * 3 + [_INTEGER],
     "mgic_knn_settle": [_POINTER] + [_INTEGER] * 2 + [_POINTER] + [_INTEGER] * 3 + [_POINTER] + [_INTEGER],
     "mgic_knn_direct": [_POINTER] + [_INTEGER] * 5 + [_POINTER] + [_INTEGER],
-    "mgic_linear": [_POINTER] * 3 + [_INTEGER] * 4 + [_POINTER, _INTEGER],
+    "mgic_linear": [_POINTER] * 3 + [_INTEGER] * 5 + [_POINTER, _INTEGER],
     "mgic_linear_grad": [_POINTER] * 2 + [_INTEGER] * 4 + [_POINTER] * 2 + [_INTEGER],
     "mgic_edge_conv": [_POINTER] * 4 + [_INTEGER] * 6 + [_POINTER] * 5 + [_INTEGER],
     "mgic_edge_conv_grad": [_POINTER] * 5

@@ -129,15 +129,12 @@ static inline const float *packed(const float *from, int64_t step, int64_t rows,
 
 /* grad_w (groups, in, out) += x^T grad in each group, both in rows; in and out are multiples of 8. */
 static inline void linear_grad(const float *x, const float *grad, int64_t rows, Layout at, float *grad_w) {
-    int64_t in = at.in, out = at.out, widest = in < out ? out : in, few = PACKED / widest;
+    int64_t in = at.in, out = at.out, few = PACKED / (in < out ? out : in);
     float left[ROWS_A_WRITE * PACKED], right[ROWS_A_WRITE * PACKED];
     for (int64_t first = 0; first < rows; first += ROWS_A_WRITE) {
         int64_t count = first + ROWS_A_WRITE < rows ? ROWS_A_WRITE : rows - first;
         const float *from = x + first * at.x_step, *of = grad + first * at.y_step;
-        if (!few || at.groups == 1)
-            for (int64_t g = 0; g < at.groups; g++)
-                outer_group(from + g * in, at.x_step, of + g * out, at.y_step, LANES, count, in, out, grad_w + g * in * out);
-        else
+        if (few && at.groups > 1)
             for (int64_t g = 0; g < at.groups; g += few) {
                 int64_t n = g + few < at.groups ? few : at.groups - g;
                 const float *a = packed(from + g * in, at.x_step, count, n * in, left);
@@ -145,6 +142,13 @@ static inline void linear_grad(const float *x, const float *grad, int64_t rows, 
                 for (int64_t own = 0; own < n; own++)
                     outer_group(a + own * in, n * in, b + own * out, n * out, LANES, count, in, out,
                                 grad_w + (g + own) * in * out);
+            }
+        else
+            for (int64_t i = 0; i < at.groups * in;) { /* some inputs of a group */
+                int64_t g = i / in, rest = (g + 1) * in - i, n = rest < PACKED ? rest : PACKED;
+                outer_group(packed(from + i, at.x_step, count, n, left), n, of + g * out, at.y_step, LANES, count, n, out,
+                            grad_w + i * out);
+                i += n;
             }
     }
 }

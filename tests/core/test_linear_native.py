@@ -9,7 +9,7 @@ from torch.func import jvp, vmap
 
 from mgic_geo import GroupedLinear
 from mgic_geo.core import linear_native
-from mgic_geo.core.pointwise import grouped_linear
+from mgic_geo.core.pointwise import added_linear, grouped_linear
 
 pytestmark = compiled.needed
 
@@ -72,6 +72,61 @@ def test_images():
     compiled.assert_declines(GroupedLinear(32, 48, 1, channel_dim=1), last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         compiled.assert_declines(layer, last)
+
+
+def added(layer, x, start):
+    return added_linear(x, layer.weight, start)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([1, 7, 8, 9, 17, 1025]), st.sampled_from([8, 16, 24, 64, 72, 200]),
+    st.sampled_from([8, 16, 40, 64, 72]), st.booleans(), st.sampled_from([1, 2]),
+)  # fmt: skip
+def test_on_top_of_rows_or_a_bias(count, width_in, width_out, bias, threads):
+    torch.manual_seed(0)
+    start = rows(width_out) if bias else rows(count, width_out)
+    with compiled.threads(threads):
+        compiled.assert_as_plain(
+            added, GroupedLinear(width_in, width_out), [rows(count, width_in), start], 2e-6
+        )
+
+
+def test_on_top_of_nothing_or_of_strided_rows():
+    layer = GroupedLinear(32, 48)
+    compiled.assert_as_plain(lambda layer, x: added_linear(x, layer.weight, None), layer, [rows(40, 32)])
+    strided = [rows(40, 64), rows(48, 40)]
+    compiled.assert_as_plain(lambda layer, x, s: added(layer, x[:, ::2], s.t()), layer, strided)
+    compiled.assert_as_plain(
+        lambda layer, x, s: added(layer, x, s).expand(2, 40, 48), layer, [rows(40, 32), rows(48)]
+    )
+    compiled.assert_same_on_threads(added, GroupedLinear(64, 96), [rows(5000, 64), rows(5000, 96)])
+
+
+@pytest.mark.parametrize("shape", [(48,), (50, 48)])
+def test_second_derivatives_on_top(shape):
+    torch.manual_seed(0)
+    step = lambda layer, x, start: added(layer, x, start).sin()  # noqa: E731
+    compiled.assert_second_derivatives(step, GroupedLinear(32, 48), [rows(50, 32), rows(*shape)])
+
+
+def test_on_top_declines_what_does_not_fit():
+    for x, weight, start in (
+        (rows(20, 20), rows(48, 20), rows(48)),
+        (rows(20, 32), rows(44, 32), rows(44)),
+        (rows(20, 32).double(), rows(48, 32).double(), None),
+    ):
+        compiled.assert_declines(added_linear, x, weight, start)
+    layer, x, start = GroupedLinear(32, 48), rows(20, 32), rows(48)
+    compiled.assert_declines(lambda: vmap(added, (None, 0, None))(layer, rows(3, 20, 32), start))
+    compiled.assert_declines(
+        torch.compile(added_linear, backend="eager", fullgraph=True), x, layer.weight, start
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        compiled.assert_declines(added, layer, x, start)
+    for wrong in (rows(47), rows(21, 48)):
+        with pytest.raises(RuntimeError):
+            added(layer, x, wrong)
 
 
 @pytest.mark.parametrize("lead", [(40,), (4, 5), (2, 3, 4)])
