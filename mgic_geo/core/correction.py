@@ -17,7 +17,7 @@ from mgic_geo.native import applies, run
 __all__ = ["corrected"]
 
 # What the kernels work off at once, and sum up apart.
-_STRIP, _PIECE = 128, 1024
+_STRIP, _PIECE, _FEW = 128, 1024, 32
 
 
 def corrected(
@@ -87,18 +87,18 @@ class _Corrected(torch.autograd.Function):
         turned = linear_native.paired(prolong.view(groups, -1, prolong.size(1)).transpose(1, 2))
         sizes = rows, *turned.shape
         out, mean, var = torch.empty_like(fine), fine.new_empty(channels), fine.new_empty(channels)
-        work = _work(fine, coarse)
-        run("correct_moments", coarse, restricted, turned, *sizes, mean, var, work)
+        middle, work = fine.new_empty(coarse.size(1)), _work(fine, coarse)
+        run("correct_moments", coarse, restricted, turned, *sizes, mean, var, middle, work)
         scale = weight * torch.rsqrt(var + eps)
         run("correct_apply", coarse, restricted, turned, fine, *sizes, mean, scale, bias, out, work)
-        ctx.save_for_backward(coarse, restricted, prolong, turned, weight, bias, mean, var, scale)
+        ctx.save_for_backward(coarse, restricted, prolong, turned, weight, bias, middle, var, scale)
         ctx.sizes, ctx.groups, ctx.eps = sizes, groups, eps
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        coarse, restricted, prolong, turned, weight, bias, mean, var, scale = ctx.saved_tensors
+        coarse, restricted, prolong, turned, weight, bias, middle, var, scale = ctx.saved_tensors
         rows, groups, width_in, width_out = ctx.sizes
         if by_operators(grad):
 
@@ -110,26 +110,32 @@ class _Corrected(torch.autograd.Function):
 
             inputs = coarse, restricted, prolong, weight, bias
             return (grad, *gradients(plain, inputs, grad), None, None)
-        grad, of_bias, of_scale = grad.contiguous(), torch.empty_like(mean), torch.empty_like(mean)
-        features = coarse, restricted, turned
-        statistics = mean, scale, bias
-        run("correct_sums", grad, *features, *ctx.sizes, *statistics, of_bias, of_scale, _work(grad, coarse))
-        rstd = torch.rsqrt(var + ctx.eps)
-        average, slopes = of_bias / rows, of_scale * rstd.square() / rows
+        grad, of_bias = grad.contiguous(), torch.empty_like(var)
+        by, square = grad.new_empty(groups, width_in, width_out), grad.new_empty(groups, width_in, width_in)
+        own, pieces = torch.get_num_threads() * _FEW * coarse.size(1), -(-rows // _PIECE)
+        work = grad.new_empty(own + pieces * (grad.size(1) + by.numel() + square.numel()))
+        features = coarse, restricted, middle
+        run("correct_sums", grad, *features, *ctx.sizes, of_bias, by, square, work)
+
+        # N(P d) and its gradient in matrices of a group: p (out, in), scales (out, 1).
+        p, by = turned.transpose(1, 2).contiguous(), by.transpose(1, 2)
+        rstd, whole = torch.rsqrt(var + ctx.eps), scale.view(groups, width_out, 1)
+        of_scale = (p * by).sum(2).flatten()  # of the sum of gradient times (P d - mean)
+        slopes = (of_scale * rstd.square() / rows).view(groups, width_out, 1)
+        of_prolong = whole * (by - slopes * (p @ square))
+        back = whole * p
+        spread = -(turned @ (slopes * back))
+        shift = -(turned @ (whole * of_bias.view(groups, width_out, 1) / rows)).flatten()
+
         of_coarse, of_restricted = torch.empty_like(coarse), torch.empty_like(coarse)
-        of_prolong = grad.new_empty(groups, width_in, width_out)
-        strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + 2 * grad.size(1))
-        work = grad.new_empty(strips + -(-rows // _PIECE) * of_prolong.numel())
-        blocks = turned.transpose(1, 2).contiguous()
         run(
-            "correct_grad", grad, *features, blocks, *ctx.sizes, *statistics, average, slopes,
-            of_coarse, of_restricted, of_prolong, work,
+            "correct_grad", grad, *features, back, spread, shift, *ctx.sizes, of_coarse, of_restricted, work,
         )  # fmt: skip
-        of_prolong = linear_native.unpaired(of_prolong, ctx.groups).transpose(1, 2).flatten(0, 1)
-        return grad, of_coarse, of_restricted, of_prolong, of_scale * rstd, of_bias, None, None
+        of_prolong = linear_native.unpaired(of_prolong.transpose(1, 2), ctx.groups).transpose(1, 2)
+        return grad, of_coarse, of_restricted, of_prolong.flatten(0, 1), of_scale * rstd, of_bias, None, None
 
 
 def _work(fine: Tensor, coarse: Tensor) -> Tensor:
-    """A strip of both widths for each thread, and two sums a channel for each strip."""
+    """A strip of both widths for each thread, and sums of each strip: two a channel, one a coarse channel."""
     strips = torch.get_num_threads() * _STRIP * (coarse.size(1) + fine.size(1))
-    return fine.new_empty(strips + -(-fine.size(0) // _STRIP) * 2 * fine.size(1))
+    return fine.new_empty(strips + -(-fine.size(0) // _STRIP) * (coarse.size(1) + 2 * fine.size(1)))

@@ -103,7 +103,7 @@ class _Added(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        of_start = (None, grad.sum(0), grad)[ctx.lead] if ctx.needs_input_grad[2] else None
+        of_start = grad.sum(0) if ctx.lead == 1 else grad if ctx.lead else None
         if by_operators(grad):
             return (*gradients(lambda x, weight: x @ weight.t(), (x, weight), grad), of_start)
         grad = grad.contiguous()

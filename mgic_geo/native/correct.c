@@ -7,6 +7,7 @@
 
 #define STRIP 128 /* rows, with sums of their own */
 #define PIECE 1024 /* rows that share a part of the weight's gradient */
+#define FEW 32     /* rows of a gradient at a time */
 
 typedef struct {
     const float *coarse, *restricted, *w; /* w: (groups, in, out) */
@@ -33,18 +34,31 @@ static inline float *shared(const Change *change, float *work, int64_t threads) 
     return work + threads * STRIP * change->groups * (change->in + change->out);
 }
 
+/* Sums over rows of some columns, a multiple of 8. */
+static inline void column_sums(const float *x, int64_t rows, int64_t width, float *sum) {
+    memset(sum, 0, width * sizeof(float));
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < width; c++) sum[c] += x[i * width + c];
+}
+
+/* middle: the mean of coarse - restricted. */
 void mgic_correct_moments(const float *coarse, const float *restricted, const float *w, int64_t rows, int64_t groups,
-                          int64_t in, int64_t out, float *mean, float *var, float *work, int64_t threads) {
+                          int64_t in, int64_t out, float *mean, float *var, float *middle, float *work,
+                          int64_t threads) {
     Change change = {coarse, restricted, w, rows, groups, in, out};
-    float *moments = shared(&change, work, threads);
+    int64_t strips = (rows + STRIP - 1) / STRIP, width = groups * in;
+    float *moments = shared(&change, work, threads), *sums = moments + strips * 2 * groups * out;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t first = 0; first < rows; first += STRIP) {
-        float *narrow = scratch(&change, work), *wide = narrow + STRIP * groups * in;
+        float *narrow = scratch(&change, work), *wide = narrow + STRIP * width;
         prolong(&change, first, narrow, wide);
         float *own = moments + first / STRIP * 2 * groups * out;
         moments_of(wide, groups * out, strip_of(&change, first), groups * out, own, own + groups * out);
+        column_sums(narrow, strip_of(&change, first), width, sums + first / STRIP * width);
     }
     join_moments(moments, rows, STRIP, groups * out, mean, var);
+    add_up(sums, strips, width, middle);
+    for (int64_t c = 0; c < width; c++) middle[c] /= (float)rows;
 }
 
 void mgic_correct_apply(const float *coarse, const float *restricted, const float *w, const float *fine, int64_t rows,
@@ -61,46 +75,62 @@ void mgic_correct_apply(const float *coarse, const float *restricted, const floa
     }
 }
 
-void mgic_correct_sums(const float *grad, const float *coarse, const float *restricted, const float *w, int64_t rows,
-                       int64_t groups, int64_t in, int64_t out, const float *mean, const float *scale,
-                       const float *shift, float *of_shift, float *of_weight, float *work, int64_t threads) {
-    Change change = {coarse, restricted, w, rows, groups, in, out};
-    Norm norm = {groups * out, mean, scale, shift, 1};
-    float *sums = shared(&change, work, threads);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t first = 0; first < rows; first += STRIP) {
-        float *narrow = scratch(&change, work), *wide = narrow + STRIP * groups * in;
-        prolong(&change, first, narrow, wide);
-        sums_of(&norm, grad + first * groups * out, wide, NULL, NULL, strip_of(&change, first),
-                sums + first / STRIP * 2 * groups * out);
-    }
-    join_sums(sums, (rows + STRIP - 1) / STRIP, groups * out, of_shift, of_weight);
+/* Rows of coarse - restricted - middle. */
+static inline void centre(const float *coarse, const float *restricted, const float *middle, int64_t rows, int64_t width,
+                          float *out) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < width; c++) {
+            int64_t at = i * width + c;
+            out[at] = coarse[at] - restricted[at] - middle[c];
+        }
 }
 
-/* turned: (groups, out, in); `work`: 128 rows of the coarse width and twice the fine one for each thread, then as much
- * as grad_w, (groups, in, out), for each 1,024 rows. */
-void mgic_correct_grad(const float *grad, const float *coarse, const float *restricted, const float *w,
-                       const float *turned, int64_t rows, int64_t groups, int64_t in, int64_t out, const float *mean,
-                       const float *scale, const float *shift, const float *mean_h, const float *slope_h,
-                       float *grad_coarse, float *grad_restricted, float *grad_w, float *work, int64_t threads) {
-    Change change = {coarse, restricted, w, rows, groups, in, out};
-    int64_t coarse_width = groups * in, fine_width = groups * out, size = groups * in * out;
-    Norm norm = {fine_width, mean, scale, shift, 1};
-    float *shares = work + threads * STRIP * (coarse_width + 2 * fine_width);
+/* The gradient passes P and N, which are linear but for the statistics, so that all it needs of the fine width are sums
+ * over rows: of itself, and of its products with the centred difference d = coarse - restricted - middle.
+ *
+ * sum: (groups * out) of grad; by: (groups, in, out) of d^T grad; square: (groups, in, in) of d^T d. `work`: 32 rows of the
+ * coarse width for each thread, then as much as these three for each 1,024 rows. */
+void mgic_correct_sums(const float *grad, const float *coarse, const float *restricted, const float *middle,
+                       int64_t rows, int64_t groups, int64_t in, int64_t out, float *sum, float *by, float *square,
+                       float *work, int64_t threads) {
+    int64_t width = groups * in, fine = groups * out, pieces = (rows + PIECE - 1) / PIECE;
+    float *sums = work + threads * FEW * width, *bys = sums + pieces * fine, *squares = bys + pieces * width * out;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t piece = 0; piece < rows; piece += PIECE) {
-        float *narrow = work + omp_get_thread_num() * STRIP * (coarse_width + 2 * fine_width);
-        float *wide = narrow + STRIP * coarse_width, *of_wide = wide + STRIP * fine_width;
-        float *share = shares + piece / PIECE * size;
-        memset(share, 0, size * sizeof(float));
-        for (int64_t first = piece; first < rows && first < piece + PIECE; first += STRIP) {
-            int64_t count = strip_of(&change, first), at = first * coarse_width;
-            prolong(&change, first, narrow, wide);
-            grad_rows(&norm, grad + first * fine_width, wide, mean_h, slope_h, count, of_wide);
-            linear_grad(narrow, of_wide, count, dense_rows(groups, in, out), share);
-            linear_rows(of_wide, turned, NULL, count, dense_rows(groups, out, in), grad_coarse + at);
-            for (int64_t n = 0; n < count * coarse_width; n++) grad_restricted[at + n] = -grad_coarse[at + n];
+    for (int64_t piece = 0; piece < pieces; piece++) {
+        float *d = work + omp_get_thread_num() * FEW * width, own[fine];
+        memset(sums + piece * fine, 0, fine * sizeof(float));
+        memset(bys + piece * width * out, 0, width * out * sizeof(float));
+        memset(squares + piece * width * in, 0, width * in * sizeof(float));
+        for (int64_t first = piece * PIECE; first < rows && first < (piece + 1) * PIECE; first += FEW) {
+            int64_t count = first + FEW < rows ? FEW : rows - first;
+            centre(coarse + first * width, restricted + first * width, middle, count, width, d);
+            column_sums(grad + first * fine, count, fine, own);
+            for (int64_t c = 0; c < fine; c++) sums[piece * fine + c] += own[c];
+            linear_grad(d, grad + first * fine, count, dense_rows(groups, in, out), bys + piece * width * out);
+            linear_grad(d, d, count, dense_rows(groups, in, in), squares + piece * width * in);
         }
     }
-    add_up(shares, (rows + PIECE - 1) / PIECE, size, grad_w);
+    add_up(sums, pieces, fine, sum);
+    add_up(bys, pieces, width * out, by);
+    add_up(squares, pieces, width * in, square);
+}
+
+/* grad_coarse = grad back + d spread + shift, and its opposite; back: (groups, out, in); spread: (groups, in, in); shift:
+ * (groups * in); `work`: 32 rows of the coarse width for each thread. */
+void mgic_correct_grad(const float *grad, const float *coarse, const float *restricted, const float *middle,
+                       const float *back, const float *spread, const float *shift, int64_t rows, int64_t groups,
+                       int64_t in, int64_t out, float *grad_coarse, float *grad_restricted, float *work,
+                       int64_t threads) {
+    int64_t width = groups * in, fine = groups * out;
+    Layout on_top = dense_rows(groups, in, in);
+    on_top.s_step = width;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t first = 0; first < rows; first += FEW) {
+        float *d = work + omp_get_thread_num() * FEW * width, *own = grad_coarse + first * width;
+        int64_t count = first + FEW < rows ? FEW : rows - first;
+        centre(coarse + first * width, restricted + first * width, middle, count, width, d);
+        linear_rows(grad + first * fine, back, shift, count, dense_rows(groups, out, in), own);
+        linear_rows(d, spread, own, count, on_top, own);
+        for (int64_t n = 0; n < count * width; n++) grad_restricted[first * width + n] = -own[n];
+    }
 }
