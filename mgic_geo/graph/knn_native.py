@@ -16,8 +16,8 @@ _MOST = 64
 # As the loops know them: points side by side, queries at once, products of each at once.
 _PANEL, _QUERIES, _CHUNK = 32, 32, 4096
 # Each product is computed once for both its points where they are few enough to keep all, and turning them
-# costs less than computing them.
-_MOST_POINTS, _LEAST_DIMENSIONS = 2048, 32
+# costs less than computing them; of as many clouds at once as there are threads, and within this many floats.
+_MOST_POINTS, _LEAST_DIMENSIONS, _MOST_PRODUCTS = 2048, 32, 2**24
 
 
 def fits(x: Tensor, k: int) -> bool:
@@ -53,8 +53,10 @@ def neighbors(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -> 
     threads, sizes = torch.get_num_threads(), (clouds, points, wide, channels, k, keep, int(loop))
     centred = centred.contiguous()
     if points <= _MOST_POINTS and channels >= _LEAST_DIMENSIONS:
-        work = x.new_empty(min(threads, clouds) * wide * (wide + channels))
-        run("knn_symmetric", centred, norms, *sizes, noise, table, doubt, work)
+        share = wide * (wide + channels)
+        together = min(threads, clouds, max(1, _MOST_PRODUCTS // share))
+        work = x.new_empty(together * share)
+        run("knn_symmetric", centred, norms, *sizes, noise, table, doubt, work, together)
     else:
         panels = F.pad(centred, (0, 0, 0, wide - points)).view(clouds, -1, _PANEL, channels)
         panels = panels.transpose(2, 3).contiguous()

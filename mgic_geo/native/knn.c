@@ -108,15 +108,14 @@ static inline void panel_of(const float *points, int64_t rows, int64_t dimension
 }
 
 /* The same with each product computed once for both its points, all those of a cloud being there at once: `work` is wide *
- * (wide + dimensions) for each thread. Threads share as many clouds as there are of them, so that a single one has them
- * all. */
+ * (wide + dimensions) for each of the clouds that threads work on together, so that a single one has them all. */
 void mgic_knn_symmetric(const float *points, const float *norm, int64_t clouds, int64_t n, int64_t wide,
                         int64_t dimensions, int64_t k, int64_t keep, int64_t loop, float noise, int64_t *index,
-                        uint8_t *doubt, float *work, int64_t threads) {
+                        uint8_t *doubt, float *work, int64_t together, int64_t threads) {
     int64_t blocks = wide / QUERIES, share = wide * (wide + dimensions);
 #pragma omp parallel num_threads(threads) if (threads > 1)
-    for (int64_t first = 0; first < clouds; first += threads) {
-        int64_t tasks = (first + threads < clouds ? threads : clouds - first) * blocks;
+    for (int64_t first = 0; first < clouds; first += together) {
+        int64_t tasks = (first + together < clouds ? together : clouds - first) * blocks;
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < tasks; task++) {
             int64_t start = task % blocks * QUERIES;

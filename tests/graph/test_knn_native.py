@@ -123,9 +123,10 @@ def test_products_computed_once_are_those_computed_twice(channels, count, monkey
     for threads in (1, 2, 3):
         with compiled.threads(threads):
             once = knn(x, k)
-            with monkeypatch.context() as patch:
-                patch.setattr(knn_native, "_MOST_POINTS", 0)
-                assert torch.equal(knn(x, k), once)
+            for name in ("_MOST_POINTS", "_MOST_PRODUCTS"):  # twice; once, a cloud at a time
+                with monkeypatch.context() as patch:
+                    patch.setattr(knn_native, name, 0)
+                    assert torch.equal(knn(x, k), once)
 
 
 def test_where_queries_and_panels_end_does_not_show():
