@@ -171,9 +171,9 @@ void mgic_edge_conv(const float *x, const float *w, const float *bias, const int
     for (int64_t number = 0; number < tasks; number++) {
         Task task = task_of(&shape, number);
         int64_t at = task.base * channels + task.channel;
-        Layout rows = {task.shape.groups, in, 2 * group, wide, in, LANES, LANES, 2 * to_v(&shape), panel_of(&shape), 0};
+        Layout rows = {task.shape.groups, in, 2 * group, wide, in, 0, LANES, 2 * to_v(&shape), panel_of(&shape), 0};
         float *uv = work + omp_get_thread_num() * scratch_of(&shape);
-        linear_rows(x + task.base * wide + task.input, w + task.input * 2 * group,
+        linear_panels(x + task.base * wide + task.input, w + task.input * 2 * group,
                     bias ? bias + 2 * task.channel : NULL, size, rows, uv);
         float *average = moments + task.base / size * 2 * channels + task.channel;
         gather_all(&task, uv, col + task.base * degree, channels, out + at, best + at, average, average + channels);
@@ -195,7 +195,7 @@ static void map_grad(const Task *task, const float *x, const float *w, const flo
         const float *of = grad_uv + first * LANES;
         for (int64_t r = ROWS_A_TURN; start && r < 2 * ROWS_A_TURN; r++)
             for (int64_t c = 0; c < shape->groups * in; c += LANES) __builtin_prefetch(start + (first + r) * wide + c);
-        if (grad_x) linear_rows(of, w, start ? start + first * wide : NULL, count, rows, grad_x + first * wide);
+        if (grad_x) linear_panels(of, w, start ? start + first * wide : NULL, count, rows, grad_x + first * wide);
         for (int64_t g = 0; g < shape->groups; g += few) {
             int64_t n = g + few < shape->groups ? few : shape->groups - g, step = n * in;
             const float *from = x + first * wide + g * in;

@@ -10,10 +10,10 @@ static inline void block(const float *query, int64_t rows, const float *panel, i
                          int64_t step) {
     int64_t row = 0;
     for (; row + ROWS <= rows; row += ROWS)
-        tile(query + row * dimensions, dimensions, LANES, panel, 2 * LANES, NULL, 0, product + row * step, step, LANES,
+        tile(query + row * dimensions, dimensions, 0, panel, 2 * LANES, NULL, 0, product + row * step, step, LANES,
              dimensions, ROWS, 2);
     for (; row < rows; row++)
-        tile(query + row * dimensions, dimensions, LANES, panel, 2 * LANES, NULL, 0, product + row * step, step, LANES,
+        tile(query + row * dimensions, dimensions, 0, panel, 2 * LANES, NULL, 0, product + row * step, step, LANES,
              dimensions, 1, 2);
 }
 
