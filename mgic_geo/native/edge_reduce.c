@@ -28,8 +28,8 @@ static inline Share share_of(const Network *m, int64_t thread, int64_t threads) 
     return (Share){count, count * m->hidden, count * m->out, first};
 }
 
-/* Hidden values and outputs, which are the same without a second map, of some edges. Never inlined: those made again must be the same to the last bit, so that
- * the edges which attain a maximum are known by it. */
+/* Hidden values and outputs, which are the same without a second map, of some edges. Never inlined: those made again
+ * must be the same to the last bit, so that the edges which attain a maximum are known by it. */
 static __attribute__((noinline)) void values_of(const Network *m, const Share *own, const int64_t *target, int64_t p,
                                                 int64_t edges, float *h, float *y) {
     int64_t channels = m->groups * m->hidden, first = own->group * m->hidden;
@@ -63,8 +63,8 @@ static inline int64_t targets_of(const Network *m, int64_t i, int64_t p, int64_t
 /* Take x into a maximum or, with sign -1, a minimum, and count what attains it. */
 INLINE void take(float *most, float *count, vfloat x, float sign, int first) {
     vfloat before = load(most), times = load(count), off = (x - before) * all(sign);
-    vmask more = greater(off, all(0)), less = greater(all(0), off);
-    store(most, first ? x : choose(more, x, before));
+    vmask more = greater(off, all(0)) | not_a_number(x), less = greater(all(0), off) | not_a_number(before);
+    store(most, first ? x : choose(more, x, before)); /* once nan, always nan */
     store(count, first ? all(1) : choose(more, all(1), choose(less, times, times + all(1))));
 }
 
@@ -127,9 +127,10 @@ static void grad_groups(const Network *m, const Share *own, const Reduced *from,
     int64_t inner = own->group * m->out * m->hidden, target[EDGES], i = 0;
     float *h = work, *y = h + EDGES * wide, *of_y = y + EDGES * own->out, *of_h = of_y + EDGES * own->out;
     if (!m->inner) y = h, of_h = of_y;
-    for (int64_t row = 0; row < m->targets && to->t; row++) memset(to->t + row * channels + first, 0, wide * sizeof(float));
-    for (int64_t row = 0; row < m->sources; row++) memset(to->s + row * channels + first, 0, wide * sizeof(float));
-    for (int64_t d = 0; d < m->features; d++) memset(to->w + d * channels + first, 0, wide * sizeof(float));
+    int64_t bytes = wide * (int64_t)sizeof(float);
+    for (int64_t row = 0; row < m->targets && to->t; row++) memset(to->t + row * channels + first, 0, bytes);
+    for (int64_t row = 0; row < m->sources; row++) memset(to->s + row * channels + first, 0, bytes);
+    for (int64_t d = 0; d < m->features; d++) memset(to->w + d * channels + first, 0, bytes);
     if (m->inner) memset(to->inner + inner, 0, own->out * m->hidden * sizeof(float));
     if (to->bias) memset(to->bias + own->group * m->out, 0, own->out * sizeof(float));
     Layout forth = spaced_rows(own->groups, m->hidden, m->out, wide, own->out);
@@ -148,7 +149,7 @@ static void grad_groups(const Network *m, const Share *own, const Reduced *from,
             const float *attr = m->attr + m->edge[p + r] * m->features;
             for (int64_t c = 0; c < wide; c += LANES) {
                 vfloat g = load(of_h + r * wide + c);
-                if (m->inner) g = choose(greater(load(h + r * wide + c), all(0)), g, all(0));
+                if (m->inner) g = choose(passes(load(h + r * wide + c)), g, all(0));
                 store(s + c, load(s + c) + g);
                 if (to->t) store(t + c, load(t + c) + g);
                 for (int64_t d = 0; d < m->features; d++) {

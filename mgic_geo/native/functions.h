@@ -6,6 +6,8 @@
 
 static inline vfloat larger(vfloat a, vfloat b) { return choose(greater(a, b), a, b); }
 static inline vfloat relu_of(vfloat x) { return choose(greater(all(0), x), all(0), x); } /* nan for nan */
+/* Where the gradient goes through max(x, 0). */
+static inline vmask passes(vfloat x) { return greater(x, all(0)) | not_a_number(x); }
 
 /* exp(x); the least normal number below -87, infinity above 88.7, nan for nan. */
 static inline vfloat exp_of(vfloat x) {

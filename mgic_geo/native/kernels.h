@@ -32,6 +32,7 @@ static inline vint all_int(int32_t x) { return x - (vint){0}; }
 #if defined(__AVX512F__)
 typedef __mmask16 vmask;
 static inline vmask greater(vfloat a, vfloat b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
+static inline vmask not_a_number(vfloat x) { return _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q); }
 static inline vmask same(vint a, vint b) { return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b); }
 static inline vfloat choose(vmask mask, vfloat a, vfloat b) {
     return (vfloat)_mm512_mask_blend_ps(mask, (__m512)b, (__m512)a);
@@ -45,6 +46,7 @@ static inline vfloat add_where(vmask mask, vfloat x, vfloat y) {
 #else
 typedef vint vmask;
 static inline vmask greater(vfloat a, vfloat b) { return a > b; }
+static inline vmask not_a_number(vfloat x) { return x != x; }
 static inline vmask same(vint a, vint b) { return a == b; }
 static inline vfloat choose(vmask mask, vfloat a, vfloat b) {
     return (vfloat)(((vint)a & mask) | ((vint)b & ~mask));

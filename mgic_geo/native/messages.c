@@ -63,7 +63,7 @@ INLINE void sum_messages(const Messages *m, const int kind, const int features, 
 /* Gradients of the parts, from that of the message or the score. */
 INLINE Parts slopes_of(const Messages *m, const int kind, Parts own, vfloat g, vfloat t0, vfloat t1) {
     Parts of = {all(0), all(0), all(0)};
-    if (kind == RELU || kind == SOFT || kind == FILM) of.a = choose(greater(own.a, all(0)), g, all(0));
+    if (kind == RELU || kind == SOFT || kind == FILM) of.a = choose(passes(own.a), g, all(0));
     if (kind == GATE || kind == CRYSTAL) {
         vfloat gate = sigmoid_of(own.a), value = kind == GATE ? own.b : softplus_of(own.b);
         of.a = g * value * gate * (all(1) - gate);
@@ -180,9 +180,11 @@ static void grad_channels(const Messages *m, int64_t first, int64_t last, const 
     }
 }
 
-/* The channels of a thread: whole vectors, as many as come near to an equal share. */
-static inline int64_t share_of(int64_t channels, int64_t thread, int64_t threads) {
-    return channels / LANES * thread / threads * LANES;
+/* Where the channels of a thread begin: whole blocks of VECTORS, so that a channel is computed by the same code, and to
+ * the same bits, on any number of threads; the last one takes the rest. */
+static inline int64_t first_of(int64_t channels, int64_t thread, int64_t threads) {
+    int64_t block = VECTORS * LANES;
+    return thread == threads ? channels : channels / block * thread / threads * block;
 }
 
 /* out: (targets, channels); top, inverse: the same for a softmax: its largest exponent and one over its sum. Tables of
@@ -191,7 +193,7 @@ void mgic_messages(GRAPH, float *out, float *top, float *inverse, int64_t thread
     Messages m = FILLED;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t own = 0; own < threads; own++)
-        sum_channels(&m, share_of(channels, own, threads), share_of(channels, own + 1, threads), out, top, inverse);
+        sum_channels(&m, first_of(channels, own, threads), first_of(channels, own + 1, threads), out, top, inverse);
 }
 
 /* Gradients of all tables and maps that the kind reads; `factor` holds those of the scores for kinds that make them. */
@@ -201,5 +203,5 @@ void mgic_messages_grad(GRAPH, const float *grad, const float *out, const float 
     Gradients to = {grad, out, top, inverse, {of_t0, of_t1}, {of_s0, of_s1}, {of_w0, of_w1}};
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t own = 0; own < threads; own++)
-        grad_channels(&m, share_of(channels, own, threads), share_of(channels, own + 1, threads), &to);
+        grad_channels(&m, first_of(channels, own, threads), first_of(channels, own + 1, threads), &to);
 }

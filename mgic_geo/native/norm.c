@@ -1,7 +1,8 @@
 /* Batch normalisation of rows of channels, with a leaky activation behind it and a residual beside it.
  *
- * out = x + act(scale (z - mean) + shift), or with x inside act, of (rows, channels) each; x may be absent. Rows are worked off in pieces,
- * whose statistics are joined in a fixed order: the result does not depend on the number of threads. */
+ * out = x + act(scale (z - mean) + shift), or with x inside act, of (rows, channels) each; x may be absent. Rows are
+ * worked off in pieces, whose statistics are joined in a fixed order: the result does not depend on the number of
+ * threads. */
 #include "norm.h"
 
 #define PIECE 256

@@ -203,7 +203,7 @@ class Incidence:
 
 def _sort(source: Tensor, target: Tensor, targets: int) -> tuple[Tensor, Tensor, Tensor]:
     """The edges by their targets, their sources in this order, and where those of each target start."""
-    if kernels() is None:
+    if kernels() is None or torch.jit.is_tracing():  # type: ignore[attr-defined]
         order = target.argsort(stable=True)
         degree = torch.bincount(target, minlength=targets)
         return order, source.index_select(0, order), torch.cat([degree.new_zeros(1), degree.cumsum(0)])

@@ -72,16 +72,31 @@ def fits(edges: Incidence, parts: Parts, width: int | None = None) -> bool:
         parts: Of the messages.
         width: Channels of a head.
     """
-    if parts.s0 is None or not applies(*parts):
+    if parts.s0 is None or not applies(*parts) or torch.is_autocast_enabled("cpu"):
         return False
-    channels, attr = parts.s0.size(1), parts.attr
+    count, channels = edges.source.numel(), parts.s0.size(1)
+    heads = 0 if width is None else channels // max(1, width)
+    features = 0 if parts.attr is None else parts.attr.size(-1)
+    shapes = {
+        "t0": [(edges.targets, channels)],
+        "t1": [(edges.targets, channels), (1, channels)],
+        "s0": [(edges.sources, channels)],
+        "s1": [(edges.sources, channels)],
+        "attr": [(count, features)],
+        "w0": [(channels, features)],
+        "w1": [(channels, features)],
+        "factor": [(count, heads)],
+    }
+    # What has another shape goes to torch's operators, which say what is wrong; the loops would read on.
     return (
-        channels > 0
+        all(x is None or tuple(x.shape) in shapes[name] for name, x in parts._asdict().items())
+        and count > 0
+        and channels > 0
         and channels % 16 == 0
-        and (width is None or width == 8 or (width > 0 and width % 16 == 0))
-        and (attr is None or (0 < attr.size(1) <= _MOST and not attr.requires_grad))
-        and edges.source.numel() > 0
-        and not torch.is_autocast_enabled("cpu")
+        and (width is None or (width * heads == channels and (width == 8 or width % 16 == 0)))
+        and features <= _MOST
+        and (parts.attr is None) == (parts.w0 is None)
+        and not (parts.attr is not None and (features == 0 or parts.attr.requires_grad))
     )
 
 
@@ -128,7 +143,8 @@ class _Send(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         kind, edges, plain, scale, width = ctx.rest
-        parts, result = Parts(*ctx.saved_tensors[:8]), ctx.saved_tensors[8:]
+        saved = ctx.saved_tensors  # once: checkpointing computes anew what is asked for
+        parts, result = Parts(*saved[:8]), saved[8:]
         if by_operators(grad):
 
             def again(*given: Tensor | None) -> Tensor:

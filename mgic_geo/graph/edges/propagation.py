@@ -24,7 +24,7 @@ _HOOKS = tuple(
 def plain_edges(layer: MessagePassing, edge_index: Any) -> bool:
     """Whether edges are an index in PyG's usual direction, and nobody looks at single messages.
 
-    Nor do layers keep their own forms while a transform of ``torch.func`` is at work.
+    Nor do layers keep their own forms while a transform of ``torch.func`` or a trace is at work.
     """
     return (
         type(edge_index) is Tensor
@@ -34,6 +34,7 @@ def plain_edges(layer: MessagePassing, edge_index: Any) -> bool:
         and not layer.explain
         and not any(getattr(layer, name) for name in _HOOKS)
         and not in_transform()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
     )
 
 

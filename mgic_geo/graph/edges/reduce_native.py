@@ -14,7 +14,7 @@ from mgic_geo.graph.edges.message_native import Parts
 from mgic_geo.graph.edges.message_native import fits as parts_fit
 from mgic_geo.graph.edges.shares import edge_max
 from mgic_geo.graph.edges.sums import total
-from mgic_geo.native import run
+from mgic_geo.native import applies, run
 
 __all__ = ["Inner", "edge_reduce", "fits"]
 
@@ -46,11 +46,13 @@ def fits(edges: Incidence, parts: Parts, inner: Inner | None = None) -> bool:
     if inner is None:
         return parts_fit(edges, parts)
     return (
-        parts_fit(edges, parts._replace(t1=inner.weight, s1=inner.bias))
+        parts_fit(edges, parts)
+        and applies(inner.weight, inner.bias)
         and inner.weight.size(0) % (16 * inner.groups) == 0
         and inner.weight.size(1) % 16 == 0
         and parts.s0 is not None
         and parts.s0.size(1) == inner.groups * inner.weight.size(1)
+        and (inner.bias is None or inner.bias.numel() == inner.weight.size(0))
     )
 
 
@@ -98,9 +100,10 @@ class _Reduce(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         edges, wanted, plain, groups = ctx.rest
-        given, results = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+        saved = ctx.saved_tensors  # once: checkpointing computes anew what is asked for
+        given, results = saved[:6], saved[6:]
         t0, s0, attr, w0, weight, bias = given
-        if by_operators(grads[0]):
+        if any(by_operators(grad) for grad in grads):
 
             def again(*given: Tensor | None) -> Tensor:
                 t0, s0, w0, weight, bias = given

@@ -53,13 +53,13 @@ def reduce_edges(
     Returns:
         (N, ...), zero for a node without edges.
     """
-    known = reduce in ("sum", "add", "mean", "max", "min")
-    if known and ptr is None and index is not None and dim_size is not None and dim % x.dim() == 0:
-        edges = _incidence(x, index, dim_size)
-        if edges is not None:
-            return aggregate(edges, x.flatten(1), reduce).view(dim_size, *x.shape[1:])
-    if index is None or ptr is not None or dim_size is None or dim % x.dim() or not known or in_transform():
+    known = reduce in ("sum", "add", "mean", "max", "min") and dim % x.dim() == 0
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if not known or ptr is not None or index is None or dim_size is None or in_transform() or tracing:
         return Aggregation.reduce(_PYG, x, index, ptr, dim_size, dim, reduce)
+    edges = _incidence(x, index, dim_size)
+    if edges is not None:
+        return aggregate(edges, x.flatten(1), reduce).view(dim_size, *x.shape[1:])
     if reduce == "max":
         return _Maximum.apply(x, index, dim_size)
     if reduce == "min":
@@ -103,7 +103,9 @@ def _incidence(x: Tensor, index: Tensor, nodes: int) -> Incidence | None:
         torch.compiler.is_compiling()
         or x.device.type != "cpu"
         or x.dtype not in (torch.float32, torch.float64)
+        or x.size(0) != index.numel()
         or in_transform()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
     ):
         return None
     return incidence(torch.stack([index, index]), nodes, nodes)

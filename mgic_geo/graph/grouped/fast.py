@@ -19,10 +19,8 @@ from torch_geometric import nn as pyg
 
 from mgic_geo.graph.edges.scatter import quicken
 from mgic_geo.graph.edges.spread import linear_form
-from mgic_geo.graph.grouped import attention as attention
+from mgic_geo.graph.grouped import attention, modulated, nodewise
 from mgic_geo.graph.grouped import layers as own
-from mgic_geo.graph.grouped import modulated as modulated
-from mgic_geo.graph.grouped import nodewise as nodewise
 from mgic_geo.graph.grouped.build import Builder, construct
 from mgic_geo.graph.grouped.edge_network import GroupedNN
 from mgic_geo.graph.grouped.guards import channelwise, only_features, pointwise

@@ -86,8 +86,10 @@ def test_as_the_operators(kind, targets, sources, edges, channels, features, wid
 
 
 @kinds
-def test_same_on_any_number_of_threads(kind):
-    case = Case(kind, channels=144, width=16)
+@pytest.mark.parametrize("channels", [64, 144, 192])
+@pytest.mark.parametrize("features", [0, 3])
+def test_same_on_any_number_of_threads(kind, channels, features):
+    case = Case(kind, channels=channels, features=features)
     compiled.assert_same_on_threads(case, nn.Identity(), case.tensors)
 
 
@@ -102,6 +104,22 @@ def test_large_values_stay_finite(kind):
     case = Case(kind)
     large = [300 * x for x in case.tensors]
     compiled.assert_as_plain(case, nn.Identity(), large)
+
+
+@pytest.mark.parametrize("kind", [Kind.RELU, Kind.SOFT, Kind.FILM, Kind.GATE, Kind.CRYSTAL], ids=str)
+def test_what_is_no_number_stays_none(kind):
+    case = Case(kind)
+    case.tensors[-1][0] = torch.nan  # a row, or a channel of a map
+    leaves = [x.requires_grad_() for x in case.tensors]
+    with compiled.counted() as calls:
+        ours = case(None, *leaves)
+    assert calls
+    with compiled.plain_torch():
+        plain = case(None, *leaves)
+    assert plain.isnan().any()
+    assert torch.equal(ours.isnan(), plain.isnan())
+    for a, b in zip(*(torch.autograd.grad(out.sum(), leaves) for out in (ours, plain)), strict=True):
+        assert torch.equal(a.isnan(), b.isnan())
 
 
 def test_heads_of_several_vectors():
