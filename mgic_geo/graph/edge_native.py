@@ -43,7 +43,16 @@ def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
         and neighbors.col.numel() == neighbors.degree * x.size(0)
         and neighbors.col.dtype == torch.int64
         and not torch.is_autocast_enabled("cpu")
+        and not (groups == 1 and weight.numel() > _most_dense(neighbors.clouds))
     )
+
+
+def _most_dense(clouds: int) -> int:
+    """Up to which size of a dense layer's weight the loops are the faster way: beyond, a product is all.
+
+    One that outgrows the cache is torch's to block, and a dense layer has a task a cloud, not one a thread.
+    """
+    return 2**20 if clouds >= torch.get_num_threads() else 2**16
 
 
 def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbors, groups: int) -> Tensor:

@@ -265,3 +265,13 @@ def test_copies_and_pickles_after_use():
     module(x, None, graph).sum().backward()
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         torch.testing.assert_close(twin(x, None, graph), module(x, None, graph))
+
+
+def test_large_dense_layers_are_left_to_products():
+    graph, x = Neighbors.from_table(table(4, 5, 2)), torch.empty(20, 1024)
+    with compiled.threads(2):
+        assert edge_native.fits(x, torch.empty(1024, 128), graph, 16)
+        assert not edge_native.fits(x, torch.empty(1024, 2048), graph, 1)
+        narrow = torch.empty(20, 256), torch.empty(256, 512)
+        assert edge_native.fits(*narrow, graph, 1)
+        assert not edge_native.fits(*narrow, Neighbors.from_table(table(1, 20, 2)), 1)  # a task a cloud
