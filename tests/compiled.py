@@ -1,6 +1,7 @@
 """Compiled steps beside torch's operators: what the tests of all of them share."""
 
 import copy
+import pickle
 import sys
 from contextlib import contextmanager
 
@@ -130,3 +131,10 @@ def assert_declines(step, *inputs):
     with plain_torch():
         torch.testing.assert_close(ours, step(*inputs), equal_nan=True)
     return ours
+
+
+def assert_copies(layer, x):
+    """Copies and pickles of a layer that has run give what it gives."""
+    layer(x).sum().backward()
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(twin(x), layer(x))

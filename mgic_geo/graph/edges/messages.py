@@ -21,7 +21,7 @@ from mgic_geo.graph.edges.scatter import FixedSoftmax
 from mgic_geo.graph.edges.shares import leaky_product, softmax_sum, softplus
 from mgic_geo.graph.edges.sums import dot, lift, mix, spread_over, total
 
-__all__ = ["Kind", "Parts", "edge_values", "gather", "scores", "weighed"]
+__all__ = ["Kind", "Parts", "edge_values", "film_values", "gather", "scores", "weighed"]
 
 
 def gather(layer: Any, kind: Kind, edges: Incidence, parts: Parts) -> Tensor:
@@ -79,9 +79,14 @@ def _relu(edges: Incidence, parts: Parts) -> Tensor:
     return mix(edges, None, parts.s0, parts.attr, parts.w0).relu()
 
 
-def _film(edges: Incidence, parts: Parts) -> Tensor:
+def film_values(edges: Incidence, parts: Parts) -> Tensor:
+    """t0 + t1 s0 of all edges, (E, C): FiLM before its activation."""
     beta, gamma, x = (cast(Tensor, part) for part in parts[:3])
-    return (lift(edges, gamma) * lift(edges.turned, x)).add_(lift(edges, beta)).relu()
+    return (lift(edges, gamma) * lift(edges.turned, x)).add_(lift(edges, beta))
+
+
+def _film(edges: Incidence, parts: Parts) -> Tensor:
+    return film_values(edges, parts).relu()
 
 
 def _gate(edges: Incidence, parts: Parts) -> Tensor:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch_geometric.nn import FiLMConv, GENConv, GINEConv
 
 from mgic_geo.graph.edges.incidence import Incidence, incidence
-from mgic_geo.graph.edges.messages import Kind, Parts, gather
+from mgic_geo.graph.edges.messages import Kind, Parts, edge_values, film_values, gather
 from mgic_geo.graph.edges.propagation import edgewise, gather_messages, plain_propagate
 from mgic_geo.graph.edges.scatter import FixedSoftmax
 from mgic_geo.graph.edges.spread import targets_of
-from mgic_geo.graph.edges.sums import lift, mix
+from mgic_geo.graph.edges.sums import mix
 from mgic_geo.graph.grouped.map import GroupedMap
 
 __all__ = ["LiftedFiLM", "TiledGEN", "TiledGINE"]
@@ -31,12 +31,18 @@ def _parts(x: Tensor, edge_attr: Tensor | None, map_: Any) -> Parts:
     return Parts(s0=x if map_.bias is None else x + map_.bias, attr=edge_attr, w0=map_.weight)
 
 
+def _values(edges: Incidence, x: Tensor, edge_attr: Tensor | None, map_: Any) -> Tensor:
+    """x_j + e of every edge, (E, width), with the edge's features mapped or for every group as they are."""
+    if edge_attr is not None and map_ is None:
+        return mix(edges, None, x) + cast(Tensor, _tiled(edge_attr, x))
+    return edge_values(edges, _parts(x, edge_attr, map_), None)
+
+
 def _rectified(layer: Any, edges: Incidence, x: Tensor, edge_attr: Tensor | None, map_: Any) -> Tensor:
     """The aggregation of max(x_j + e, 0)."""
     if edge_attr is None or map_ is not None:
         return gather(layer, Kind.RELU, edges, _parts(x, edge_attr, map_))
-    out = mix(edges, None, x) + cast(Tensor, _tiled(edge_attr, x))
-    return gather_messages(layer, edges, out.relu_())
+    return gather_messages(layer, edges, _values(edges, x, edge_attr, map_).relu_())
 
 
 def _propagate_gen(self: Any, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
@@ -47,12 +53,7 @@ def _propagate_gen(self: Any, edge_index: Any, size: Any = None, **features: Any
     if isinstance(self.aggr_module, FixedSoftmax):  # shares do not depend on eps
         out = _rectified(self, edges, x[0], edge_attr, map_)
         return out + self.eps * (edges.degree > 0).unsqueeze(1)
-    if edge_attr is None or map_ is not None:
-        parts = _parts(x[0], edge_attr, map_)
-        out = mix(edges, None, parts.s0, parts.attr, parts.w0)
-    else:
-        out = mix(edges, None, x[0]) + cast(Tensor, _tiled(edge_attr, x[0]))
-    return gather_messages(self, edges, out.relu_() + self.eps)
+    return gather_messages(self, edges, _values(edges, x[0], edge_attr, map_).relu_() + self.eps)
 
 
 def _propagate_gine(self: Any, edge_index: Any, size: Any = None, **features: Any) -> Tensor:
@@ -67,10 +68,10 @@ def _propagate_film(self: Any, edge_index: Any, size: Any = None, **features: An
     x, beta, gamma = (features[name] for name in ("x", "beta", "gamma"))
     if not edgewise(self, edge_index, x, beta, gamma):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, x.size(0), beta.size(0))
+    edges, parts = incidence(edge_index, x.size(0), beta.size(0)), Parts(t0=beta, t1=gamma, s0=x)
     if isinstance(self.act, nn.ReLU):
-        return gather(self, Kind.FILM, edges, Parts(t0=beta, t1=gamma, s0=x))
-    out = (lift(edges, gamma) * lift(edges.turned, x)).add_(lift(edges, beta))
+        return gather(self, Kind.FILM, edges, parts)
+    out = film_values(edges, parts)
     return gather_messages(self, edges, out if self.act is None else self.act(out))
 
 

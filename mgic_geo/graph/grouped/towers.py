@@ -77,18 +77,11 @@ def _aggregate(kind: type[nn.Module], found: dict[str, Tensor], edges: Incidence
 def _mapped(first: GroupedMap, x: Tensor, aggregates: list[Tensor], scales: Tensor) -> Tensor:
     """The map of x and of all aggregates times all scales, in this order, as PyG concatenates them."""
     groups, count = first.groups, scales.size(1)
-    weights = first.weight.unflatten(0, (groups, -1)).unflatten(
-        2, (first.in_parts, -1)
-    )  # (G, rows, parts, in)
-    sums = [
-        grouped_linear(
-            part,
-            weights[:, :, 1 + i :: len(aggregates)].transpose(1, 2).reshape(-1, weights.size(3)),
-            None,
-            groups,
-        )
-        for i, part in enumerate(aggregates)
-    ]
+    weights = first.weight.unflatten(0, (groups, -1)).unflatten(2, (first.in_parts, -1))
+    sums = []
+    for i, aggregate in enumerate(aggregates):
+        own = weights[:, :, 1 + i :: len(aggregates)].transpose(1, 2)  # (groups, scales, rows, in)
+        sums.append(grouped_linear(aggregate, own.flatten(0, 2), None, groups))
     by_scale = torch.stack(sums).sum(0).unflatten(1, (groups, count, -1))
     return first.on_part(x, 0, bias=True) + (by_scale * scales[:, None, :, None]).sum(2).flatten(1)
 
@@ -139,9 +132,8 @@ class NodewisePNA(PNAConv):
         kinds = [type(aggr) for aggr in self._aggrs()]
         wanted = {name for kind in kinds for name in _REDUCTIONS[kind]}
         order = tuple(name for name in ("sum", "square", "max", "min") if name in wanted)
-        found = dict(
-            zip(order, reduce_native.edge_reduce(edges, parts, None, order, edge_values), strict=True)
-        )
+        reductions = reduce_native.edge_reduce(edges, parts, None, order, edge_values)
+        found = dict(zip(order, reductions, strict=True))
         aggregates = [_aggregate(kind, found, edges).view(-1, self.towers, self.F_in) for kind in kinds]
         scales = self._scales(x, edges)
         return torch.cat(
