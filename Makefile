@@ -20,7 +20,7 @@ lint: $(VENV)/installed-dev  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/installed-dev  ## Time layers and networks beside their peers and the floor (a quarter of an hour)
+bench: $(VENV)/installed-dev  ## Time layers and networks beside their peers and the floor (minutes)
 	$(BIN)/python experiments/benchmark.py
 
 $(VENV)/installed-%: pyproject.toml
