@@ -184,7 +184,7 @@ def _max_packed(y: Tensor, rowptr: Tensor, col: Tensor, sources: int) -> tuple[T
     number = torch.arange(sources).repeat(y.size(0) // sources).unsqueeze(1)
     packed.view(torch.int64).bitwise_or_(number)
     bits = torch.sparse.mm(_csr(rowptr, col, packed), packed, "amax").view(torch.int64)
-    best = bits.bitwise_and(2**29 - 1)
+    best = bits.bitwise_and(2**29 - 1).clamp_(max=sources - 1)  # a maximum that is nan has lost its number
     return bits.bitwise_and_(-(2**29)).view(torch.float64), best
 
 

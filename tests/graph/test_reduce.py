@@ -8,6 +8,7 @@ from mgic_geo import knn
 from mgic_geo.graph import reduce
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.graph.reduce import neighbor_max, neighbor_sum
+from mgic_geo.native import plain_torch
 
 OPERATORS = {"max": neighbor_max, "sum": neighbor_sum}
 
@@ -52,6 +53,17 @@ def test_the_packed_maximum_keeps_every_value():
     pairs = torch.combinations(torch.arange(8))
     graph = Neighbors(torch.arange(0, 2 * len(pairs) + 1, 2), pairs.flatten(), 8)
     assert torch.equal(neighbor_max(values, graph), values[pairs].amax(1))
+
+
+def test_nan_stays_nan_and_has_a_gradient():
+    y = torch.randn(6, 4)
+    y[2, 1] = float("nan")
+    neighbors = Neighbors.from_table(torch.tensor([[[1, 2], [2, 3], [3, 4], [4, 5], [5, 0], [0, 1]]]))
+    with plain_torch():
+        out = neighbor_max(y.requires_grad_(), neighbors)
+        out.nansum().backward()
+    assert out.isnan().nonzero().tolist() == [[0, 1], [1, 1]]
+    assert y.grad.isfinite().all() and y.grad.sum() == 22
 
 
 def test_chunks_do_not_show(monkeypatch):
