@@ -58,6 +58,7 @@ def _corrected(
         or coarse.shape != restricted.shape
         or coarse.shape != (fine.size(0), linear.in_channels, *fine.shape[2:])
         or fine.size(1) != linear.out_channels
+        or linear.weight.shape != (linear.out_channels, linear.in_channels // linear.groups)
         or norm_native.listened(prolong, linear)
         or not norm_native.fits(norm, *rows[0].shape)  # type: ignore[union-attr]
         or not applies(*tensors, linear.weight)

@@ -167,6 +167,10 @@ def test_sizes_are_checked_before_memory_is_read():
             step(module, fine, coarse[part].contiguous(), restricted[part].contiguous())
     with pytest.raises(RuntimeError):
         step(module, fine, coarse, restricted[:7])
+    other = copy.deepcopy(module)
+    other[0].map.weight = nn.Parameter(other[0].map.weight.detach()[:32])
+    with pytest.raises((RuntimeError, ValueError)):
+        step(other, fine, coarse, restricted)
     one = restricted[:1]  # broadcast, as the operators do
     expected = step(copy.deepcopy(module), fine, coarse, one.expand(64, 32).contiguous())
     torch.testing.assert_close(step(copy.deepcopy(module), fine, coarse, one), expected)
