@@ -7,7 +7,7 @@ import sys
 
 # Parameters of mallopt, from glibc's <malloc.h>.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-LARGE = 2**30  # bytes
+NEVER, LARGE = -1, 2**30  # bytes
 
 
 def keep_memory() -> bool:
@@ -26,4 +26,4 @@ def keep_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    return all(mallopt(name, LARGE) == 1 for name in (TRIM_THRESHOLD, MMAP_THRESHOLD))
+    return all(mallopt(name, size) == 1 for name, size in ((TRIM_THRESHOLD, NEVER), (MMAP_THRESHOLD, LARGE)))
