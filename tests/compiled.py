@@ -79,8 +79,12 @@ def outcome(step, module, tensors, dtype=torch.float32):
     return {name: value.detach() for name, value in found.items()}
 
 
-def assert_as_plain(step, module, tensors, tolerance=1e-5, ignore=()):
-    """The loops run, and are as near float64 as torch's operators in float32, or within the tolerance."""
+def assert_as_plain(step, module, tensors, tolerance=1e-5, ignore=(), least=0.0):
+    """The loops run, and are as near float64 as torch's operators in float32, or within the tolerance.
+
+    That is relative to each value's own norm; for gradients to at least this share of the largest one's, as
+    what a normalisation takes out again has none but by rounding.
+    """
     with counted() as calls:
         ours = outcome(step, module, tensors)
     assert calls, "no kernel ran"
@@ -88,8 +92,12 @@ def assert_as_plain(step, module, tensors, tolerance=1e-5, ignore=()):
         plain, exact = (outcome(step, module, tensors, dtype) for dtype in (torch.float32, torch.float64))
     assert not calls
     assert ours.keys() == plain.keys()
+    largest = max(float(value.norm()) for name, value in exact.items() if name.startswith("gradient"))
     for name in set(ours) - set(ignore):
-        error, theirs = (oracles.relative_difference(a[name].double(), exact[name]) for a in (ours, plain))
+        floor = least * largest if name.startswith("gradient") else 0.0
+        error, theirs = (
+            oracles.relative_difference(a[name].double(), exact[name], floor) for a in (ours, plain)
+        )
         assert error <= max(tolerance, 2 * theirs), f"{name}: {error:.2g} against {theirs:.2g}"
 
 
@@ -104,8 +112,8 @@ def assert_same_on_threads(step, module, tensors):
         assert torch.equal(value, found[1][name]), name
 
 
-def assert_second_derivatives(step, module, tensors, tolerance=1e-4):
-    """Of all inputs and parameters, by way of a penalty on the first ones."""
+def assert_second_derivatives(step, module, tensors, tolerance=1e-4, least=0.0):
+    """Of all inputs and parameters, by way of a penalty on the first ones; ``least`` as above."""
 
     def second(dtype):
         own = copy.deepcopy(module).to(dtype)
@@ -119,8 +127,9 @@ def assert_second_derivatives(step, module, tensors, tolerance=1e-4):
     assert calls
     with plain_torch():
         exact = second(torch.float64)
+    floor = least * max(float(value.norm()) for value in exact)
     for a, b in zip(ours, exact, strict=True):
-        assert oracles.relative_difference(a.double(), b) < tolerance
+        assert oracles.relative_difference(a.double(), b, floor) < tolerance
 
 
 def assert_declines(step, *inputs):

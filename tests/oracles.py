@@ -7,11 +7,11 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
 
-def relative_difference(ours: Tensor, twin: Tensor) -> float:
-    """Norm of the difference over the norm of the twin; the plain norm where the twin is zero."""
+def relative_difference(ours: Tensor, twin: Tensor, least: float = 0.0) -> float:
+    """Norm of the difference over that of the twin, at least ``least``; the plain norm where that is zero."""
     ours, twin = ours.detach().double(), twin.detach().double()
     assert ours.shape == twin.shape, f"{tuple(ours.shape)} against {tuple(twin.shape)}"
-    scale = twin.norm()
+    scale = twin.norm().clamp(min=least)
     return float((ours - twin).norm() / (scale if scale > 0 else 1))
 
 

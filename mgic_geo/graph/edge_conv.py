@@ -117,7 +117,7 @@ class EdgeConv(nn.Module):
         if self.norm is None:
             if not edge_native.fits(x, self.lin.weight, neighbors, self.groups):
                 return None
-            weight = self._both_maps(self.lin.weight)
+            weight = edge_native.both_maps(self.lin.weight, self.groups)
             bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
             return self.act(edge_native.edge_conv(x, weight, bias, neighbors, self.groups))
         slope = norm_native.slope_of(self.act)
@@ -131,35 +131,8 @@ class EdgeConv(nn.Module):
         ):
             return None
         sign = _sign(self.norm.weight)
-        weight = self._both_maps(sign.unsqueeze(1) * self.lin.weight)
+        weight = edge_native.both_maps(sign.unsqueeze(1) * self.lin.weight, self.groups)
         return normalised_edge_conv(x, weight, self.norm, sign, slope, neighbors, self.groups)
-
-    def residual_block(self, x: Tensor, neighbors: Any, norm: nn.Module, act: nn.Module) -> Tensor | None:
-        """``x + act(norm(self(x)))`` as one compiled step; None where there is none for it."""
-        slope = norm_native.slope_of(act)
-        if (
-            slope is None
-            or not isinstance(neighbors, Neighbors)
-            or self.norm is not None
-            or type(self.act) is not nn.Identity
-            or self.lin.bias is not None
-            or not x.is_contiguous()
-            or x.dim() != 2
-            or x.size(1) != self.out_channels
-            or type(norm) is not nn.BatchNorm1d
-            or norm_native.listened(self, self.lin, self.act)
-            or not norm_native.fits(norm, *x.shape)
-            or not edge_native.fits(x, self.lin.weight, neighbors, self.groups)
-        ):
-            return None
-        weight = self._both_maps(self.lin.weight)
-        return edge_native.edge_block(x, weight, norm, slope, neighbors, self.groups)
-
-    def _both_maps(self, weight: Tensor) -> Tensor:
-        """The weight of one grouped map to u and v: (2 · out_channels, in / groups), group by group."""
-        on_center, on_neighbor = weight.chunk(2, dim=1)
-        rows = [part.unflatten(0, (self.groups, -1)) for part in (on_center - on_neighbor, on_neighbor)]
-        return torch.stack(rows, 1).flatten(0, 2)
 
     def _both_biases(self, bias: Tensor) -> Tensor:
         of_u = bias.view(self.groups, -1)

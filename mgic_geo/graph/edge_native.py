@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from mgic_geo.core import norm_native
 from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies, run
 
-__all__ = ["edge_block", "edge_conv", "fits"]
+__all__ = ["both_maps", "edge_conv", "fits", "fits_graph", "plain", "scratch"]
 
 _MOST = 255
 """Neighbours of a node whose rank fits a byte."""
@@ -31,16 +30,24 @@ def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
         groups: Number of channel groups.
     """
     return (
-        applies(x, weight)
+        applies(x)
+        and fits_graph(x.size(0), weight, neighbors, groups)
+        and 2 * x.size(1) == groups * weight.size(1)
+    )
+
+
+def fits_graph(nodes: int, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
+    """The same, but for the features, of which there are ``nodes`` rows."""
+    return (
+        applies(weight)
         and weight.size(0) % (16 * groups) == 0
         and (groups == 1 or weight.size(1) % 16 == 0)
-        and 0 < x.size(0) < 2**30
-        and 2 * x.size(1) == groups * weight.size(1)
-        and neighbors.num_sources == neighbors.num_targets == x.size(0)
-        and x.size(0) % neighbors.clouds == 0
+        and 0 < nodes < 2**30
+        and neighbors.num_sources == neighbors.num_targets == nodes
+        and nodes % neighbors.clouds == 0
         and neighbors.degree is not None
         and 0 < neighbors.degree <= _MOST
-        and neighbors.col.numel() == neighbors.degree * x.size(0)
+        and neighbors.col.numel() == neighbors.degree * nodes
         and neighbors.col.dtype == torch.int64
         and not torch.is_autocast_enabled("cpu")
         and not (groups == 1 and weight.numel() > _most_dense(neighbors.clouds))
@@ -53,6 +60,13 @@ def _most_dense(clouds: int) -> int:
     One that outgrows the cache is torch's to block, and a dense layer has a task a cloud, not one a thread.
     """
     return 2**20 if clouds >= torch.get_num_threads() else 2**16
+
+
+def both_maps(weight: Tensor, groups: int) -> Tensor:
+    """The weight (2C, C_in / groups) of one grouped map to u and v, group by group, from EdgeConv's."""
+    on_center, on_neighbor = weight.chunk(2, dim=1)
+    rows = [part.unflatten(0, (groups, -1)) for part in (on_center - on_neighbor, on_neighbor)]
+    return torch.stack(rows, 1).flatten(0, 2)
 
 
 def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbors, groups: int) -> Tensor:
@@ -77,28 +91,6 @@ def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbo
     return _EdgeConv.apply(x, weight, bias, neighbors.col32, neighbors.clouds, groups)
 
 
-def edge_block(
-    x: Tensor, weight: Tensor, norm: nn.Module, slope: float, neighbors: Neighbors, groups: int
-) -> Tensor:
-    """``x + act(norm(edge_conv(x)))`` in training, of as many channels as x.
-
-    Besides x and a byte a value the gradient needs what comes before the normalisation; no other gradient of
-    (N, C) than that of x is ever stored. Where :func:`fits` and :func:`norm_native.fits` say so.
-
-    Args:
-        x: (N, C).
-        weight: (2C, C / groups), as for :func:`edge_conv`.
-        norm: Batch normalisation.
-        slope: Of the activation below zero, 1 for none.
-        neighbors: The k-NN graph of the N nodes.
-        groups: Number of channel groups.
-    """
-    col, clouds = neighbors.col32, neighbors.clouds
-    out, mean, var = _EdgeBlock.apply(x, weight, norm.weight, norm.bias, col, clouds, groups, norm.eps, slope)
-    norm_native.track(norm, mean, var, x.size(0))
-    return out
-
-
 class _EdgeConv(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -106,7 +98,7 @@ class _EdgeConv(torch.autograd.Function):
     ) -> Tensor:
         x, col = x.contiguous(), col.contiguous()
         ctx.sizes = _sizes(x, weight, col, clouds, groups)
-        out, best, _ = _convolve(x, weight, bias, col, ctx.sizes)
+        out, best = _convolve(x, weight, bias, col, ctx.sizes)
         ctx.save_for_backward(x, weight, bias, col, best)
         return out
 
@@ -115,60 +107,16 @@ class _EdgeConv(torch.autograd.Function):
         x, weight, bias, col, best = ctx.saved_tensors
         if by_operators(grad):
 
-            def plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-                return _plain(x, weight, bias, col, best, ctx.sizes)
+            def again(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+                return plain(x, weight, bias, col, best, ctx.sizes)
 
-            return (*gradients(plain, (x, weight, bias), grad), None, None, None)
+            return (*gradients(again, (x, weight, bias), grad), None, None, None)
         of_x, of_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, ctx.needs_input_grad[0])
         of_bias = None
         if bias is not None:  # each value holds one of u and one of v
             of_u = grad.sum(0).view(ctx.sizes[2], -1)
             of_bias = torch.stack([of_u, of_u], 1).flatten()
         return of_x, of_weight, of_bias, None, None, None
-
-
-class _EdgeBlock(torch.autograd.Function):
-    """Gives mean and (biased) variance of the edge convolution, too."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        scale: Tensor,
-        bias: Tensor,
-        col: Tensor,
-        clouds: int,
-        groups: int,
-        eps: float,
-        slope: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        x, col = x.contiguous(), col.contiguous()
-        ctx.sizes, ctx.eps, ctx.slope = _sizes(x, weight, col, clouds, groups), eps, slope
-        z, best, (mean, var) = _convolve(x, weight, None, col, ctx.sizes)
-        whole, out = scale * torch.rsqrt(var + eps), torch.empty_like(z)
-        run("norm_apply", z, x, *z.shape, mean, whole, bias, slope, out)
-        ctx.save_for_backward(x, weight, scale, bias, col, best, z, mean, var, whole)
-        ctx.mark_non_differentiable(mean, var)
-        return out, mean, var
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, scale, bias, col, best, z, mean, var, whole = ctx.saved_tensors
-        if by_operators(grad):
-
-            def plain(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-                convolved = _plain(x, weight, None, col, best, ctx.sizes)
-                return x + norm_native.plain_norm(convolved, scale, bias, ctx.eps, ctx.slope)
-
-            return (*gradients(plain, (x, weight, scale, bias), grad), *[None] * 5)
-        grad = grad.contiguous()
-        of_scale, of_bias, average, slopes = norm_native.sums(
-            grad, z, mean, var, whole, bias, ctx.eps, ctx.slope
-        )
-        norm = z, mean, whole, bias, ctx.slope, average, slopes
-        of_x, of_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, True, norm)
-        return of_x, of_weight, of_scale, of_bias, *[None] * 5
 
 
 def _sizes(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> tuple[int, ...]:
@@ -186,47 +134,39 @@ def _sizes(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> 
 
 def _convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, sizes: tuple[int, ...]
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Sums u + max v (N, C), ranks of the neighbours that attain them, mean and biased variance."""
+) -> tuple[Tensor, Tensor]:
+    """Sums u + max v (N, C), and ranks of the neighbours that attain them."""
     threads, channels = torch.get_num_threads(), weight.size(0) // 2
-    clouds, _size, groups = sizes[:3]
+    groups = sizes[2]
     turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
     bias = None if bias is None else bias.contiguous()
     out, best = x.new_empty(x.size(0), channels), x.new_empty(x.size(0), channels, dtype=torch.uint8)
-    mean, var = x.new_empty(channels), x.new_empty(channels)
-    work = x.new_empty(threads * _scratch(sizes) + 2 * clouds * channels)
-    run("edge_conv", x, turned, bias, col, *sizes, out, best, mean, var, work)
-    return out, best, (mean, var)
+    run("edge_conv", x, turned, bias, col, *sizes, out, best, x.new_empty(threads * scratch(sizes)))
+    return out, best
 
 
 def _differentiate(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    col: Tensor,
-    best: Tensor,
-    sizes: tuple[int, ...],
-    wants_x: bool,
-    norm: tuple[Any, ...] = (None, None, None, None, 1.0, None, None),
+    grad: Tensor, x: Tensor, weight: Tensor, col: Tensor, best: Tensor, sizes: tuple[int, ...], wants_x: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """Gradients of x and weight; with ``norm`` those of x + act(norm(...))."""
+    """Gradients of x and weight."""
     clouds, _size, groups, width, group = sizes[:5]
-    grad, weight = grad.contiguous(), weight.contiguous()
     of_x = torch.empty_like(x) if wants_x else None
     of_weight = x.new_empty(groups, width, 2 * group)
-    work = x.new_empty(torch.get_num_threads() * _scratch(sizes) + clouds * of_weight.numel())
-    run("edge_conv_grad", grad, best, x, weight, col, *sizes, *norm, of_x, of_weight, work)
+    work = x.new_empty(torch.get_num_threads() * scratch(sizes) + clouds * of_weight.numel())
+    run(
+        "edge_conv_grad", grad.contiguous(), best, x, weight.contiguous(), col, *sizes, of_x, of_weight, work,
+    )  # fmt: skip
     return of_x, of_weight.transpose(1, 2).flatten(0, 1)
 
 
-def _scratch(sizes: tuple[int, ...]) -> int:
+def scratch(sizes: tuple[int, ...]) -> int:
     """Floats of a task: u and v of as many groups as fit the cache, for a node more than there are."""
     _clouds, size, groups, _width, group, _degree = sizes
     few = min(max(1, _CACHED // (size * 2 * group)), groups)
     return (size + 1) * 2 * few * group
 
 
-def _plain(
+def plain(
     x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, best: Tensor, sizes: tuple[int, ...]
 ) -> Tensor:
     """What the compiled loops give, in torch's operators, from the neighbours that attain the maximum."""

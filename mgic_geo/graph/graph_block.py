@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
 from mgic_geo.core.norm_act import norm_act
-from mgic_geo.graph.edge_conv import EdgeConv
 
 __all__ = ["Factory", "GraphBlock", "Levels", "norm_factory"]
 
@@ -56,10 +55,6 @@ class GraphBlock(nn.Module):
         Raises:
             ValueError: If the layer returns more than features.
         """
-        if type(self.conv) is EdgeConv and source is None and len(args) == 1 and not kwargs:
-            fast = None if self.act_first else self.conv.residual_block(x, args[0], self.norm, self.act)
-            if fast is not None:
-                return fast
         inputs = x if source is None else (source.values[self.level], x)
         out = self.conv(
             inputs, *(self._own(value) for value in args), **{n: self._own(v) for n, v in kwargs.items()}

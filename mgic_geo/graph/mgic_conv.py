@@ -12,6 +12,7 @@ from torch_geometric.nn.inits import reset
 from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import ChannelHierarchy, MGICBlock
+from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_inputs import check_edges, check_range
 from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
@@ -140,7 +141,11 @@ class MGICGraphConv(MessagePassing):
         inputs = {**dict(zip(names, args, strict=False)), **kwargs}
         check_edges(inputs)
         read = None if source is None else self._restricted(source, self.source_shortcut or self.shortcut)
-        mapped = self.shortcut(x.flatten(0, 1) if cloud else x)
+        flat = x.flatten(0, 1) if cloud else x
+        fast = self._compiled(flat, read, args, kwargs)
+        if fast is not None:
+            return fast.view(*x.shape[:-1], self.out_channels)
+        mapped = self.shortcut(flat)
         try:
             out = self.cycle(mapped, read, *args, **kwargs)
         except (IndexError, RuntimeError, ValueError):
@@ -148,6 +153,14 @@ class MGICGraphConv(MessagePassing):
             check_range(inputs.get("edge_index"), len(sources), len(mapped), self.flow)
             raise
         return out.view(*x.shape[:-1], self.out_channels)
+
+    def _compiled(
+        self, x: Tensor, source: Levels | None, args: tuple[Any, ...], kwargs: Any
+    ) -> Tensor | None:
+        """Shortcut and cycle as one step; None where there is none for them."""
+        if source is None and len(args) == 1 and isinstance(args[0], Neighbors) and not kwargs:
+            return compiled_cycle(self.shortcut, self.cycle, x, args[0])
+        return None
 
     def _sides(self, x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor | None, Tensor]:
         """Sources, if they are not the targets, and targets, with the widths they should have."""

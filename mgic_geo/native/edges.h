@@ -1,7 +1,7 @@
 /* Edge convolution on k-NN graphs: the maps of a cloud's nodes, then one pass over their neighbours.
  *
- * An edge's value is u_i + v_j. Both stand in rows of 2C floats: for each group of s channels first its s values of
- * u, then its s values of v, as one grouped map writes them. They are needed for one cloud at a time, which fits the
+ * An edge's value is u_i + v_j. Both stand in rows or panels of 2C channels: for each group of s channels first its s values
+ * of u, then its s values of v, as one grouped map writes them. They are needed for one cloud at a time, which fits the
  * cache. A neighbour that attains a maximum is told by its rank in the node's row, one byte. */
 #ifndef MGIC_GEO_EDGES_H
 #define MGIC_GEO_EDGES_H

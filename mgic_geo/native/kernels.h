@@ -19,6 +19,8 @@
 #define LANES 16
 #define RESTRICT __restrict__
 #define INLINE static inline __attribute__((always_inline))
+/* For long code that is called from many places. */
+#define ONCE static __attribute__((noinline, unused))
 
 typedef float vfloat __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t vint __attribute__((vector_size(4 * LANES), aligned(4)));

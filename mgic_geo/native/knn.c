@@ -10,11 +10,9 @@ static inline void block(const float *query, int64_t rows, const float *panel, i
                          int64_t step) {
     int64_t row = 0;
     for (; row + ROWS <= rows; row += ROWS)
-        tile(query + row * dimensions, dimensions, 0, panel, 2 * LANES, NULL, 0, product + row * step, step, LANES,
-             dimensions, ROWS, 2);
+        tile(query + row * dimensions, dimensions, panel, 2 * LANES, NULL, 0, product + row * step, step, dimensions, ROWS, 2);
     for (; row < rows; row++)
-        tile(query + row * dimensions, dimensions, 0, panel, 2 * LANES, NULL, 0, product + row * step, step, LANES,
-             dimensions, 1, 2);
+        tile(query + row * dimensions, dimensions, panel, 2 * LANES, NULL, 0, product + row * step, step, dimensions, 1, 2);
 }
 
 /* What is known of the neighbours that were selected for a point: see mgic_knn_products. */

@@ -33,13 +33,10 @@ _ARGUMENTS = {
     "mgic_knn_direct": [_POINTER] + [_INTEGER] * 5 + [_POINTER] + [_INTEGER],
     "mgic_linear": [_POINTER] * 3 + [_INTEGER] * 5 + [_POINTER, _INTEGER],
     "mgic_linear_grad": [_POINTER] * 2 + [_INTEGER] * 4 + [_POINTER] * 2 + [_INTEGER],
-    "mgic_edge_conv": [_POINTER] * 4 + [_INTEGER] * 6 + [_POINTER] * 5 + [_INTEGER],
-    "mgic_edge_conv_grad": [_POINTER] * 5
-    + [_INTEGER] * 6
-    + [_POINTER] * 4
-    + [_REAL]
-    + [_POINTER] * 5
-    + [_INTEGER],
+    "mgic_edge_conv": [_POINTER] * 4 + [_INTEGER] * 6 + [_POINTER] * 3 + [_INTEGER],
+    "mgic_edge_conv_grad": [_POINTER] * 5 + [_INTEGER] * 6 + [_POINTER] * 3 + [_INTEGER],
+    "mgic_cycle": [*[_POINTER] * 13, _INTEGER],
+    "mgic_cycle_grad": [*[_POINTER] * 18, _INTEGER],
     "mgic_edge_norm": [_POINTER] * 4 + [_INTEGER] * 6 + [_POINTER] * 5 + [_INTEGER],
     "mgic_edge_norm_grad": [
         *[_POINTER] * 9,

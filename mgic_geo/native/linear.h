@@ -18,83 +18,58 @@ typedef float vhalf __attribute__((vector_size(32), aligned(4)));
 #define PACKED 64       /* columns that are brought together for that */
 #define APART 256       /* floats between rows from which that pays */
 
-/* y = x w + start for `rows` rows and `vectors` vectors of outputs; both numbers are known to the compiler. Of x and y
- * every 16 columns may lie x_panel and y_panel apart, where they stand in panels; 0 for an x in rows. */
+/* y = x w + start for `rows` rows and `vectors` vectors of outputs; both numbers are known to the compiler. */
 #define TILE(name, vector)                                                                                        \
-    INLINE void name(const float *x, int64_t x_step, int64_t x_panel, const float *w, int64_t w_step,             \
-                     const float *start, int64_t s_step, float *y, int64_t y_step, int64_t y_panel, int64_t in,   \
-                     const int rows, const int vectors) {                                                         \
+    INLINE void name(const float *x, int64_t x_step, const float *w, int64_t w_step, const float *start,          \
+                     int64_t s_step, float *y, int64_t y_step, int64_t in, const int rows, const int vectors) {   \
         const int lanes = sizeof(vector) / sizeof(float);                                                         \
         vector sum[ROWS][2];                                                                                      \
         for (int r = 0; r < rows; r++)                                                                            \
             for (int v = 0; v < vectors; v++)                                                                     \
                 sum[r][v] = start ? *(const vector *)(start + r * s_step + v * lanes) : (vector){0};              \
-        if (!x_panel)                                                                                             \
-            for (int64_t i = 0; i < in; i++)                                                                      \
-                for (int r = 0; r < rows; r++)                                                                    \
-                    for (int v = 0; v < vectors; v++)                                                             \
-                        sum[r][v] += x[r * x_step + i] * *(const vector *)(w + i * w_step + v * lanes);           \
-        else                                                                                                      \
-            for (int64_t done = 0; done < in; done += LANES, x += x_panel)                                        \
-                for (int64_t i = 0; i < LANES; i++)                                                               \
-                    for (int r = 0; r < rows; r++)                                                                \
-                        for (int v = 0; v < vectors; v++)                                                         \
-                            sum[r][v] += x[r * x_step + i] * *(const vector *)(w + (done + i) * w_step + v * lanes); \
+        for (int64_t i = 0; i < in; i++)                                                                          \
+            for (int r = 0; r < rows; r++)                                                                        \
+                for (int v = 0; v < vectors; v++)                                                                 \
+                    sum[r][v] += x[r * x_step + i] * *(const vector *)(w + i * w_step + v * lanes);               \
         for (int r = 0; r < rows; r++)                                                                            \
-            for (int v = 0; v < vectors; v++) *(vector *)(y + r * y_step + v * y_panel) = sum[r][v];              \
+            for (int v = 0; v < vectors; v++) *(vector *)(y + r * y_step + v * lanes) = sum[r][v];                \
     }
 TILE(tile, vfloat)
 TILE(tile_half, vhalf)
 
-/* Some of the groups of many rows: where each row, each group and each 16 columns of a group begin in memory. */
+/* Some of the groups of many rows, so far apart. */
 typedef struct {
-    int64_t groups, in, out;
-    int64_t x_step, x_group, x_panel, y_step, y_group, y_panel, s_step;
+    int64_t groups, in, out, x_step, y_step, s_step;
 } Layout;
 
-INLINE void map_rows(const float *x, const float *w, const float *start, float *y, const Layout *at, const int rows,
-                     const int panels) {
-    int64_t x_panel = panels ? at->x_panel : 0, y_panel = panels ? at->y_panel : LANES;
+INLINE void map_rows(const float *x, const float *w, const float *start, float *y, const Layout *at, const int rows) {
     for (int64_t g = 0; g < at->groups; g++) {
         int64_t in = at->in, out = at->out, o = 0;
-        const float *from = x + g * at->x_group, *own = w + g * in * out, *add = start ? start + g * out : NULL;
-        float *to = y + g * at->y_group;
+        const float *from = x + g * in, *own = w + g * in * out, *add = start ? start + g * out : NULL;
+        float *to = y + g * out;
         for (int r = 0; r < rows; r++) __builtin_prefetch(from + (r + 2 * ROWS) * at->x_step);
-        for (; o + 2 * LANES <= out; o += 2 * LANES, to += 2 * y_panel)
-            tile(from, at->x_step, x_panel, own + o, out, add ? add + o : NULL, at->s_step, to, at->y_step,
-                 y_panel, in, rows, 2);
-        for (; o + LANES <= out; o += LANES, to += y_panel)
-            tile(from, at->x_step, x_panel, own + o, out, add ? add + o : NULL, at->s_step, to, at->y_step,
-                 y_panel, in, rows, 1);
+        for (; o + 2 * LANES <= out; o += 2 * LANES)
+            tile(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 2);
+        for (; o + LANES <= out; o += LANES)
+            tile(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 1);
         if (o < out)
-            tile_half(from, at->x_step, x_panel, own + o, out, add ? add + o : NULL, at->s_step, to, at->y_step,
-                      y_panel, in, rows, 1);
+            tile_half(from, at->x_step, own + o, out, add ? add + o : NULL, at->s_step, to + o, at->y_step, in, rows, 1);
     }
-}
-
-INLINE void map_all(const float *x, const float *w, const float *start, int64_t rows, const Layout *at, float *y,
-                    const int panels) {
-    int64_t i = 0;
-    for (; i + ROWS <= rows; i += ROWS)
-        map_rows(x + i * at->x_step, w, start ? start + i * at->s_step : NULL, y + i * at->y_step, at, ROWS, panels);
-    for (; i < rows; i++)
-        map_rows(x + i * at->x_step, w, start ? start + i * at->s_step : NULL, y + i * at->y_step, at, 1, panels);
 }
 
 /* y (rows, groups * out) of x (rows, groups * in) and w (groups, in, out), on top of `start`, if there is one, whose
  * rows lie s_step apart (0 for a bias); out is a multiple of 8. */
 static inline void linear_rows(const float *x, const float *w, const float *start, int64_t rows, Layout at, float *y) {
-    map_all(x, w, start, rows, &at, y, 0);
-}
-
-/* The same where x stands in panels (in is a multiple of 16 then), or y does. */
-static inline void linear_panels(const float *x, const float *w, const float *start, int64_t rows, Layout at, float *y) {
-    map_all(x, w, start, rows, &at, y, 1);
+    int64_t i = 0;
+    for (; i + ROWS <= rows; i += ROWS)
+        map_rows(x + i * at.x_step, w, start ? start + i * at.s_step : NULL, y + i * at.y_step, &at, ROWS);
+    for (; i < rows; i++)
+        map_rows(x + i * at.x_step, w, start ? start + i * at.s_step : NULL, y + i * at.y_step, &at, 1);
 }
 
 /* Rows of x and y so far apart, and a bias or nothing to start with. */
 static inline Layout spaced_rows(int64_t groups, int64_t in, int64_t out, int64_t x_step, int64_t y_step) {
-    return (Layout){groups, in, out, x_step, in, 0, y_step, out, LANES, 0};
+    return (Layout){groups, in, out, x_step, y_step, 0};
 }
 
 /* The same where rows lie close together. */

@@ -40,22 +40,29 @@ static inline void moments_of(const float *z, int64_t step, int64_t rows, int64_
             more_moments(z + i * step + c, step, i, 1, average + c, squares + c);
 }
 
-/* Mean and (biased) variance of all rows from those of pieces of `piece` rows, in their order. */
-static inline void join_moments(const float *work, int64_t rows, int64_t piece, int64_t channels, float *mean,
-                                float *var) {
+/* Mean and (biased) variance of all rows from those of pieces of `piece` rows of each cloud of `size`, in their order. */
+static inline void join_pieces(const float *work, int64_t clouds, int64_t size, int64_t piece, int64_t channels, float *mean,
+                               float *var) {
     for (int64_t c = 0; c < channels; c++) {
         double average = 0, squares = 0, count = 0;
-        for (int64_t first = 0; first < rows; first += piece) {
-            const float *own = work + first / piece * 2 * channels;
-            double its = (double)(first + piece < rows ? piece : rows - first);
-            double off = own[c] - average, both = count + its;
-            average += off * its / both;
-            squares += own[channels + c] + off * off * count * its / both;
-            count = both;
-        }
+        const float *own = work;
+        for (int64_t cloud = 0; cloud < clouds; cloud++)
+            for (int64_t first = 0; first < size; first += piece, own += 2 * channels) {
+                double its = (double)(first + piece < size ? piece : size - first);
+                double off = own[c] - average, both = count + its;
+                average += off * its / both;
+                squares += own[channels + c] + off * off * count * its / both;
+                count = both;
+            }
         mean[c] = (float)average;
         var[c] = (float)(squares / count);
     }
+}
+
+/* The same of rows in one piece after the other. */
+static inline void join_moments(const float *work, int64_t rows, int64_t piece, int64_t channels, float *mean,
+                                float *var) {
+    join_pieces(work, 1, rows, piece, channels, mean, var);
 }
 
 /* out = x + act(...), or with `inside` act(x + ...); x may be absent. */

@@ -7,21 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.func import jvp
 
 from mgic_geo import EdgeConv, knn
-from mgic_geo.core import norm_native
 from mgic_geo.graph import edge_native, reduce
-from mgic_geo.graph.graph_block import GraphBlock
 from mgic_geo.graph.neighbors import Neighbors
-from mgic_geo.native import plain_torch
 
 pytestmark = compiled.needed
 edge_conv = sys.modules["mgic_geo.graph.edge_conv"]
-
-
-of_any_size = compiled.of_any_size(norm_native)
 
 
 def table(clouds, size, degree, seed=0):
@@ -33,22 +26,9 @@ def step_on(graph):
     return lambda module, x: module(x, graph)
 
 
-def block_on(graph):
-    return lambda module, x: module(x, None, graph)
-
-
 def layer(width=32, out=32, groups=2, **options):
     torch.manual_seed(0)
     return EdgeConv(width, out, groups, **{"norm": None, "act": None, **options})
-
-
-def block(width=32, groups=2, act=None, **options):
-    torch.manual_seed(0)
-    norm = nn.BatchNorm1d(width, **options)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    conv = EdgeConv(width, width, groups, norm=None, act=None)
-    return GraphBlock(conv, norm, nn.LeakyReLU(0.2) if act is None else act)
 
 
 def rows(count, channels, mean=0.0):
@@ -71,24 +51,6 @@ def test_layers(shape, width, bias, act):
         compiled.assert_as_plain(step_on(graph), module, [rows(clouds * size, width * groups)])
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    shapes, st.sampled_from([nn.Identity(), nn.ReLU(), nn.LeakyReLU(0.2)]), st.sampled_from([0.1, None]),
-    st.booleans(),
-)  # fmt: skip
-def test_blocks(shape, act, momentum, track):
-    clouds, size, degree, group, groups, threads = shape
-    count = clouds * size
-    if count < 2:
-        return
-    module = block(group * groups, groups, act, momentum=momentum, track_running_stats=track)
-    graph = Neighbors.from_table(table(clouds, size, degree))
-    with compiled.threads(threads):
-        # Statistics of a few rows magnify rounding.
-        tolerance = 1e-5 if count > 20 else 1e-3 if count > 3 else 2e-2
-        compiled.assert_as_plain(block_on(graph), module, [rows(count, group * groups)], tolerance)
-
-
 @pytest.mark.parametrize("degree", [254, 255, 256])
 def test_as_many_neighbours_as_a_byte_tells(degree):
     """Each node's last neighbour is largest, so that its rank is needed."""
@@ -99,7 +61,6 @@ def test_as_many_neighbours_as_a_byte_tells(degree):
     module = layer(16, 16, 1)
     if degree < 256:
         compiled.assert_as_plain(step_on(graph), module, [x])
-        compiled.assert_as_plain(block_on(graph), block(16, 1), [x])
     else:
         compiled.assert_declines(lambda: module(x, graph))
 
@@ -107,7 +68,6 @@ def test_as_many_neighbours_as_a_byte_tells(degree):
 def test_a_large_common_part():
     graph = Neighbors.from_table(table(2, 500, 10))
     compiled.assert_as_plain(step_on(graph), layer(), [rows(1000, 32, 1e3)])
-    compiled.assert_as_plain(block_on(graph), block(act=nn.Identity()), [rows(1000, 32, 1e3)])
 
 
 def test_equal_nodes_and_repeated_neighbours():
@@ -115,8 +75,7 @@ def test_equal_nodes_and_repeated_neighbours():
     x = rows(40, 32)
     repeated = torch.arange(40).repeat_interleave(5)
     graph = Neighbors.from_table(table(1, 200, 20)[0])
-    for module, on in ((layer(), step_on), (block(), block_on)):
-        compiled.assert_as_plain(lambda m, x, on=on: on(graph)(m, x[repeated]), module, [x])
+    compiled.assert_as_plain(lambda m, x: m(x[repeated], graph), layer(), [x])
 
 
 def test_one_cloud_of_points():
@@ -124,14 +83,13 @@ def test_one_cloud_of_points():
     graph = Neighbors.from_table(knn(x, 20))
     for number in (1, 2):
         with compiled.threads(number):
-            compiled.assert_as_plain(block_on(graph), block(), [x])
+            compiled.assert_as_plain(step_on(graph), layer(), [x])
 
 
 @pytest.mark.parametrize("clouds", [1, 2, 3])
 def test_threads_do_not_show(clouds):
     x, graph = rows(clouds * 333, 48), Neighbors.from_table(table(clouds, 333, 9))
     compiled.assert_same_on_threads(step_on(graph), layer(48, 64, 1, bias=True), [x])
-    compiled.assert_same_on_threads(block_on(graph), block(48, 3), [x])
 
 
 def test_second_derivatives(monkeypatch):
@@ -139,7 +97,6 @@ def test_second_derivatives(monkeypatch):
     monkeypatch.setattr(edge_conv, "neighbor_max", lambda y, graph: reduce._plain(y, graph, "amax"))
     x, graph = rows(60, 32), Neighbors.from_table(table(2, 30, 5))
     compiled.assert_second_derivatives(step_on(graph), layer(bias=True), [x])
-    compiled.assert_second_derivatives(block_on(graph), block(), [x])
 
 
 def test_biases_of_both_maps():
@@ -154,58 +111,26 @@ def test_biases_of_both_maps():
 
 
 def test_only_what_is_asked_for():
-    x, graph = rows(60, 32), Neighbors.from_table(table(2, 30, 5))
-    for module, on in ((layer(bias=True), step_on(graph)), (block(), block_on(graph))):
-        for wanted in (x, *module.parameters()):
-            module.requires_grad_(False)
-            wanted.requires_grad_()
-            for create_graph in (False, True):
-                with compiled.counted() as calls:
-                    out = on(module, x)
-                    (grad,) = torch.autograd.grad(out.square().sum(), wanted, create_graph=create_graph)
-                assert calls
-                assert bool(grad.abs().sum() > 0)
-            x.requires_grad_(False)
+    x, graph, module = rows(60, 32), Neighbors.from_table(table(2, 30, 5)), layer(bias=True)
+    for wanted in (x, *module.parameters()):
+        module.requires_grad_(False)
+        wanted.requires_grad_()
+        for create_graph in (False, True):
+            with compiled.counted() as calls:
+                out = module(x, graph)
+                (grad,) = torch.autograd.grad(out.square().sum(), wanted, create_graph=create_graph)
+            assert calls
+            assert bool(grad.abs().sum() > 0)
+        x.requires_grad_(False)
 
 
 def test_inputs_are_left_alone():
     x, own = rows(60, 32), table(2, 30, 5)
     graph = Neighbors.from_table(own)
     before = x.clone(), graph.col.clone()
-    for module, on in ((layer(), step_on(graph)), (block(), block_on(graph))):
-        compiled.outcome(on, module, [x])
+    compiled.outcome(step_on(graph), layer(), [x])
     assert torch.equal(x, before[0])
     assert torch.equal(graph.col, before[1])
-
-
-def hooked(place):
-    module = block()
-    place(module).register_forward_hook(lambda *_: None)
-    return module
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        lambda: GraphBlock(layer(), nn.BatchNorm1d(32), nn.Tanh()),
-        lambda: GraphBlock(layer(bias=True), nn.BatchNorm1d(32), nn.ReLU()),
-        lambda: GraphBlock(layer(act="relu"), nn.BatchNorm1d(32), nn.ReLU()),
-        lambda: GraphBlock(layer(), nn.BatchNorm1d(32), nn.ReLU(), act_first=True),
-        lambda: GraphBlock(layer(), nn.LayerNorm(32), nn.ReLU()),
-        lambda: block().eval(),
-        *(lambda place=place: hooked(place) for place in (
-            lambda m: m.conv, lambda m: m.conv.lin, lambda m: m.conv.act, lambda m: m.norm, lambda m: m.act
-        )),
-    ],
-)  # fmt: skip
-def test_blocks_that_decline(module, monkeypatch):
-    """One step becomes several, each of which may have loops of its own."""
-    module, x, graph = module(), rows(60, 32), Neighbors.from_table(table(2, 30, 5))
-    monkeypatch.setattr(edge_native, "edge_block", None)
-    twin = copy.deepcopy(module)
-    ours = module(x, None, graph)
-    with plain_torch():
-        torch.testing.assert_close(ours, twin(x, None, graph))
 
 
 @pytest.mark.parametrize(
@@ -224,18 +149,12 @@ def test_graphs_that_decline(graph):
     compiled.assert_declines(lambda: module(rows(60, 24), Neighbors.from_table(table(1, 60, 5)[0])))
 
 
-def test_a_block_takes_an_edge_index():
-    x, graph = rows(60, 32), Neighbors.from_table(table(1, 60, 5)[0])
-    torch.testing.assert_close(block()(x, None, graph.edge_index), block()(x, None, graph))
-
-
 def test_sizes_are_checked_before_memory_is_read():
     x, graph = rows(60, 32), Neighbors.from_table(table(1, 60, 5)[0])
-    module = GraphBlock(layer(64, 32), nn.BatchNorm1d(32), nn.ReLU())
     with pytest.raises(ValueError, match="in_channels=64"):
-        module(x, None, graph)
+        layer(64, 32)(x, graph)
     with pytest.raises(ValueError, match="graph has 60 source"):
-        block()(rows(50, 32), None, graph)
+        layer()(rows(50, 32), graph)
     weight = rows(32, 32)
     assert edge_native.fits(x, weight, graph, 2)
     uneven = Neighbors(graph.rowptr, graph.col, 60, clouds=7, degree=5)
@@ -261,10 +180,10 @@ def test_precision_and_transforms_that_decline():
 
 
 def test_copies_and_pickles_after_use():
-    x, graph, module = rows(60, 32), Neighbors.from_table(table(2, 30, 5)), block()
-    module(x, None, graph).sum().backward()
+    x, graph, module = rows(60, 32), Neighbors.from_table(table(2, 30, 5)), layer()
+    module(x, graph).sum().backward()
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        torch.testing.assert_close(twin(x, None, graph), module(x, None, graph))
+        torch.testing.assert_close(twin(x, graph), module(x, graph))
 
 
 def test_large_dense_layers_are_left_to_products():

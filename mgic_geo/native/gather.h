@@ -1,0 +1,135 @@
+/* Maxima over neighbours, and their gradients, for a cloud and a few of its groups. */
+#ifndef MGIC_GEO_GATHER_H
+#define MGIC_GEO_GATHER_H
+
+#include "edges.h"
+#include "panels.h"
+
+/* A task is a cloud and a few of its groups, whose u and v fit the second-level cache. Threads take tasks. */
+typedef struct {
+    Shape shape; /* of the task's groups */
+    int64_t cloud, base, group, channel, input; /* its cloud, first node, group, channel and input */
+} Task;
+
+#define CACHED (1 << 17) /* floats of u and v at once */
+#define AHEAD 12         /* rows: they lie far apart, so that the processor does not see the next ones come */
+
+static inline int64_t groups_a_task(const Shape *shape) {
+    int64_t fitting = CACHED / (shape->size * 2 * shape->group);
+    return fitting < 1 ? 1 : fitting < shape->groups ? fitting : shape->groups;
+}
+
+static inline Task task_of(const Shape *shape, int64_t number) {
+    int64_t few = groups_a_task(shape), parts = (shape->groups + few - 1) / few, first = number % parts * few;
+    int64_t cloud = number / parts;
+    Task task = {*shape, cloud, cloud * shape->size, first, first * shape->group, first * shape->in};
+    task.shape.groups = first + few < shape->groups ? few : shape->groups - first;
+    return task;
+}
+
+static inline int64_t tasks_of(const Shape *shape) {
+    int64_t few = groups_a_task(shape);
+    return shape->clouds * ((shape->groups + few - 1) / few);
+}
+
+/* u and v of a task stand in panels, node after node. */
+static inline Lie of_uv(const Shape *shape) { return in_panels(shape->size, 0); }
+
+/* Floats for u and v of a task. */
+static inline int64_t scratch_of(const Shape *shape) {
+    return groups_a_task(shape) * 2 * shape->group * (shape->size + 1);
+}
+
+/* out = u_i + max_j v_j and the neighbour's rank for 16 channels or 32 of a cloud, mean and sum of squared deviations of
+ * out. u[p] and v[p] are panels; rows of out and best lie `step` apart, their panels `panel`. */
+INLINE void gather(const Shape *shape, const float *const *u, const float *const *v, const int32_t *col, Lie at,
+                   float *out, uint8_t *best, float *average, float *squares, const int panels) {
+    vfloat mean[2] = {{0}}, square[2] = {{0}};
+    for (int64_t i = 0; i < shape->size; i++) {
+        const int32_t *neighbor = col + i * shape->degree;
+        vfloat most[2];
+        vint rank[2] = {{0}};
+        __builtin_prefetch(out + (i + AHEAD) * at.step, 1);
+        __builtin_prefetch(best + (i + AHEAD) * at.step, 1);
+        for (int p = 0; p < panels; p++) most[p] = load(v[p] + (int64_t)neighbor[0] * LANES);
+        for (int64_t r = 1; r < shape->degree; r++)
+            for (int p = 0; p < panels; p++) {
+                vfloat x = load(v[p] + (int64_t)neighbor[r] * LANES);
+                vmask more = greater(x, most[p]);
+                most[p] = choose(more, x, most[p]);
+                rank[p] = choose_int(more, all_int((int32_t)r), rank[p]);
+            }
+        vfloat share = all(1.0f / (float)(i + 1));
+        for (int p = 0; p < panels; p++) {
+            vfloat value = load(u[p] + i * LANES) + most[p], off = value - mean[p]; /* Welford's update */
+            store(out + i * at.step + p * at.panel, value);
+            store_ranks(best + i * at.step + p * at.panel, rank[p]);
+            mean[p] += off * share;
+            square[p] += off * (value - mean[p]);
+        }
+    }
+    for (int p = 0; p < panels; p++) {
+        store(average + p * LANES, mean[p]);
+        store(squares + p * LANES, square[p]);
+    }
+}
+
+/* The same for a task; out and best are its cloud's. */
+static inline void gather_all(const Task *task, const float *uv, const int32_t *col, Lie at, float *out, uint8_t *best,
+                       float *average, float *squares) {
+    const Shape *shape = &task->shape;
+    Lie uv_at = of_uv(shape);
+    int64_t channels = shape->groups * shape->group, back = task->base * LANES, to_v = channel_at(uv_at, shape->group);
+    for (int64_t c = 0; c < channels; c += 2 * LANES) {
+        int both = c + LANES < channels;
+        const float *first = uv + channel_at(uv_at, place(shape, c));
+        const float *second = both ? uv + channel_at(uv_at, place(shape, c + LANES)) : first;
+        const float *u[2] = {first, second}, *v[2] = {first + to_v - back, second + to_v - back};
+        int64_t own = channel_at(at, task->channel + c);
+        if (both)
+            gather(shape, u, v, col, at, out + own, best + own, average + c, squares + c, 2);
+        else
+            gather(shape, u, v, col, at, out + own, best + own, average + c, squares + c, 1);
+    }
+}
+
+/* The gradients of u, there already, go to those v that had the maxima, for 16 channels or 32 of a cloud. */
+INLINE void scatter(const Shape *shape, const float *const *u, float *const *v, const int32_t *col, Lie at,
+                    const uint8_t *best, const int panels) {
+    for (int64_t i = 0; i < shape->size; i++) {
+        const int32_t *neighbor = col + i * shape->degree;
+        vfloat g[2];
+        vint rank[2];
+        __builtin_prefetch(best + (i + AHEAD) * at.step);
+        for (int p = 0; p < panels; p++) {
+            g[p] = load(u[p] + i * LANES);
+            rank[p] = ranks(best + i * at.step + p * at.panel);
+        }
+        for (int64_t r = 0; r < shape->degree; r++)
+            for (int p = 0; p < panels; p++) {
+                float *to = v[p] + (int64_t)neighbor[r] * LANES;
+                store(to, add_where(same(rank[p], all_int((int32_t)r)), load(to), g[p]));
+            }
+    }
+}
+
+/* The same for a task; best is its cloud's. */
+static inline void scatter_all(const Task *task, const uint8_t *best, Lie at, const int32_t *col, float *grad_uv) {
+    const Shape *shape = &task->shape;
+    Lie uv_at = of_uv(shape);
+    int64_t channels = shape->groups * shape->group, back = task->base * LANES, to_v = channel_at(uv_at, shape->group);
+    for (int64_t c = 0; c < channels; c += 2 * LANES) {
+        int both = c + LANES < channels;
+        float *first = grad_uv + channel_at(uv_at, place(shape, c));
+        float *second = both ? grad_uv + channel_at(uv_at, place(shape, c + LANES)) : first;
+        const float *u[2] = {first, second};
+        float *v[2] = {first + to_v - back, second + to_v - back};
+        int64_t own = channel_at(at, task->channel + c);
+        if (both)
+            scatter(shape, u, v, col, at, best + own, 2);
+        else
+            scatter(shape, u, v, col, at, best + own, 1);
+    }
+}
+
+#endif
