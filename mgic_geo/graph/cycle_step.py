@@ -174,11 +174,11 @@ class _Cycle(torch.autograd.Function):
             return None, of_x, None, *of_params
         of_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
         of_flat, grads = torch.empty_like(flat), torch.empty_like(nodes)
-        finest = x.new_empty(2 * plan.panels(plan.widths[0]))
-        second = x.new_empty(plan.panels(*plan.widths[1:2]))
+        finest = x.new_empty(0 if plan.ahead else plan.panels(plan.widths[0]))
+        between = x.new_empty(plan.panels(*plan.widths[1:3]))
         run(
             "cycle_grad", *ctx.sizes, grad.contiguous(), x, flat, col, nodes, z, best, change, moments,
-            of_x, of_flat, grads, finest, second, *plan.scratch(x, flat.numel()),
+            of_x, of_flat, grads, finest, between, *plan.scratch(x, flat.numel()),
         )  # fmt: skip
         parts = of_flat.split([part.numel() for part in params])
         return None, of_x, None, *(own.view_as(part) for own, part in zip(parts, params, strict=True))

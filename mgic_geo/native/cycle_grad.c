@@ -62,9 +62,9 @@ static void centred(const float *change, Lie at, int64_t from, const float *midd
     }
 }
 
-/* From grad, that of a level's change, or of the output on the finest one: `passed` takes what goes on to x, and grad itself
- * becomes all of the gradient of c on the levels between. means, slopes: as in `begin`. `small`: as large as conv; `work`:
- * scratch_of for each thread, then sums_size for each cloud. */
+/* From grad, that of a level's change, or of the output on the finest one: `passed`, there the same, takes what goes on to x,
+ * and grad itself becomes all of the gradient of c on the levels between. means, slopes: as in `begin`. `small`: as large as
+ * conv; `work`: scratch_of for each thread, then sums_size for each cloud. */
 static void convolve_grad(const Cycle *cycle, int64_t j, float *grad, const float *means, const float *slopes, float *passed,
                           Sums sums, float *small, float *work, int64_t threads) {
     const Level *level = &cycle->level[j];
@@ -169,8 +169,8 @@ static void change_grad(const Cycle *cycle, int64_t j, const float *total, Back 
     join_sums(work, pieces, width, sums, sums + width);
 }
 
-/* Adds to the gradients of all levels' features, `grads`, what comes up from the coarser ones. grad_x, which may be absent: that
- * of x, in rows, on top of `start` in panels if there is one; of_w: those of the steps' weights, (groups, in, out) each.
+/* Adds to the gradients of all levels' features, `grads`, what comes up from the coarser ones. grad_x, which may be absent:
+ * that of x, in rows, on top of `start` in panels if there is one; of_w: those of the steps' weights, (groups, in, out) each.
  * `work`: as much as these for each piece. */
 static void go_up(const Cycle *cycle, const float *x, const float *nodes, float *grads, const float *start, float *grad_x,
                   float *of_w, float *work, int64_t threads) {
@@ -224,16 +224,16 @@ static void to_rows(const Cycle *cycle, const float *panels, float *grad_x) {
 }
 
 /* grad: (clouds * size, channels) of the output; of_x, which may be absent, and of_params: as x and params; the rest as
- * mgic_cycle had and left it. Panels to work with: `grads` as large as nodes, `finest` for two of the finest level, `coarse`
- * for the second level. `small`: eight times as much as params has, and `work` what a phase needs. */
+ * mgic_cycle had and left it. Panels to work with: `grads` as large as nodes, `finest` as large as z's of the finest
+ * level if nothing maps x to it, `between` for the two levels behind it. `small`: eight times as much as params has;
+ * `work`: what a phase needs. */
 void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad, const float *x, const float *params,
                      const int32_t *col, float *nodes, float *z, uint8_t *best, float *change, float *moments, float *of_x,
-                     float *of_params, float *grads, float *finest, float *coarse, float *small, float *work,
+                     float *of_params, float *grads, float *finest, float *between, float *small, float *work,
                      int64_t threads) {
     Cycle cycle = cycle_of(plan, reals, x, params, col, nodes, z, best, change, moments);
     int64_t in_rows = cycle.level->in_rows;
-    float *own = finest + panels_of(&cycle, cycle.level->width), *passed = in_rows ? own : grads, *to = of_params;
-    float *of_w = small, *total = finest;
+    float *passed = in_rows ? finest : grads, *total = passed, *of_w = small, *to = of_params;
     for (int64_t s = 0; s < cycle.steps; s++) small += cycle.step[s].groups * cycle.step[s].in * cycle.step[s].out;
     if (!in_rows) to += cycle.level->width * cycle.step->in;
     for (int64_t j = 0; j < cycle.levels; j++) {
@@ -242,7 +242,7 @@ void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad,
         if (level->half) correct(level, TAKE(small, level->width * (level->half + 1)));
     }
     float *sums = TAKE(small, 2 * cycle.level->width);
-    begin_finest(&cycle, cycle.level, grad, finest, sums, work, threads);
+    begin_finest(&cycle, cycle.level, grad, total, sums, work, threads);
     for (int64_t j = 0; j < cycle.levels; j++) {
         const Level *level = &cycle.level[j];
         int64_t width = level->width, group = level->group;
@@ -259,23 +259,22 @@ void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad,
                 const float *of_uv = made.conv + (c / group * group + i) * 2 * group + c % group;
                 of_conv[c * 2 * group + i] = of_uv[0], of_conv[c * 2 * group + group + i] = of_uv[group] - of_uv[0];
             }
-        const float *whole = j ? total : passed;
         passed = j || !in_rows ? passed + panels_of(&cycle, width) : grads;
         if (!level->half) break;
         to += cycle.level[j + 1].width * group; /* the steps' weights come last */
         float *of_up = TAKE(to, width * level->half), *of_correction = TAKE(to, width);
         Back by = through(&cycle, level, made, of_up, of_correction, TAKE(to, width), small + sums_size(level));
-        float *next = j % 2 ? finest : coarse;
+        float *next = j % 2 ? between + panels_of(&cycle, cycle.level[1].width) : between;
         float *after = small + sums_size(level) + width * level->half + level->groups * level->half * (level->half + 1);
-        change_grad(&cycle, j, whole, by, next, after, work, threads);
+        change_grad(&cycle, j, total, by, next, after, work, threads);
         sums = memcpy(small, after, 2 * (level + 1)->width * sizeof(float));
         small += 2 * (level + 1)->width;
         total = next;
     }
     if (cycle.steps)
-        go_up(&cycle, x, nodes, grads, in_rows ? own : NULL, of_x, of_w, work, threads);
+        go_up(&cycle, x, nodes, grads, in_rows ? finest : NULL, of_x, of_w, work, threads);
     else if (of_x)
-        to_rows(&cycle, own, of_x);
+        to_rows(&cycle, finest, of_x);
     for (int64_t s = 0; s < cycle.steps; s++) {
         const Step *step = &cycle.step[s];
         float *of_step = of_params + (step->weight - params);

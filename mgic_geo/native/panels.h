@@ -21,7 +21,8 @@ INLINE int64_t channel_at(Lie lie, int64_t c) { return c / LANES * lie.panel + c
 INLINE int64_t row_at(Lie lie, int64_t cloud, int64_t row) { return cloud * lie.cloud + row * lie.step; }
 
 /* What a group's map reads and writes: in channels of x from the channel `from` on, out channels of y, and of start, from `to`
- * on, by w (in, out). All of these are multiples of 8; where out is one of 16, so is `to`. start may be y, or absent like bias. */
+ * on, by w (in, out). All of these are multiples of 8; where out is one of 16, so is `to`. start may be y; like bias it may be
+ * absent. */
 typedef struct {
     const float *x;
     Lie x_at;
