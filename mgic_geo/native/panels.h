@@ -57,10 +57,9 @@ INLINE void ask_for(const Map *map, int64_t row, const int rows, const int64_t s
 }
 
 /* y = x w + start + bias for `rows` rows and `vectors` vectors of outputs from the o-th on, which stay in registers. The
- * compiler knows these numbers, and often `in` and the distance of rows. */
+ * compiler knows these numbers, and in panels the distance of rows. */
 #define MAP_TILE(name, vector)                                                                                     \
-    INLINE void name(const Map *map, int64_t row, int64_t o, const int64_t in, const int64_t step, const int rows,   \
-                     const int vectors) {                                                                          \
+    INLINE void name(const Map *map, int64_t row, int64_t o, const int64_t step, const int rows, const int vectors) { \
         const int lanes = sizeof(vector) / sizeof(float);                                                          \
         const float *start = map->start ? map->start + row * map->s_at.step + channel_at(map->s_at, map->to + o) : NULL; \
         float *y = map->y + row * map->y_at.step + channel_at(map->y_at, map->to + o);                             \
@@ -72,7 +71,7 @@ INLINE void ask_for(const Map *map, int64_t row, const int rows, const int64_t s
             for (int v = 0; v < vectors; v++)                                                                      \
                 for (int r = 0; r < rows; r++)                                                                     \
                     sum[r][v] += *(const vector *)(start + r * map->s_at.step + v * map->s_at.panel);              \
-        for (int64_t done = 0; done < in; done += 8) {                                                             \
+        for (int64_t done = 0; done < map->in; done += 8) {                                                        \
             const float *own = map->x + row * step + channel_at(map->x_at, map->from + done);                      \
             const float *by = map->w + done * map->out + o;                                                        \
             _Pragma("GCC unroll 8") for (int i = 0; i < 8; i++)                                                    \
@@ -84,41 +83,35 @@ INLINE void ask_for(const Map *map, int64_t row, const int rows, const int64_t s
         for (int r = 0; r < rows; r++)                                                                             \
             for (int v = 0; v < vectors; v++) *(vector *)(y + r * map->y_at.step + v * map->y_at.panel) = sum[r][v]; \
     }                                                                                                              \
-    INLINE void name##s(const Map *map, int64_t first, int64_t last, int64_t o, const int64_t in, const int64_t step, \
+    INLINE void name##s(const Map *map, int64_t first, int64_t last, int64_t o, const int64_t step,               \
                         const int rows, const int vectors) {                                                       \
         for (int64_t row = first; row < last; row += rows) {                                                       \
             if (map->far && !o) ask_for(map, row + SOON, rows, step);                                              \
-            name(map, row, o, in, step, rows, vectors);                                                            \
+            name(map, row, o, step, rows, vectors);                                                                \
         }                                                                                                          \
     }
 MAP_TILE(map_tile, vfloat)
 MAP_TILE(map_tile_half, vhalf)
 
 /* `rows` at a time with one vector of outputs, half as many with two. */
-INLINE void map_outputs(const Map *map, int64_t first, int64_t last, const int64_t in, const int64_t step, const int rows) {
+INLINE void map_outputs(const Map *map, int64_t first, int64_t last, const int64_t step, const int rows) {
     int64_t o = 0;
     if (map->out % LANES)
-        for (; o < map->out; o += LANES / 2) map_tile_halfs(map, first, last, o, in, step, rows, 1);
+        for (; o < map->out; o += LANES / 2) map_tile_halfs(map, first, last, o, step, rows, 1);
     else {
-        for (; o + 2 * LANES <= map->out; o += 2 * LANES) map_tiles(map, first, last, o, in, step, (rows + 1) / 2, 2);
-        if (o < map->out) map_tiles(map, first, last, o, in, step, rows, 1);
+        for (; o + 2 * LANES <= map->out; o += 2 * LANES) map_tiles(map, first, last, o, step, (rows + 1) / 2, 2);
+        if (o < map->out) map_tiles(map, first, last, o, step, rows, 1);
     }
 }
 
-/* So many rows of a map, the usual sizes by code of their own. */
+/* So many rows of a map. */
 ONCE void map_group(Map map, int64_t rows) {
     int64_t most = rows / (2 * ROWS) * (2 * ROWS);
-    if (map.x_at.step != LANES)
-        map_outputs(&map, 0, most, map.in, map.x_at.step, 2 * ROWS);
-    else if (map.in == 8)
-        map_outputs(&map, 0, most, 8, LANES, 2 * ROWS);
-    else if (map.in == 16)
-        map_outputs(&map, 0, most, 16, LANES, 2 * ROWS);
-    else if (map.in == 32)
-        map_outputs(&map, 0, most, 32, LANES, 2 * ROWS);
+    if (map.x_at.step == LANES)
+        map_outputs(&map, 0, most, LANES, 2 * ROWS);
     else
-        map_outputs(&map, 0, most, map.in, LANES, 2 * ROWS);
-    if (most < rows) map_outputs(&map, most, rows, map.in, map.x_at.step, 1);
+        map_outputs(&map, 0, most, map.x_at.step, 2 * ROWS);
+    if (most < rows) map_outputs(&map, most, rows, map.x_at.step, 1);
 }
 
 /* sum (in, out) += x^T g over some rows, of in channels of x and out of g; far: as of a map. */
