@@ -63,13 +63,12 @@ class ImageConfig(ImageOptimizerConfig, RunConfig):
                 f"--warmup is {self.warmup:g}, but the run has --epochs {self.epochs} and so only warms up; "
                 "give less, or leave it out for a tenth of the run, and 5 at most"
             )
-        for name, size in self.model_kwargs().items():
-            if size < 1:
-                found.append(f"--{name.replace('_', '-')} is {size}; give 1 or more")
+        for name, size in (("group", self.group_size), ("coarse", self.coarse_size)):
+            if size is not None and size < 1:
+                found.append(f"--{name}-size is {size}; give 1 or more")
         if self.model_kwargs() and "mgic" not in self.model:
-            found.append(
-                f"--group-size and --coarse-size belong to MGIC models; leave them out for {self.model}"
-            )
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in self.model_kwargs())
+            found.append(f"sizes belong to MGIC models; leave out {flags} for {self.model}")
         if not 0 <= self.val_fraction < 1:
             found.append(f"--val-fraction is {self.val_fraction}; give 0 or more, under 1")
         if self.accumulate < 1:

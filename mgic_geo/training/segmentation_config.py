@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,8 @@ from mgic_geo.training.image_config import ImageConfig
 class SegmentationConfig(ImageConfig):
     """Flags of experiments on images with masks."""
 
+    expansion: float | None = None
+    """Factor of the widths of the depth-wise convolutions, for MGIC models; by default as the name says."""
     class_weights: ClassWeights = "none"
     """Weights of the classes in the loss, by how often they occur in the training masks. median: the median
     of all frequencies over the class's own (median-frequency balancing); root: the square roots of these."""
@@ -24,9 +27,16 @@ class SegmentationConfig(ImageConfig):
     """Share that a batch has in the running statistics of batch normalisations. MobileNetV3's own, 0.01, is
     meant for long trainings: after a few hundred steps its statistics lag behind the weights."""
 
+    def model_kwargs(self) -> dict[str, Any]:
+        """Return the arguments of ``create_model``."""
+        factor = {} if self.expansion is None else {"expansion": self.expansion}
+        return super().model_kwargs() | factor
+
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
         found = super().problems()
+        if self.expansion is not None and not 0 < self.expansion < float("inf"):
+            found.append(f"--expansion is {self.expansion}; give more than 0, such as 1.25")
         if not 0 < self.ohem <= 1:
             found.append(f"--ohem is {self.ohem}; give more than 0, and at most 1 (all pixels)")
         if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:

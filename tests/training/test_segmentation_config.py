@@ -26,6 +26,20 @@ def test_a_share_of_pixels(ohem: float) -> None:
     assert replace(Config(), ohem=0.25).problems() == []
 
 
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_factor_of_the_widths(factor: float) -> None:
+    mgic = replace(Config(), model="lraspp_mgic_mobilenetv3_small")
+    (problem,) = replace(mgic, expansion=factor).problems()
+    assert f"--expansion is {factor}; give more than 0" in problem
+    assert replace(mgic, expansion=0.97).problems() == []
+    assert replace(mgic, expansion=0.97, group_size=16).model_kwargs() == {
+        "group_size": 16,
+        "expansion": 0.97,
+    }
+    (problem,) = replace(Config(), expansion=0.97).problems()
+    assert "belong to MGIC models; leave out --expansion for lraspp_mobilenetv3_small" in problem
+
+
 @pytest.mark.parametrize("momentum", [0.0, 1.01, float("nan")])
 def test_a_share_of_the_running_statistics(momentum: float) -> None:
     (problem,) = replace(Config(), norm_momentum=momentum).problems()
