@@ -11,6 +11,7 @@ from mgic_geo.native import applies, run
 __all__ = [
     "add_sums",
     "fits",
+    "large",
     "listened",
     "plain_grad",
     "plain_norm",
@@ -57,8 +58,16 @@ def rows_of(x: Tensor) -> Tensor | None:
     return None
 
 
-def fits(norm: nn.Module, rows: int, channels: int) -> bool:
-    """Whether a step on (rows, channels) may normalise by compiled loops: batch statistics in training."""
+def large(rows: int, channels: int) -> bool:
+    """Whether there are so many values that calling costs less than it saves."""
+    return rows * channels >= _LEAST
+
+
+def fits(norm: nn.Module, rows: int, channels: int, *, small: bool = False) -> bool:
+    """Whether a step on (rows, channels) may normalise by compiled loops: batch statistics in training.
+
+    ``small``: even if there are few values, because they are part of a larger step.
+    """
     return (
         type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d)
         and norm.training
@@ -67,7 +76,7 @@ def fits(norm: nn.Module, rows: int, channels: int) -> bool:
         and norm.weight.numel() == norm.bias.numel() == channels  # type: ignore[operator]
         and channels % 16 == 0
         and rows > 1
-        and rows * channels >= _LEAST
+        and (small or large(rows, channels))
         and not listened(norm)
         and not torch.is_autocast_enabled("cpu")
         and norm.weight.is_contiguous()  # type: ignore[operator]

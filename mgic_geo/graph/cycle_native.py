@@ -18,6 +18,9 @@ from mgic_geo.native import applies
 
 __all__ = ["compiled_cycle"]
 
+_WIDEST = 128
+"""Channels of a group, some rows of which are on the stack of each thread."""
+
 
 def compiled_cycle(shortcut: nn.Module, cycle: MGICBlock, x: Tensor, neighbors: Neighbors) -> Tensor | None:
     """``cycle(shortcut(x), None, neighbors)`` as one step; None where there is none for it.
@@ -67,18 +70,21 @@ def compiled_cycle(shortcut: nn.Module, cycle: MGICBlock, x: Tensor, neighbors: 
     )
     out, values = cycle_step(plan, x, neighbors.col32, None if ahead is None else ahead.weight, levels)
     seen, seen_by_corrections = plan.moments(values)
-    for norm, moments in zip([block.norm for block in blocks], seen, strict=True):
-        norm_native.track(norm, *moments, x.size(0))
-    for norm, moments in zip(cycle.norms, seen_by_corrections, strict=True):
-        norm_native.track(norm, *moments, x.size(0))
+    for j in reversed(range(len(blocks))):  # in the order of the cycle, as one normalisation may serve twice
+        if j < len(steps):
+            norm_native.track(cycle.norms[j], *seen_by_corrections[j], x.size(0))
+        norm_native.track(blocks[j].norm, *seen[j], x.size(0))
     return out
 
 
 def _fits_levels(cycle: MGICBlock, x: Tensor, neighbors: Neighbors) -> bool:
     plan = cycle.hierarchy
+    if not norm_native.large(x.size(0), plan.channels):
+        return False
     return all(
         type(block) is GraphBlock
         and not block.act_first
+        and width // groups <= _WIDEST
         and _fits_conv(block.conv, width, groups, x, neighbors)
         and norm_native.slope_of(block.act) is not None
         and _fits_norm(block.norm, x, width)
@@ -88,7 +94,7 @@ def _fits_levels(cycle: MGICBlock, x: Tensor, neighbors: Neighbors) -> bool:
 
 
 def _fits_norm(norm: nn.Module, x: Tensor, width: int) -> bool:
-    return type(norm) is nn.BatchNorm1d and norm_native.fits(norm, x.size(0), width)
+    return type(norm) is nn.BatchNorm1d and norm_native.fits(norm, x.size(0), width, small=True)
 
 
 def _fits_conv(conv: nn.Module, width: int, groups: int, x: Tensor, neighbors: Neighbors) -> bool:

@@ -86,7 +86,7 @@ class Plan:
             sizes = self.clouds, self.size, groups, group, group, self.degree
             of_thread = max(of_thread, edge_native.scratch(sizes))
             down += coarse * group
-        down += self.widths[0] * x.size(1) // max(self.ahead, 1)
+        down += self.widths[0] * x.size(1) // self.ahead if self.ahead else 0
         work = max(torch.get_num_threads() * of_thread + self.clouds * of_cloud, pieces * max(of_piece, down))
         return [x.new_empty(8 * params), x.new_empty(work)]
 
@@ -181,7 +181,8 @@ class _Cycle(torch.autograd.Function):
             of_x, of_flat, grads, finest, between, *plan.scratch(x, flat.numel()),
         )  # fmt: skip
         parts = of_flat.split([part.numel() for part in params])
-        return None, of_x, None, *(own.view_as(part) for own, part in zip(parts, params, strict=True))
+        # Copies, since gradients that share memory share its version, too, and are kept or saved as a whole.
+        return None, of_x, None, *(own.view_as(part).clone() for own, part in zip(parts, params, strict=True))
 
 
 def _plain(plan: Plan, x: Tensor, col: Tensor, params: Sequence[Tensor], ranks: list[Tensor]) -> Tensor:

@@ -4,7 +4,8 @@
  * changes x_j by d_j = c_j - x_j + act(norm(conv(c_j))), and c is x on the coarsest one. Statistics of a normalisation need
  * all rows, hence the phases: maps down to all levels; then, level by level upwards, the convolution of corrected features,
  * cloud by cloud and group by group in the cache, and the change, with the moments of what it becomes on the next level.
- * Corrected features take 8 multiply-adds a channel, so they are computed wherever they are needed and never kept. */
+ * Corrected features take half a group of multiply-adds a channel, so they are computed wherever they are needed and never
+ * kept. */
 #include "cycle.h"
 
 /* Features of all levels from x. */
@@ -165,7 +166,7 @@ static void finish(const Cycle *cycle, const Level *level, const float *change, 
 }
 
 /* x, out: (clouds * size, channels); what comes before as in cycle_of. `small`: eight times as much as params has;
- * `work`: what a phase needs. */
+ * `work`: see Plan.scratch. */
 void mgic_cycle(const int64_t *plan, const float *reals, const float *x, const float *params, const int32_t *col, float *nodes,
                 float *z, uint8_t *best, float *change, float *moments, float *out, float *small, float *work,
                 int64_t threads) {

@@ -7,7 +7,7 @@
 #define TURN 256  /* rows of a group that stay at hand from one step to the next */
 #define PIECE 256 /* rows of a cloud with sums of their own */
 #define FEW 32    /* whole rows at once, where features stand in rows */
-#define LEVELS 32 /* at most */
+#define LEVELS 32 /* at most: each halves the width */
 
 /* A level, and the step from it to the next coarser one, which the coarsest level has not: `half` is 0 there. */
 typedef struct {

@@ -187,13 +187,13 @@ static void go_up(const Cycle *cycle, const float *x, const float *nodes, float 
         memset(work + number * weights, 0, weights * sizeof(float));
         for (int64_t turn = 0; turn < piece.count; turn += few) {
             int64_t first = piece.first + turn, count = least(few, piece.count - turn);
-            const float *of_next = grads + last;
+            float *of_next = grads + last;
             float *own = work + (number + 1) * weights;
             for (int64_t s = cycle->steps - 1; s >= 0; s--) {
                 int64_t groups = cycle->step[s].groups, in = cycle->step[s].in, out = cycle->step[s].out;
                 Lie x_at = features_at(!s, size, groups * in), s_at = in_panels(size, groups * in);
                 Lie at = in_panels(size, groups * out);
-                float *to = s ? (float *)of_next - cycle->clouds * s_at.cloud : grad_x;
+                float *to = s ? of_next - cycle->clouds * s_at.cloud : grad_x;
                 const float *from = s ? nodes + (to - grads) : x, *on = s ? to : start;
                 own -= groups * in * out;
                 for (int64_t row = 0, some = s ? count : FEW; row < count; row += some)
@@ -226,16 +226,16 @@ static void to_rows(const Cycle *cycle, const float *panels, float *grad_x) {
 /* grad: (clouds * size, channels) of the output; of_x, which may be absent, and of_params: as x and params; the rest as
  * mgic_cycle had and left it. Panels to work with: `grads` as large as nodes, `finest` as large as z's of the finest
  * level if nothing maps x to it, `between` for the two levels behind it. `small`: eight times as much as params has;
- * `work`: what a phase needs. */
+ * `work`: see Plan.scratch. */
 void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad, const float *x, const float *params,
                      const int32_t *col, float *nodes, float *z, uint8_t *best, float *change, float *moments, float *of_x,
                      float *of_params, float *grads, float *finest, float *between, float *small, float *work,
                      int64_t threads) {
     Cycle cycle = cycle_of(plan, reals, x, params, col, nodes, z, best, change, moments);
-    int64_t in_rows = cycle.level->in_rows;
-    float *passed = in_rows ? finest : grads, *total = passed, *of_w = small, *to = of_params;
+    int64_t unmapped = cycle.level->in_rows;
+    float *passed = unmapped ? finest : grads, *total = passed, *of_w = small, *to = of_params;
     for (int64_t s = 0; s < cycle.steps; s++) small += cycle.step[s].groups * cycle.step[s].in * cycle.step[s].out;
-    if (!in_rows) to += cycle.level->width * cycle.step->in;
+    if (!unmapped) to += cycle.level->width * cycle.step->in;
     for (int64_t j = 0; j < cycle.levels; j++) {
         Level *level = &cycle.level[j];
         level->scale = scale_of(level->weight, level->var, level->eps, level->width, TAKE(small, level->width));
@@ -259,7 +259,7 @@ void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad,
                 const float *of_uv = made.conv + (c / group * group + i) * 2 * group + c % group;
                 of_conv[c * 2 * group + i] = of_uv[0], of_conv[c * 2 * group + group + i] = of_uv[group] - of_uv[0];
             }
-        passed = j || !in_rows ? passed + panels_of(&cycle, width) : grads;
+        passed = j || !unmapped ? passed + panels_of(&cycle, width) : grads;
         if (!level->half) break;
         to += cycle.level[j + 1].width * group; /* the steps' weights come last */
         float *of_up = TAKE(to, width * level->half), *of_correction = TAKE(to, width);
@@ -272,7 +272,7 @@ void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad,
         total = next;
     }
     if (cycle.steps)
-        go_up(&cycle, x, nodes, grads, in_rows ? finest : NULL, of_x, of_w, work, threads);
+        go_up(&cycle, x, nodes, grads, unmapped ? finest : NULL, of_x, of_w, work, threads);
     else if (of_x)
         to_rows(&cycle, finest, of_x);
     for (int64_t s = 0; s < cycle.steps; s++) {

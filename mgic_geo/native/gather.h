@@ -76,7 +76,7 @@ INLINE void gather(const Shape *shape, const float *const *u, const float *const
 
 /* The same for a task; out and best are its cloud's. */
 static inline void gather_all(const Task *task, const float *uv, const int32_t *col, Lie at, float *out, uint8_t *best,
-                       float *average, float *squares) {
+                              float *average, float *squares) {
     const Shape *shape = &task->shape;
     Lie uv_at = of_uv(shape);
     int64_t channels = shape->groups * shape->group, back = task->base * LANES, to_v = channel_at(uv_at, shape->group);

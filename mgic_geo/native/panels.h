@@ -116,7 +116,7 @@ ONCE void map_group(Map map, int64_t rows) {
 
 /* sum (in, out) += x^T g over some rows, of in channels of x and out of g; far: as of a map. */
 ONCE void outer_panels(const float *x, Lie x_at, int64_t from, int64_t in, const float *g, Lie g_at, int64_t to,
-                                int64_t out, int64_t rows, float *sum, int far) {
+                       int64_t out, int64_t rows, float *sum, int far) {
     const float *ahead = x + SOON * x_at.step + channel_at(x_at, from);
     if (far)
         for (int64_t r = 0; r < rows; r++) __builtin_prefetch(ahead + r * x_at.step);
