@@ -36,6 +36,10 @@ typedef __mmask16 vmask;
 static inline vmask greater(vfloat a, vfloat b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
 static inline vmask not_a_number(vfloat x) { return _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q); }
 static inline vmask same(vint a, vint b) { return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b); }
+static inline vmask more(vint a, vint b) { return _mm512_cmpgt_epi32_mask((__m512i)a, (__m512i)b); }
+static inline vint one_more(vint x, vmask mask) {
+    return (vint)_mm512_mask_add_epi32((__m512i)x, mask, (__m512i)x, _mm512_set1_epi32(1));
+}
 static inline vfloat choose(vmask mask, vfloat a, vfloat b) {
     return (vfloat)_mm512_mask_blend_ps(mask, (__m512)b, (__m512)a);
 }
@@ -50,6 +54,8 @@ typedef vint vmask;
 static inline vmask greater(vfloat a, vfloat b) { return a > b; }
 static inline vmask not_a_number(vfloat x) { return x != x; }
 static inline vmask same(vint a, vint b) { return a == b; }
+static inline vmask more(vint a, vint b) { return a > b; }
+static inline vint one_more(vint x, vmask mask) { return x - mask; }
 static inline vfloat choose(vmask mask, vfloat a, vfloat b) {
     return (vfloat)(((vint)a & mask) | ((vint)b & ~mask));
 }

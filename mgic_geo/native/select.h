@@ -89,10 +89,38 @@ static inline float bound_of(const float *p, const float *norm, int64_t n, int64
     return bound;
 }
 
-/* Values up to the bound into sorted order, each to the place that tells how many come before it: no branches. */
+/* The k least of `count` values, and their numbers, in order: each goes to the place that tells how many come before it,
+ * without a branch. `value` has room for 16 more, `place` too; `sorted` may be absent. */
+INLINE void in_order(float *value, const int32_t *number, int64_t count, int64_t k, int32_t *place, float *sorted,
+                     int64_t *index) {
+    int32_t in_place[count];
+    float at_place[count];
+    store(value + count, all(INFINITY));
+    for (int64_t first = 0; first < count; first += LANES) {
+        vfloat mine = load(value + first);
+        vint before = {0}, lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        int64_t next = first + LANES < count ? first + LANES : count;
+        for (int64_t other = 0; other < first; other++) before = one_more(before, ~greater(all(value[other]), mine));
+        for (int64_t other = first; other < next; other++) {
+            vfloat its = all(value[other]);
+            vmask sooner = more(lane, all_int((int32_t)(other - first)));
+            before = one_more(before, greater(mine, its) | (sooner & ~greater(its, mine)));
+        }
+        for (int64_t other = next; other < count; other++) before = one_more(before, greater(mine, all(value[other])));
+        *(vint *)(place + first) = before;
+    }
+    for (int64_t j = 0; j < count; j++) in_place[place[j]] = number[j];
+    if (sorted) {
+        for (int64_t j = 0; j < count; j++) at_place[place[j]] = value[j];
+        for (int64_t j = 0; j < k; j++) sorted[j] = at_place[j];
+    }
+    for (int64_t j = 0; j < k; j++) index[j] = in_place[j];
+}
+
+/* Values up to the bound in order. */
 static inline int select_few(const float *p, const float *norm, int64_t n, float bound, Least *least) {
     float value[MINIMA + LANES];
-    int32_t place[MINIMA + LANES];
+    int32_t number[MINIMA + LANES], place[MINIMA + LANES];
     int count = 0;
     for (int64_t j = 0; j < n; j += LANES) {
         uint32_t bits = 0;
@@ -105,24 +133,10 @@ static inline int select_few(const float *p, const float *norm, int64_t n, float
             if (count == MINIMA) return 0;
             int64_t here = j + __builtin_ctz(bits);
             value[count] = value_at(p, norm, here);
-            place[count++] = (int32_t)here;
+            number[count++] = (int32_t)here;
         }
     }
-    for (int lane = 0; lane < LANES; lane++) value[count + lane] = INFINITY;
-    for (int first = 0; first < count; first += LANES) {
-        vfloat mine = load(value + first);
-        vint before = {0}, number = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        number += all_int(first);
-        for (int other = 0; other < count; other++) {
-            vfloat its = all(value[other]);
-            before -= (its < mine) | ((its == mine) & (all_int(other) < number));
-        }
-        for (int lane = 0; lane < LANES && first + lane < count; lane++)
-            if (before[lane] < least->want) {
-                least->value[before[lane]] = value[first + lane];
-                least->index[before[lane]] = place[first + lane];
-            }
-    }
+    in_order(value, number, count, least->want, place, least->value, least->index);
     least->have = least->want;
     return 1;
 }

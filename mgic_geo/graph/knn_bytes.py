@@ -1,0 +1,56 @@
+"""k-NN on the CPU by products of bytes, which leave a few candidates, and differences among those."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mgic_geo.native import applies, bytewise, run
+
+__all__ = ["fits", "neighbors"]
+
+# The bound on the candidates is tight for a few neighbours among not too few points; the products of 32 of
+# these stay in the second-level cache; sums of products of bytes have 32 bits.
+_MOST_NEIGHBORS, _LEAST_POINTS, _MOST_POINTS, _MOST_DIMENSIONS = 31, 128, 4096, 2**14
+_MOST_POINTS_IN_PLANE = 1024
+"""Of more, steps of 1/127 do not tell enough apart."""
+_MOST_DOUBTS = 1 / 16
+"""Share of points with too many candidates up to which these few are done by differences to all."""
+
+
+def fits(x: Tensor, k: int) -> bool:
+    """Whether this form takes points (B, N, C)."""
+    clouds, points, channels = x.shape
+    most = _MOST_POINTS if channels > 2 else _MOST_POINTS_IN_PLANE
+    sizes = clouds > 0 and 0 < channels <= _MOST_DIMENSIONS and _LEAST_POINTS <= points <= most
+    return sizes and k <= _MOST_NEIGHBORS and applies(x) and bytewise()
+
+
+def neighbors(x: Tensor, k: int, loop: bool) -> Tensor | None:
+    """The k nearest of each point by differences in float32, as :func:`mgic_geo.knn` has them.
+
+    Args:
+        x: (B, N, C) points.
+        k: Number of neighbours.
+        loop: Count a point as its own.
+
+    Returns:
+        (B, N, k) places within each cloud; None where bytes leave too many candidates, and where points are
+        not finite or their squares overflow.
+    """
+    clouds, points, channels = x.shape
+    x = x.contiguous()
+    wide, deep = points + -points % 32, channels + -channels % 16
+    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
+    doubt, finite, made = (
+        torch.empty(size, dtype=torch.uint8, device=x.device)
+        for size in (clouds * points, clouds, clouds * wide * (2 * deep + 16))
+    )
+    work = x.new_empty(clouds * deep + torch.get_num_threads() * 32 * (wide + 48))
+    sizes = clouds, points, wide, channels, deep, k, int(loop)
+    run("knn_bytes", x, *sizes, table, doubt, finite, made, work)
+    again = doubt.nonzero().view(-1)
+    if not bool(finite.all()) or again.numel() > _MOST_DOUBTS * doubt.numel():
+        return None
+    run("knn_settle", x, points, channels, again, again.numel(), k, int(loop), table)
+    return table
