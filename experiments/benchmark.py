@@ -16,8 +16,9 @@ if there is one thread.
 
 Steps take turns; figures are medians with quartiles, ratios those of the medians with the quartiles over
 rounds. The floor is the time of a step's multiply-adds at the rate of a large matrix product here, or of its
-least memory traffic at the rate of a large copy, whichever is longer; a peer has the floor of ours, as it
-computes the same. On a CUDA GPU the clock is its events, and rows of bfloat16 and torch.compile join.
+least memory traffic at the rate of a large copy, whichever is longer; distances of k-NN count a quarter, as
+bytes can tell who is near; a peer has the floor of ours, as it computes the same. On a CUDA GPU the clock is
+its events, and rows of bfloat16 and torch.compile join.
 """
 
 from __future__ import annotations

@@ -31,16 +31,21 @@ class Work:
     """What a step must do.
 
     Args:
-        multiply_adds: Of the forward pass and, where there is one, the backward pass.
+        multiply_adds: Of the forward pass and, where there is one, the backward pass, but of k-NN.
         bytes: Least traffic with memory.
+        knn: Multiply-adds of k-NN's distances.
     """
 
     multiply_adds: int
     bytes: int
+    knn: int = 0
 
     def floor(self, rates: Rates) -> float:
-        """Seconds: the larger of the times for the multiply-adds and for the bytes."""
-        return max(self.multiply_adds / rates.multiply_adds, self.bytes / rates.bytes)
+        """Seconds: the larger of the times for the multiply-adds and for the bytes.
+
+        Bytes can tell who may be near (``native/knn_bytes.c``), and are multiplied at four times the rate.
+        """
+        return max((self.multiply_adds + self.knn / 4) / rates.multiply_adds, self.bytes / rates.bytes)
 
 
 @functools.cache
@@ -110,8 +115,7 @@ def work_of(model: nn.Module, *inputs: Any, backward: bool = True) -> Work:
     with torch.autograd.graph.saved_tensors_hooks(save, lambda x: x), torch.set_grad_enabled(backward):
         outputs = [x for x in tree_leaves(model(*inputs)) if isinstance(x, Tensor)]
     traffic = _sizes(given) + _sizes(outputs) + (3 if backward else 1) * _sizes(parameters)
-    multiply_adds = 3 * (count.multiply_adds - knn) + knn if backward else count.multiply_adds
-    return Work(multiply_adds, traffic + 2 * sum(saved.values()))
+    return Work((3 if backward else 1) * (count.multiply_adds - knn), traffic + 2 * sum(saved.values()), knn)
 
 
 def _address(x: Tensor) -> Any:

@@ -33,7 +33,9 @@ def test_saved_activations_count_once_written_and_once_read():
 
 def test_knn_has_no_backward_pass():
     x = torch.randn(2, 8, 5)
-    assert work_of(Neighbors(), x).multiply_adds == 2 * 8**2 * (5 + 1)
+    for backward in (False, True):
+        work = work_of(Neighbors(), x, backward=backward)
+        assert (work.multiply_adds, work.knn) == (0, 2 * 8**2 * (5 + 1))
     assert work_of(Neighbors(), x).bytes == 4 * x.numel() + 8 * 2 * 8 * 3
 
 
@@ -60,6 +62,7 @@ def test_floor():
     rates = Rates(multiply_adds=10.0, bytes=100.0)
     assert Work(50, 100).floor(rates) == 5.0
     assert Work(5, 300).floor(rates) == 3.0
+    assert Work(50, 100, knn=40).floor(rates) == 6.0  # by bytes, four times as fast
 
 
 @pytest.mark.parametrize("clock", ["wall", "cpu"])
