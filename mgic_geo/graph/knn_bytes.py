@@ -9,11 +9,11 @@ from mgic_geo.native import applies, bytewise, run
 
 __all__ = ["fits", "neighbors"]
 
-# The bound on the candidates is tight for a few neighbours among not too few points; the products of 32 of
-# these stay in the second-level cache; sums of products of bytes have 32 bits.
-_MOST_NEIGHBORS, _LEAST_POINTS, _MOST_POINTS, _MOST_DIMENSIONS = 31, 128, 4096, 2**14
-_MOST_POINTS_IN_PLANE = 1024
-"""Of more, steps of 1/127 do not tell enough apart."""
+# The bound on the candidates is tight for a few neighbours among not too few points; sums of products have
+# 32 bits.
+_MOST_NEIGHBORS, _LEAST_POINTS, _MOST_DIMENSIONS = 31, 128, 2**14
+_MOST_POINTS = (2, 2**10), (7, 2**14), (_MOST_DIMENSIONS, 2**17)
+"""Up to so many dimensions, so many points: of more, steps of 1/127 do not tell enough apart."""
 _MOST_DOUBTS = 1 / 16
 """Share of points with too many candidates up to which these few are done by differences to all."""
 
@@ -21,8 +21,8 @@ _MOST_DOUBTS = 1 / 16
 def fits(x: Tensor, k: int) -> bool:
     """Whether this form takes points (B, N, C)."""
     clouds, points, channels = x.shape
-    most = _MOST_POINTS if channels > 2 else _MOST_POINTS_IN_PLANE
-    sizes = clouds > 0 and 0 < channels <= _MOST_DIMENSIONS and _LEAST_POINTS <= points <= most
+    most = next((most for dimensions, most in _MOST_POINTS if channels <= dimensions), 0)
+    sizes = clouds > 0 and channels > 0 and _LEAST_POINTS <= points <= most
     return sizes and k <= _MOST_NEIGHBORS and applies(x) and bytewise()
 
 

@@ -153,14 +153,20 @@ def assert_same(module, x, out, expected, grad=None):
         assert torch.equal(value, expected[name]), name
 
 
+def one_by_one(module, x):
+    """Each leaf, while it alone requires a gradient."""
+    for leaf in (x, *module.parameters()):
+        module.requires_grad_(False)
+        x.requires_grad_(False)
+        yield leaf.requires_grad_()
+
+
 @pytest.mark.parametrize("in_channels", [16, 64])
 def test_only_what_is_asked_for(in_channels):
     module, step, x, expected = prepared(in_channels)
-    for wanted in (x, *module.parameters()):
-        module.requires_grad_(False)
-        wanted.requires_grad_()
+    for _ in one_by_one(module, x):
         assert_same(module, x, step(module, x), expected)
-        x.requires_grad_(False)
+    x.requires_grad_(False)
     module.requires_grad_(True)
     assert_same(module, x, step(module, x), expected)
     module.requires_grad_(False)
@@ -172,9 +178,7 @@ def test_only_what_is_asked_for(in_channels):
 def test_operators_give_the_same_gradients(in_channels):
     """Those that can be differentiated again, and batches of them."""
     module, step, x, expected = prepared(in_channels)
-    for leaf in (x, *module.parameters()):
-        module.requires_grad_(False)
-        leaf.requires_grad_()
+    for leaf in one_by_one(module, x):
         out = step(module, x)
         grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         name = next((name for name, p in module.named_parameters() if p is leaf), "input 0")
@@ -182,7 +186,6 @@ def test_operators_give_the_same_gradients(in_channels):
         (batch,) = torch.autograd.grad(out, leaf, torch.stack([grad, -grad]), is_grads_batched=True)
         for value in (single, batch[0], -batch[1]):
             torch.testing.assert_close(value, expected[f"gradient of {name}"], rtol=1e-4, atol=1e-3)
-        x.requires_grad_(False)
 
 
 def test_a_graph_that_is_kept_gives_the_same_again():

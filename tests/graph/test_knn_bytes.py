@@ -42,9 +42,17 @@ def test_equals_a_full_sort(count, channels, k, loop, mean, scale, threads):
         assert_exact(scale * (mean + points(2, count, channels, count)), k, loop)
 
 
-@pytest.mark.parametrize(("count", "channels"), [(1025, 3), (1024, 2), (1500, 64), (4096, 3)])
+@pytest.mark.parametrize(("count", "channels"), [(1024, 2), (4097, 3), (16384, 3), (9000, 64), (20001, 8)])
 def test_large_clouds(count, channels):
-    assert_exact(points(1, count, channels), 20)
+    """Some of their points, against a full sort."""
+    x, rows = points(1, count, channels), torch.tensor([0, 1, 31, 32, 1000, count - 2, count - 1])
+    assert knn_bytes.fits(x, 20)
+    table = knn_bytes.neighbors(x, 20, True)[0, rows]
+    distance = (x[0, rows].double().unsqueeze(1) - x.double()).square().sum(-1)
+    distance[torch.arange(len(rows)), rows] = -1
+    torch.testing.assert_close(distance.gather(1, table), distance.sort(1).values[:, :20], rtol=1e-5, atol=0)
+    assert torch.equal(table[:, 0], rows)
+    assert bool((table.sort(1).values.diff(dim=1) > 0).all())
 
 
 @pytest.mark.parametrize("channels", [64, 512, 1000])
@@ -118,8 +126,10 @@ def test_threads_and_clouds_do_not_show():
 def test_declines():
     x = points(2, 200, 8)
     assert knn_bytes.fits(x, 31)
-    for own, k in ((x, 32), (x[:, :127], 5), (x.double(), 5), (x[:0], 5), (x.repeat(1, 21, 1), 5)):
+    for own, k in ((x, 32), (x[:, :127], 5), (x.double(), 5), (x[:0], 5), (x[..., :0], 5)):
         assert not knn_bytes.fits(own, k)
-    plane = points(1, 1025, 2)
-    assert not knn_bytes.fits(plane, 5)
-    assert knn_bytes.fits(plane[:, 1:], 5)
+    for channels, most in ((1, 2**10), (2, 2**10), (3, 2**14), (7, 2**14), (8, 2**17), (2**14, 2**17)):
+        cloud = torch.empty(1, 1, 1).expand(1, most + 1, channels)
+        assert not knn_bytes.fits(cloud, 5)
+        assert knn_bytes.fits(cloud[:, 1:], 5)
+    assert not knn_bytes.fits(torch.empty(1, 1, 1).expand(1, 200, 2**14 + 1), 5)
