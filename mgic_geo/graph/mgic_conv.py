@@ -259,5 +259,5 @@ def dynamic_neighbors(x: Tensor, k: int, batch: Tensor | None = None, backend: s
     if x.dim() == 3:
         if batch is not None:
             raise ValueError("dense clouds (B, N, C) carry their batch in the first axis; leave batch out")
-        return Neighbors.from_table(knn(x, k, backend=backend))
-    return Neighbors.from_table(knn_table(x, k, batch, backend=backend))
+        return Neighbors.from_table(knn(x, k, backend=backend), checked=True)
+    return Neighbors.from_table(knn_table(x, k, batch, backend=backend), checked=True)

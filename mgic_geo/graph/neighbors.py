@@ -33,7 +33,8 @@ class _kept:
 class Neighbors:
     r"""In-neighbours of every target node, in compressed rows.
 
-    Node ``i`` gathers from ``col[rowptr[i]:rowptr[i + 1]]``.
+    Node ``i`` gathers from ``col[rowptr[i]:rowptr[i + 1]]``. :meth:`from_table` and :meth:`from_edge_index`
+    check what they are given; what is put together by hand is trusted.
 
     Args:
         rowptr: (N + 1,) integers, non-decreasing from 0 to E.
@@ -52,23 +53,26 @@ class Neighbors:
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def from_table(cls, table: Tensor) -> Neighbors:
+    def from_table(cls, table: Tensor, *, checked: bool = False) -> Neighbors:
         """The graph of a fixed-k neighbour table, as :func:`mgic_geo.knn` returns it.
 
         Args:
             table: (B, N, k) indices of points within each cloud, or (N, k) for one cloud.
+            checked: Whether all of them are known to lie in [0, N).
 
         Returns:
             The graph on B·N nodes, cloud after cloud.
 
         Raises:
-            ValueError: If ``table`` has another number of dimensions.
+            ValueError: If ``table`` has another number of dimensions, or an index lies outside its cloud.
         """
         if table.dim() not in (2, 3):
             raise ValueError(f"a neighbour table is (B, N, k) or (N, k), got shape {tuple(table.shape)}")
         table = _integers(table, "a neighbour table")
         table = table if table.dim() == 3 else table.unsqueeze(0)
         clouds, nodes, k = table.shape
+        if not checked:
+            _check_range(table, nodes, "indices of a neighbour table", "they count within each cloud")
         first = torch.arange(clouds, device=table.device) * nodes
         rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
         col = (table + first.view(-1, 1, 1)).flatten()
@@ -180,7 +184,6 @@ def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighb
                 f"dense clouds {tuple(x.shape)} need a (B, N, k) neighbour table, got {tuple(graph.shape)}; "
                 "an edge index goes with nodes (N, C)"
             )
-        _check_range(graph, x.size(1), "indices of a neighbour table", "they count within each cloud")
         graph = Neighbors.from_table(graph)
     return x.flatten(0, 1), graph
 

@@ -82,8 +82,9 @@ def test_bad_indices_are_named():
     x, table = torch.randn(2, 4, 3), torch.zeros(2, 4, 2, dtype=torch.long)
     for bad in (4, -1):
         table[1, 2, 0] = bad
-        with pytest.raises(ValueError, match=rf"neighbour table must lie in \[0, 4\), got {min(bad, 0)} to"):
-            flatten_clouds(x, table)
+        for make in (Neighbors.from_table, lambda table: flatten_clouds(x, table)):
+            with pytest.raises(ValueError, match=rf"table must lie in \[0, 4\), got {min(bad, 0)} to"):
+                make(table)
     with pytest.raises(ValueError, match=r"holds integers, got torch\.float32; convert it with \.long\(\)"):
         Neighbors.from_table(torch.zeros(2, 4, 2))
     with pytest.raises(ValueError, match=r"holds integers, got torch\.bool"):
