@@ -43,7 +43,7 @@ class Work:
     def floor(self, rates: Rates) -> float:
         """Seconds: the larger of the times for the multiply-adds and for the bytes.
 
-        Bytes can tell who may be near (``native/knn_bytes.c``), and are multiplied at four times the rate.
+        Bytes can tell who may be near (``native/knn_rounded.c``), and are multiplied at four times the rate.
         """
         return max((self.multiply_adds + self.knn / 4) / rates.multiply_adds, self.bytes / rates.bytes)
 

@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from mgic_geo.graph import knn_backends, knn_bytes, knn_native
+from mgic_geo.graph import knn_backends, knn_native, knn_rounded
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
 from mgic_geo.graph.knn_settle import settle
 
@@ -26,7 +26,7 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Tensor:
     :math:`|x_j|^2 - 2 x_i \cdot x_j` on centred points; the rows in which rounding could have changed who
     is among the k, or in what order, are found by the gaps between the distances and redone from
     differences, so the result is that of differences in float32 (float64 for float64 input). On CPUs
-    that multiply bytes, rounded coordinates bound the distances, and differences order what is left.
+    that multiply small integers, rounded coordinates bound distances, and differences order what is left.
 
     Args:
         x: (B, N, C) points or features, or (N, C) for one cloud.
@@ -184,7 +184,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("mgic_geo::knn", mutates_args=())
 def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
-    if knn_bytes.fits(x, k) and (found := knn_bytes.neighbors(x, k, loop)) is not None:
+    if knn_rounded.fits(x, k) and (found := knn_rounded.neighbors(x, k, loop)) is not None:
         return found
     clouds, points, channels = x.shape
     direct = channels <= DIRECT_DIMENSIONS

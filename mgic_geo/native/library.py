@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-__all__ = ["bytewise", "kernels", "load", "plain_torch", "why_not", "wide"]
+__all__ = ["integral", "kernels", "load", "plain_torch", "why_not", "wide"]
 
 _wanted = True
 
@@ -30,7 +30,7 @@ _ARGUMENTS = {
     "mgic_knn_products": [_POINTER] * 3 + [_INTEGER] * 7 + [_REAL] + [_POINTER] * 3 + [_INTEGER],
     "mgic_knn_symmetric": [_POINTER] * 2 + [_INTEGER] * 7 + [_REAL] + [_POINTER] * 3 + [_INTEGER] * 2,
     "mgic_knn_settle": [_POINTER] + [_INTEGER] * 2 + [_POINTER] + [_INTEGER] * 3 + [_POINTER] + [_INTEGER],
-    "mgic_knn_bytes": [_POINTER] + [_INTEGER] * 7 + [_POINTER] * 5 + [_INTEGER],
+    "mgic_knn_rounded": [_POINTER] + [_INTEGER] * 7 + [_POINTER] * 5 + [_INTEGER],
     "mgic_knn_direct": [_POINTER] + [_INTEGER] * 5 + [_POINTER] + [_INTEGER],
     "mgic_linear": [_POINTER] * 3 + [_INTEGER] * 5 + [_POINTER, _INTEGER],
     "mgic_linear_grad": [_POINTER] * 2 + [_INTEGER] * 4 + [_POINTER] * 2 + [_INTEGER],
@@ -99,9 +99,9 @@ def wide() -> bool:
     return _says("mgic_wide")
 
 
-def bytewise() -> bool:
-    """Whether there are dot products of bytes (VNNI), without which some kernels do nothing."""
-    return _says("mgic_bytes")
+def integral() -> bool:
+    """Whether there are dot products of small integers (VNNI), without which some kernels do nothing."""
+    return _says("mgic_integral")
 
 
 def _says(name: str) -> bool:

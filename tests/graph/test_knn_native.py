@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgic_geo import knn, knn_graph
-from mgic_geo.graph import knn_bytes, knn_native
+from mgic_geo.graph import knn_native, knn_rounded
 from mgic_geo.graph.knn import knn_table
 from mgic_geo.native import plain_torch
 
@@ -17,10 +17,10 @@ module = sys.modules["mgic_geo.graph.knn"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_bytes():
-    """The loops of this module come behind products of bytes."""
+def no_rounding():
+    """The loops of this module come behind rounded coordinates."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knn_bytes, "fits", lambda *_: False)
+        patch.setattr(knn_rounded, "fits", lambda *_: False)
         yield
 
 

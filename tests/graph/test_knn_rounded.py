@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgic_geo import knn
-from mgic_geo.graph import knn_bytes
-from mgic_geo.native import bytewise
+from mgic_geo.graph import knn_rounded
+from mgic_geo.native import integral
 
-pytestmark = pytest.mark.skipif(not bytewise(), reason="this processor has no dot products of bytes")
+pytestmark = pytest.mark.skipif(not integral(), reason="this processor has no dot products of integers")
 
 
 def points(clouds, count, channels, seed=0):
@@ -18,8 +18,8 @@ def points(clouds, count, channels, seed=0):
 
 def assert_exact(x, k, loop=True):
     """Against a full sort in float64."""
-    assert knn_bytes.fits(x, k)
-    table = knn_bytes.neighbors(x, k, loop)
+    assert knn_rounded.fits(x, k)
+    table = knn_rounded.neighbors(x, k, loop)
     assert table is not None
     assert table.shape == (*x.shape[:2], k)
     assert 0 <= int(table.min()) <= int(table.max()) < x.size(1)
@@ -46,8 +46,8 @@ def test_equals_a_full_sort(count, channels, k, loop, mean, scale, threads):
 def test_large_clouds(count, channels):
     """Some of their points, against a full sort."""
     x, rows = points(1, count, channels), torch.tensor([0, 1, 31, 32, 1000, count - 2, count - 1])
-    assert knn_bytes.fits(x, 20)
-    table = knn_bytes.neighbors(x, 20, True)[0, rows]
+    assert knn_rounded.fits(x, 20)
+    table = knn_rounded.neighbors(x, 20, True)[0, rows]
     distance = (x[0, rows].double().unsqueeze(1) - x.double()).square().sum(-1)
     distance[torch.arange(len(rows)), rows] = -1
     torch.testing.assert_close(distance.gather(1, table), distance.sort(1).values[:, :20], rtol=1e-5, atol=0)
@@ -72,11 +72,19 @@ def test_duplicates_and_ties():
     assert_exact(1000 + grid, 20, False)
 
 
-def test_one_channel_outweighs_the_others():
-    """Steps are as wide as the largest coordinate asks; what they hide, differences tell."""
-    x = points(1, 300, 8)
-    x[..., 0] *= 30
-    assert_exact(x, 10)
+@pytest.mark.parametrize("far", [1, 10, 30, 100])
+@pytest.mark.parametrize("loop", [True, False])
+def test_words_where_bytes_leave_too_many(far, loop):
+    """Steps are as wide as the largest coordinate asks: one far point or one wide channel hides the rest."""
+    x = points(3, 300, 8)
+    x[1, 5] *= far
+    assert_exact(x, 10, loop)
+    x[2, :, 3] *= far
+    assert_exact(x, 30, loop)
+
+
+def test_more_dimensions_than_sums_of_bytes_hold():
+    assert_exact(points(1, 130, 16400), 5)
 
 
 @pytest.mark.parametrize("near", [1e-4, 0.0])
@@ -89,11 +97,11 @@ def test_some_points_have_too_many_candidates(near):
     assert_exact(clouds, 12, False)
 
 
-def test_leaves_what_bytes_do_not_tell_apart():
+def test_leaves_what_rounding_does_not_tell_apart():
     """A point far away makes all others equal; products of floats find their neighbours."""
     x = points(1, 400, 8)
     x[0, 0] = 1e4
-    assert knn_bytes.neighbors(x, 10, True) is None
+    assert knn_rounded.neighbors(x, 10, True) is None
     oracles.assert_nearest(x[0], knn(x, 10)[0])
 
 
@@ -101,7 +109,7 @@ def test_leaves_what_is_not_finite():
     for bad in (float("nan"), float("inf"), 1.8e19):
         x = points(2, 200, 8)
         x[1, 4, 2] = bad
-        assert knn_bytes.neighbors(x, 5, True) is None
+        assert knn_rounded.neighbors(x, 5, True) is None
     with pytest.raises(ValueError, match="point 4 of cloud 1 is"):
         knn(torch.where(x > 1e19, torch.nan, x), 5)
 
@@ -115,21 +123,21 @@ def test_tiny_coordinates():
 def test_threads_and_clouds_do_not_show():
     x = points(5, 333, 24)
     with compiled.threads(1):
-        expected = knn_bytes.neighbors(x, 12, True)
+        expected = knn_rounded.neighbors(x, 12, True)
     with compiled.threads(2):
-        assert torch.equal(knn_bytes.neighbors(x, 12, True), expected)
-    assert torch.equal(knn_bytes.neighbors(x[2:3], 12, True), expected[2:3])
+        assert torch.equal(knn_rounded.neighbors(x, 12, True), expected)
+    assert torch.equal(knn_rounded.neighbors(x[2:3], 12, True), expected[2:3])
     strided = torch.cat([x, x], -1)[..., :24]
-    assert torch.equal(knn_bytes.neighbors(strided, 12, True), expected)
+    assert torch.equal(knn_rounded.neighbors(strided, 12, True), expected)
 
 
 def test_declines():
     x = points(2, 200, 8)
-    assert knn_bytes.fits(x, 31)
+    assert knn_rounded.fits(x, 31)
     for own, k in ((x, 32), (x[:, :127], 5), (x.double(), 5), (x[:0], 5), (x[..., :0], 5)):
-        assert not knn_bytes.fits(own, k)
-    for channels, most in ((1, 2**10), (2, 2**10), (3, 2**14), (7, 2**14), (8, 2**17), (2**14, 2**17)):
+        assert not knn_rounded.fits(own, k)
+    for channels, most in ((1, 2**10), (2, 2**10), (3, 2**14), (7, 2**14), (8, 2**17), (2**16, 2**17)):
         cloud = torch.empty(1, 1, 1).expand(1, most + 1, channels)
-        assert not knn_bytes.fits(cloud, 5)
-        assert knn_bytes.fits(cloud[:, 1:], 5)
-    assert not knn_bytes.fits(torch.empty(1, 1, 1).expand(1, 200, 2**14 + 1), 5)
+        assert not knn_rounded.fits(cloud, 5)
+        assert knn_rounded.fits(cloud[:, 1:], 5)
+    assert not knn_rounded.fits(torch.empty(1, 1, 1).expand(1, 200, 2**16 + 1), 5)
