@@ -9,13 +9,12 @@
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
 const int32_t mgic_integral = 1;
 
-#define QUERIES 32      /* points whose products are there at once */
-#define MOST 256        /* candidates of a point */
-#define ENOUGH 48       /* candidates on average, beyond which words are the faster way */
-#define DEEPEST 16384   /* dimensions up to which sums of bytes fit TOP */
-#define APART 48        /* numbers behind a row of products, so that rows fall on different places of a cache */
-
-#define TOGETHER 4 /* rows, so that one waits while others go on */
+#define QUERIES 32    /* points whose products are there at once */
+#define MOST 256      /* candidates of a point */
+#define ENOUGH 48     /* candidates on average, beyond which words are the faster way */
+#define DEEPEST 16384 /* dimensions up to which sums of bytes fit TOP */
+#define APART 48      /* numbers behind a row of products, so that rows fall on different places of a cache */
+#define TOGETHER 4    /* rows whose bounds are found at once, so that one waits while others go on */
 
 /* Of some rows no more than the k-th largest of the values of whose every 64th `largest` are the largest. */
 static inline void bounds_among(const __m512i *largest, int64_t k, int32_t *bound) {
@@ -159,9 +158,9 @@ void mgic_knn_rounded(const float *points, int64_t clouds, int64_t n, int64_t wi
             if (bytes) {
                 largest(own, n, dimensions, deep, mean, &coordinate, norm + cloud);
                 finite[cloud] = norm[cloud] < INFINITY;
-                int near = 127 / coordinate == INFINITY || 23170 / norm[cloud] == INFINITY;
+                int apart = 127 / coordinate < INFINITY && 23170 / norm[cloud] < INFINITY; /* so that steps are numbers */
                 memset(doubt + cloud * n, 1, n);
-                memset(left, finite[cloud] && !near, blocks);
+                memset(left, finite[cloud] && apart, blocks);
                 rounded[cloud] = rounded_in(made + cloud * wide * (deep + 4), wide, deep / 4);
                 if (left[0] && deep <= DEEPEST)
                     round_all(own, n, wide, dimensions, deep, mean, 127 / coordinate, rounded + cloud, 1);
