@@ -1,4 +1,5 @@
 /* k-nearest neighbours: distances, and the least of each row. */
+#include "differences.h"
 #include "linear.h"
 #include "select.h"
 
@@ -151,26 +152,6 @@ void mgic_knn_symmetric(const float *points, const float *norm, int64_t clouds, 
     }
 }
 
-/* Distances of one point to a few others by differences whose coordinates follow one another. */
-INLINE void differences(const float *point, const float *others, int64_t dimensions, float *distance, const int few) {
-    vfloat sum[4] = {{0}};
-    float rest[4] = {0};
-    int64_t c = 0;
-    for (; c + LANES <= dimensions; c += LANES)
-        for (int j = 0; j < few; j++) {
-            vfloat off = load(point + c) - load(others + j * dimensions + c);
-            sum[j] += off * off;
-        }
-    for (; c < dimensions; c++)
-        for (int j = 0; j < few; j++) {
-            float off = point[c] - others[j * dimensions + c];
-            rest[j] += off * off;
-        }
-    for (int lane = 0; lane < LANES; lane++)
-        for (int j = 0; j < few; j++) rest[j] += sum[j][lane];
-    for (int j = 0; j < few; j++) distance[j] = rest[j];
-}
-
 /* Neighbours of the points `query` (numbered through all clouds) by differences; points: (clouds, n, dimensions),
  * index: (clouds * n, k). */
 void mgic_knn_settle(const float *points, int64_t n, int64_t dimensions, const int64_t *query, int64_t queries,
@@ -179,14 +160,16 @@ void mgic_knn_settle(const float *points, int64_t n, int64_t dimensions, const i
     for (int64_t q = 0; q < queries; q++) {
         int64_t own = query[q] % n;
         const float *cloud = points + query[q] / n * n * dimensions;
-        float distance[CHUNK], value[k];
+        float distance[CHUNK + FOUR], value[k];
         Least least = {value, index + query[q] * k, 0, k};
         for (int64_t first = 0; first < n; first += CHUNK) {
             int64_t count = n - first < CHUNK ? n - first : CHUNK;
             const float *point = cloud + own * dimensions, *others = cloud + first * dimensions;
-            int64_t j = 0;
-            for (; j + 4 <= count; j += 4) differences(point, others + j * dimensions, dimensions, distance + j, 4);
-            for (; j < count; j++) differences(point, others + j * dimensions, dimensions, distance + j, 1);
+            for (int64_t j = 0; j < count; j += FOUR) {
+                const float *few[FOUR];
+                for (int64_t o = 0; o < FOUR; o++) few[o] = others + (j + o < count ? j + o : j) * dimensions;
+                differences(point, few, dimensions, distance + j);
+            }
             if (own >= first && own < first + count) distance[own - first] = loop ? -INFINITY : INFINITY;
             select_from(distance, NULL, count, first, &least);
         }

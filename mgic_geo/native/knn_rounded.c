@@ -63,28 +63,6 @@ static inline int64_t candidates(int32_t *product, int64_t n, int32_t least) {
     return count;
 }
 
-/* Squared distances of a point to four others by differences. */
-static inline void differences(const float *point, const float *cloud, const int32_t *which, int64_t dimensions, float *to) {
-    const float *other[4];
-    __m512 sum[4];
-    for (int j = 0; j < 4; j++) other[j] = cloud + which[j] * dimensions, sum[j] = _mm512_setzero_ps();
-    for (int64_t c = 0; c + LANES <= dimensions; c += LANES)
-        for (int j = 0; j < 4; j++) {
-            __m512 off = _mm512_loadu_ps(point + c) - _mm512_loadu_ps(other[j] + c);
-            sum[j] += off * off;
-        }
-    int64_t rest = dimensions % LANES;
-    for (int j = 0; rest && j < 4; j++) {
-        __m512 off = some(point + dimensions - rest, rest) - some(other[j] + dimensions - rest, rest);
-        sum[j] += off * off;
-    }
-    __m512 a = _mm512_unpacklo_ps(sum[0], sum[1]) + _mm512_unpackhi_ps(sum[0], sum[1]);
-    __m512 b = _mm512_unpacklo_ps(sum[2], sum[3]) + _mm512_unpackhi_ps(sum[2], sum[3]);
-    __m512 all = _mm512_shuffle_ps(a, b, 0x44) + _mm512_shuffle_ps(a, b, 0xee);
-    __m256 half = _mm512_castps512_ps256(all) + _mm512_extractf32x8_ps(all, 1);
-    _mm_storeu_ps(to, _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1));
-}
-
 /* What a row's products must be at least for a point that may be among the k nearest. */
 static inline int32_t least_of(const Rounded *own, int64_t i, int32_t bound, int64_t dimensions) {
     double square = (double)own->norm[i] - 2 * ((double)bound - own->sum[i]) + 1;
@@ -121,18 +99,20 @@ INLINE int64_t choose_by(const Rounded *own, int64_t start, int64_t rows, const 
 /* Neighbours of these points from those who were chosen. */
 static void put_in_order(const float *cloud, int64_t start, int64_t rows, const Sizes *size, int32_t *product,
                          const int64_t *count, int64_t *index, uint8_t *doubt) {
-    int32_t place[MOST + LANES];
     float value[MOST + LANES];
     for (int64_t r = 0; r < rows; r++) {
         int32_t *which = product + r * (size->wide + APART);
         doubt[start + r] = count[r] > MOST;
         if (count[r] > MOST) continue;
-        for (int64_t j = 0; j < 4; j++) which[count[r] + j] = which[0];
-        for (int64_t j = 0; j < count[r]; j += 4)
-            differences(cloud + (start + r) * size->dimensions, cloud, which + j, size->dimensions, value + j);
+        for (int64_t j = 0; j < FOUR; j++) which[count[r] + j] = which[0];
+        for (int64_t j = 0; j < count[r]; j += FOUR) {
+            const float *few[FOUR];
+            for (int o = 0; o < FOUR; o++) few[o] = cloud + which[j + o] * size->dimensions;
+            differences(cloud + (start + r) * size->dimensions, few, size->dimensions, value + j);
+        }
         for (int64_t j = 0; j < count[r]; j++)
             if (which[j] == start + r) value[j] = size->loop ? -INFINITY : INFINITY;
-        in_order(value, which, count[r], size->k, place, NULL, index + (start + r) * size->k);
+        in_order(value, which, count[r], size->k, NULL, index + (start + r) * size->k);
     }
 }
 

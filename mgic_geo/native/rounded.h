@@ -2,6 +2,7 @@
 #ifndef MGIC_GEO_ROUNDED_H
 #define MGIC_GEO_ROUNDED_H
 
+#include "differences.h"
 #include "select.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
@@ -28,10 +29,6 @@ static inline Rounded rounded_in(int32_t *at, int64_t wide, int64_t quads) {
     return (Rounded){quads, at, at + wide * quads, numbers, numbers + wide, numbers + 2 * wide, (float *)numbers + 3 * wide, 0};
 }
 
-static inline __m512 some(const float *p, int64_t count) {
-    return count >= LANES ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps((__mmask16)((1 << count) - 1), p);
-}
-
 /* The largest coordinate of a cloud less its mean, (deep), and the largest norm, which is infinite where squared distances are
  * not all finite. */
 static inline void largest(const float *points, int64_t n, int64_t dimensions, int64_t deep, float *mean, float *coordinate,
@@ -41,12 +38,12 @@ static inline void largest(const float *points, int64_t n, int64_t dimensions, i
     memset(mean, 0, deep * sizeof *mean);
     for (int64_t i = 0; i < n; i++)
         for (int64_t c = 0; c < deep; c += LANES)
-            _mm512_storeu_ps(mean + c, _mm512_loadu_ps(mean + c) + some(points + i * dimensions + c, dimensions - c));
+            store(mean + c, load(mean + c) + some(points + i * dimensions + c, dimensions - c));
     for (int64_t c = 0; c < deep; c++) mean[c] /= (float)n;
     for (int64_t i = 0; i < n; i++) {
         __m512 squares = _mm512_setzero_ps();
         for (int64_t c = 0; c < deep; c += LANES) {
-            __m512 x = some(points + i * dimensions + c, dimensions - c) - _mm512_loadu_ps(mean + c);
+            __m512 x = (__m512)(some(points + i * dimensions + c, dimensions - c) - load(mean + c));
             each = _mm512_max_ps(each, _mm512_abs_ps(x));
             squares += x * x;
         }
@@ -77,7 +74,7 @@ INLINE void round_all(const float *points, int64_t n, int64_t wide, int64_t dime
         int32_t *panel = to->panels + i / LANES * LANES * to->quads + i % LANES;
         to->half[i] = TOP;
         for (int64_t c = 0; i < n && c < deep; c += LANES) {
-            __m512 x = (some(points + i * dimensions + c, dimensions - c) - _mm512_loadu_ps(mean + c)) * _mm512_set1_ps(steps);
+            __m512 x = (__m512)((some(points + i * dimensions + c, dimensions - c) - load(mean + c)) * all(steps));
             __m512i q = _mm512_cvtps_epi32(x);
             __m512 off = x - _mm512_cvtepi32_ps(q);
             int32_t quads[LANES / 2];

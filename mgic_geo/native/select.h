@@ -90,10 +90,10 @@ static inline float bound_of(const float *p, const float *norm, int64_t n, int64
 }
 
 /* The k least of `count` values, and their numbers, in order: each goes to the place that tells how many come before it,
- * without a branch. `value` has room for 16 more, `place` too; `sorted` may be absent. */
-INLINE void in_order(float *value, const int32_t *number, int64_t count, int64_t k, int32_t *place, float *sorted,
+ * without a branch. There are k at least; `value` has room for 16 more; `sorted` may be absent. */
+INLINE void in_order(float *value, const int32_t *number, int64_t count, int64_t k, float *sorted,
                      int64_t *index) {
-    int32_t in_place[count];
+    int32_t place[count + LANES], in_place[count];
     float at_place[count];
     store(value + count, all(INFINITY));
     for (int64_t first = 0; first < count; first += LANES) {
@@ -120,7 +120,7 @@ INLINE void in_order(float *value, const int32_t *number, int64_t count, int64_t
 /* Values up to the bound in order. */
 static inline int select_few(const float *p, const float *norm, int64_t n, float bound, Least *least) {
     float value[MINIMA + LANES];
-    int32_t number[MINIMA + LANES], place[MINIMA + LANES];
+    int32_t number[MINIMA + LANES];
     int count = 0;
     for (int64_t j = 0; j < n; j += LANES) {
         uint32_t bits = 0;
@@ -136,7 +136,8 @@ static inline int select_few(const float *p, const float *norm, int64_t n, float
             number[count++] = (int32_t)here;
         }
     }
-    in_order(value, number, count, least->want, place, least->value, least->index);
+    if (count < least->want) return 0; /* some are not numbers */
+    in_order(value, number, count, least->want, least->value, least->index);
     least->have = least->want;
     return 1;
 }
