@@ -49,8 +49,8 @@ def assert_equals_pyg(conv, x, edge_index, tolerance):
         assert conv.norm.num_batches_tracked == norm.num_batches_tracked
     if conv.lin.bias is not None and (conv.norm is None or not conv.training):
         pairs["bias"] = conv.lin.bias.grad, twin.nn[0].bias.grad
-    for name, (a, b) in pairs.items():
-        assert oracles.relative_difference(a, b) < tolerance, name
+    for name, (a, b) in pairs.items():  # sums that cancel are zero but for rounding, in either order of terms
+        assert oracles.relative_difference(a, b, least=1e-6) < tolerance, name
 
 
 @settings(max_examples=25, deadline=None)
