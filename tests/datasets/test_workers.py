@@ -97,7 +97,7 @@ def test_a_dead_worker_is_said(tasks, started, monkeypatch):
 
 
 def test_a_worker_killed_at_work_is_said(tasks, started):
-    results = sample_with_workers(tasks, 1)
+    results = sample_with_workers(tasks * 500, 1)  # more than it can have done by then
     next(results)
     started[0].kill()
     with pytest.raises(RuntimeError, match="a worker process died"):
