@@ -1,6 +1,13 @@
 """The same examples in every run; ``--hypothesis-profile=default`` draws new ones."""
 
+import os
+
+import torch
 from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+# Without a GPU its kernels are interpreted on the CPU, which Triton wants to know ahead of its import.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")

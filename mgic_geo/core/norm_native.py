@@ -94,8 +94,8 @@ def track(norm: nn.Module, mean: Tensor, var: Tensor, rows: int) -> None:
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean, momentum)
-    norm.running_var.lerp_(var * (rows / (rows - 1)), momentum)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_((var * (rows / (rows - 1))).to(norm.running_var.dtype), momentum)
 
 
 def sums(

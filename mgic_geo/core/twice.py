@@ -10,14 +10,19 @@ from torch import Tensor
 
 from mgic_geo.native import applies
 
-__all__ = ["by_operators", "gradients"]
+__all__ = ["by_operators", "gradients", "watched"]
 
 
 def by_operators(grad: Tensor) -> bool:
     """Whether a backward pass must leave compiled loops: to be differentiated, mapped or watched itself."""
+    return watched(grad) or not applies(grad)
+
+
+def watched(grad: Tensor) -> bool:
+    """Whether a backward pass is differentiated itself, or runs for many gradients at once."""
     # Batched gradients (is_grads_batched) come under an older vmap, which nothing else tells.
     batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # type: ignore[attr-defined]
-    return torch.is_grad_enabled() or batched or not applies(grad)
+    return torch.is_grad_enabled() or batched
 
 
 def gradients(

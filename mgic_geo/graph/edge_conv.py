@@ -11,9 +11,9 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
-from mgic_geo.graph import edge_native
+from mgic_geo.graph import edge_native, gpu
 from mgic_geo.graph.edge_norm import edge_batch_norm
-from mgic_geo.graph.edge_norm_native import normalised_edge_conv
+from mgic_geo.graph.edge_norm_native import fits_norm, normalised_edge_conv
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
 
@@ -113,26 +113,24 @@ class EdgeConv(nn.Module):
         return out.view(*shape, self.out_channels)
 
     def _compiled(self, x: Tensor, neighbors: Neighbors) -> Tensor | None:
-        """The layer as a compiled step; None where there is none for it."""
+        """The layer as a compiled step, by loops on a CPU or kernels on a GPU; None where there is none."""
+        on_gpu = gpu.fits(x, self.lin.weight, neighbors)
+        if not on_gpu and not edge_native.fits(x, self.lin.weight, neighbors, self.groups):
+            return None
         if self.norm is None:
-            if not edge_native.fits(x, self.lin.weight, neighbors, self.groups):
-                return None
+            step = gpu.edge_conv if on_gpu else edge_native.edge_conv
             weight = edge_native.both_maps(self.lin.weight, self.groups)
             bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
-            return self.act(edge_native.edge_conv(x, weight, bias, neighbors, self.groups))
+            return self.act(step(x, weight, bias, neighbors, self.groups))
         slope = norm_native.slope_of(self.act)
-        if (
-            slope is None
-            or self.lin.bias is not None
-            or norm_native.listened(self.lin)
-            or not norm_native.fits(self.norm, x.size(0), self.out_channels)
-            or not edge_native.fits(x, self.lin.weight, neighbors, self.groups)
-            or bool((self.norm.weight == 0).any())
-        ):
+        if slope is None or self.lin.bias is not None or norm_native.listened(self.lin):
             return None
+        if not (gpu.fits_norm(self.norm) if on_gpu else fits_norm(self.norm, x.size(0), self.out_channels)):
+            return None
+        step = gpu.normalised_edge_conv if on_gpu else normalised_edge_conv
         sign = _sign(self.norm.weight)
         weight = edge_native.both_maps(sign.unsqueeze(1) * self.lin.weight, self.groups)
-        return normalised_edge_conv(x, weight, self.norm, sign, slope, neighbors, self.groups)
+        return step(x, weight, self.norm, sign, slope, neighbors, self.groups)
 
     def _both_biases(self, bias: Tensor) -> Tensor:
         of_u = bias.view(self.groups, -1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mgic_geo.core.fold import affine_of, in_place
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
-from mgic_geo.graph import edge_native
+from mgic_geo.graph import edge_native, gpu
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
@@ -79,11 +79,15 @@ class FoldedEdgeConv(nn.Module):
         shift = cast(Tensor, self.center.bias)
         bias = shift if back is None else shift + back.squeeze(0)
         # What fits is told from a weight of PyG's layout, both maps side by side.
-        if source is target and edge_native.fits(source, torch.cat(weights, 1), neighbors, self.groups):
+        on_gpu = gpu.fits(source, self.center.weight, neighbors)
+        if source is target and (
+            on_gpu or edge_native.fits(source, torch.cat(weights, 1), neighbors, self.groups)
+        ):
+            step = gpu.edge_conv if on_gpu else edge_native.edge_conv
             both = torch.stack([part.unflatten(0, (self.groups, -1)) for part in weights], 1).flatten(0, 2)
             of_u = bias.view(self.groups, -1)
             biases = torch.stack([of_u, torch.zeros_like(of_u)], 1).flatten()
-            return edge_native.edge_conv(source, both, biases, neighbors, self.groups)
+            return step(source, both, biases, neighbors, self.groups)
         on_center = grouped_linear(target, self.center.weight, bias, self.groups)
         return neighbor_max(self.neighbor(source), neighbors).add_(on_center)
 

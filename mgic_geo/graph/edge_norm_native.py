@@ -10,10 +10,16 @@ from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.graph import edge_native
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import run
 
-__all__ = ["normalised_edge_conv"]
+__all__ = ["fits_norm", "normalised_edge_conv"]
+
+
+def fits_norm(norm: nn.BatchNorm1d, nodes: int, channels: int) -> bool:
+    """Whether :func:`normalised_edge_conv` serves this one: where a scale is zero all neighbours tie."""
+    return norm_native.fits(norm, nodes, channels) and not bool((norm.weight == 0).any())
 
 
 def normalised_edge_conv(
@@ -34,7 +40,7 @@ def normalised_edge_conv(
         x: (N, C_in).
         weight: (2C, C_in / groups): of each group first the rows of u, then those of v, with the sign turned
             where ``sign`` is -1.
-        norm: Batch normalisation; no scale may be zero, where all neighbours tie.
+        norm: Batch normalisation that :func:`fits_norm` lets through.
         sign: (C,) that of its scales.
         slope: Of the activation below zero, 1 for none.
         neighbors: The k-NN graph of the N nodes.
@@ -52,10 +58,7 @@ def normalised_edge_conv(
         x, weight, sign * norm.weight, norm.bias, middle, neighbors.col32, neighbors.out_degree.to(x.dtype),
         neighbors.clouds, groups, norm.eps, slope,
     )  # fmt: skip
-    with torch.no_grad():  # the common part counts for x_i alone: u + v of one and the same point
-        both = weight.unflatten(0, (groups, 2, -1)).sum(1)
-        common = (both @ middle.view(groups, -1, 1)).flatten()
-        norm_native.track(norm, sign * (mean + common), var, neighbors.col.numel())
+    edge_native.track(norm, sign, mean, var, weight, middle, neighbors.col.numel())
     return out
 
 

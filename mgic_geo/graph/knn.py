@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from mgic_geo.graph import knn_backends, knn_native, knn_rounded
+from mgic_geo.graph.gpu import knn as gpu_knn
+from mgic_geo.graph.gpu.faster import faster
+from mgic_geo.graph.knn_chunked import full_precision, knn_chunked
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
-from mgic_geo.graph.knn_settle import settle
 
 __all__ = ["check_backend", "check_k", "knn", "knn_graph", "knn_table"]
-
-# Largest number of distances held at once: what stays in a CPU's cache, what fills a GPU.
-_CHUNK = {"cpu": 2**20, "cuda": 2**26}
 
 
 def knn(x: Tensor, k: int, *, backend: str = "auto") -> Tensor:
@@ -186,36 +183,18 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
     if knn_rounded.fits(x, k) and (found := knn_rounded.neighbors(x, k, loop)) is not None:
         return found
-    clouds, points, channels = x.shape
-    direct = channels <= DIRECT_DIMENSIONS
-    centred = x if direct else x - x.mean(1, keepdim=True)  # smaller norms, less rounding
+    centred = x if x.size(-1) <= DIRECT_DIMENSIONS else x - x.mean(1, keepdim=True)  # less rounding
     norms = _square_norms(x, centred)
-    if knn_native.fits(x, k):
-        with _full_precision("cpu"):
+    with full_precision(x.device.type):
+        if knn_native.fits(x, k):
             return knn_native.neighbors(x, centred, norms, k, loop)
-    table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
-    keep = min(k + 1, points)  # one more than asked shows how clear the cut is
-    chunk = _CHUNK.get(x.device.type, _CHUNK["cpu"])
-    rows = max(1, min(points, chunk // points))
-    together = max(1, chunk // (rows * points)) if rows == points else 1
-    buffer = x.new_empty(min(together, clouds) * rows * points)
-    with nullcontext() if direct else _full_precision(x.device.type):
-        for first in range(0, clouds, together):
-            cloud, norm = centred[first : first + together], norms[first : first + together]
-            for start in range(0, points, rows):
-                query = cloud[:, start : start + rows]
-                distance = buffer[: cloud.size(0) * query.size(1) * points].view(*query.shape[:2], points)
-                if direct:
-                    _squared_differences(query, cloud, distance)
-                else:
-                    torch.baddbmm(norm.unsqueeze(1), query, cloud.transpose(1, 2), alpha=-2, out=distance)
-                distance.diagonal(start, 1, 2).fill_(-torch.inf if loop else torch.inf)
-                value, index = distance.topk(keep, largest=False)
-                if not direct:
-                    near = norm[:, start : start + rows]
-                    settle(x[first : first + together], start, distance, near, value, index, k, loop)
-                table[first : first + together, start : start + rows] = index[..., :k]
-    return table
+        if gpu_knn.fits(x, k):
+            return faster(
+                ("knn", x.device, k, *map(_magnitude, x.shape)),
+                lambda: gpu_knn.neighbors(x, centred, norms, k, loop),
+                lambda: knn_chunked(x, centred, norms, k, loop),
+            )
+        return knn_chunked(x, centred, norms, k, loop)
 
 
 @_knn.register_fake
@@ -239,34 +218,6 @@ def _square_norms(x: Tensor, centred: Tensor) -> Tensor:
     return norms
 
 
-def _squared_differences(query: Tensor, cloud: Tensor, out: Tensor) -> None:
-    """(B, R, C) and (B, N, C) to squared distances (B, R, N), written to ``out``."""
-    out.zero_()
-    for channel in range(cloud.size(-1)):
-        difference = query[..., channel].unsqueeze(2) - cloud[..., channel].unsqueeze(1)
-        out.addcmul_(difference, difference)
-
-
-@contextmanager
-def _full_precision(device: str) -> Iterator[None]:
-    """No autocast, no TF32 or bfloat16 inside matrix products, whatever the user has set."""
-    with torch.autocast(device, enabled=False):
-        products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-        if hasattr(
-            products[0], "fp32_precision"
-        ):  # torch 2.9 and newer; it forbids mixing with the older way
-            before = [product.fp32_precision for product in products]
-            try:
-                for product in products:
-                    product.fp32_precision = "ieee"
-                yield
-            finally:
-                for product, precision in zip(products, before, strict=True):
-                    product.fp32_precision = precision
-        else:
-            precision = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-            try:
-                yield
-            finally:
-                torch.set_float32_matmul_precision(precision)
+def _magnitude(size: int) -> int:
+    """Sizes within a factor of two are alike."""
+    return size.bit_length()

@@ -161,8 +161,20 @@ class Neighbors:
     @_kept
     def transposed(self) -> Neighbors:
         """The graph with all edges turned round."""
-        source, order = self.col.sort(stable=True)
+        source, order = self._by_source
         return Neighbors(_pointers(source, self.num_sources), self.row[order], self.num_targets)
+
+    @_kept
+    def ranks(self) -> Tensor:
+        """(E,) int32 of the edges of ``transposed``: which neighbour of its target the source is."""
+        order = self._by_source[1]
+        return (order - self.rowptr[self.row[order]]).int()
+
+    @_kept
+    def _by_source(self) -> tuple[Tensor, Tensor]:
+        """Sources in ascending order, and the edges that they come from."""
+        source, order = self.col.sort(stable=True)
+        return source, order
 
 
 def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighbors]:

@@ -1,10 +1,10 @@
 """Maximum and sum over neighbours without anything of size edges × channels.
 
 Both are registered operators: autograd and ``torch.compile`` see one node. On CPU they are torch's
-sparse-times-dense kernels with a reduction; elsewhere a loop over the j-th neighbour of all nodes at once,
-which holds a few (N, C) buffers. The two give the same values, and so do the plain operators that
-``torch.export`` gets instead, since an exported program must run where this package is not installed, and
-that ``torch.func`` gets, which knows no gradients of ours.
+sparse-times-dense kernels with a reduction; on a GPU one Triton kernel; elsewhere a loop over the j-th
+neighbour of all nodes at once, which holds a few (N, C) buffers. All give the same values, and so do the
+plain operators that ``torch.export`` gets instead, since an exported program must run where this package is
+not installed, and that ``torch.func`` gets, which knows no gradients of ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mgic_geo.graph.gpu import reduce as gpu
+from mgic_geo.graph.gpu.when import serves
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import in_transform
 
@@ -86,6 +88,8 @@ def _(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> Tensor:
 @torch.library.custom_op("mgic_geo::neighbor_max", mutates_args=())
 def _max(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> tuple[Tensor, Tensor]:
     """Maxima (N, C) and the sources that attain them, int32 within each cloud (any, where there is none)."""
+    if serves(y):
+        return gpu.neighbor_max(y, rowptr, col, clouds)
     if y.device.type != "cpu":
         return _max_by_rank(y, rowptr, col, clouds)
     targets, sources, edges = (rowptr.numel() - 1) // clouds, y.size(0) // clouds, col.numel() // clouds
@@ -143,6 +147,8 @@ def _(grad: Tensor, best: Tensor, sources: int, clouds: int) -> Tensor:
 @torch.library.custom_op("mgic_geo::neighbor_sum", mutates_args=())
 def _sum(y: Tensor, rowptr: Tensor, col: Tensor, turned_rowptr: Tensor, turned_col: Tensor) -> Tensor:
     """The gradient is the same sum over the graph turned round, so that is passed along."""
+    if serves(y):
+        return gpu.neighbor_sum(y, rowptr, col)
     if y.device.type == "cpu":
         return torch.sparse.mm(_csr(rowptr, col, y), y, "sum")
     out = y.new_zeros(rowptr.numel() - 1, y.size(1))

@@ -48,16 +48,6 @@ def test_duplicates(channels):
     assert not bool((graph[0] == graph[1]).any())
 
 
-@pytest.mark.parametrize("channels", [3, 16])
-def test_chunks_do_not_show(channels, monkeypatch):
-    torch.manual_seed(0)
-    x = torch.randn(5, 37, channels)
-    whole = knn(x, 6)
-    for chunk in (1, 37 * 10, 37 * 37 * 2):
-        monkeypatch.setitem(module._CHUNK, "cpu", chunk)
-        assert torch.equal(knn(x, 6), whole)
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(5, 20), min_size=1, max_size=4), st.booleans(), st.booleans())
 def test_unequal_clouds(sizes, loop, to_source):

@@ -1,0 +1,64 @@
+"""When Triton kernels may run: on a GPU that Triton serves, where nobody has to see the steps between."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from mgic_geo.native import in_transform
+
+__all__ = ["applies", "serves"]
+
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_WANTED = os.environ.get("MGIC_TRITON") != "0" and importlib.util.find_spec("triton") is not None
+
+
+def applies(*tensors: Tensor) -> bool:
+    """Whether kernels may stand for torch's operators on these tensors.
+
+    Not while a program is exported, which must run where this package is not, inside function transforms or
+    under a dispatch mode (counting): these follow torch's own operators. Compiled code sees one operator.
+    """
+    if not all(map(_known, tensors)) or torch.compiler.is_exporting():
+        return False
+    if torch.compiler.is_compiling():  # which takes Triton itself
+        return _WANTED
+    return _get_current_dispatch_mode() is None and not in_transform() and all(map(serves, tensors))
+
+
+def serves(x: Tensor) -> bool:
+    """Whether there are kernels for this device and type; ``MGIC_TRITON=0`` keeps to torch's operators."""
+    return _known(x) and _works(x.device)
+
+
+def _known(x: Tensor) -> bool:
+    return _on_gpu(x) and x.dtype in _DTYPES and x.layout == torch.strided
+
+
+def _on_gpu(x: Tensor) -> bool:
+    return x.is_cuda
+
+
+@cache
+def _works(device: torch.device) -> bool:
+    """Whether Triton compiles and runs here, found out once: it wants a C compiler and no old GPU."""
+    if not _WANTED:
+        return False
+    from mgic_geo.graph.gpu.reduce import neighbor_sum
+
+    try:
+        pair = torch.arange(2, device=device)
+        return neighbor_sum(torch.ones(1, 1, device=device), pair, pair[:1]).item() == 1
+    except Exception as error:  # whatever Triton, the driver or the compiler raise
+        warnings.warn(
+            f"Triton's kernels do not run on {device} ({error}), so torch's slower operators do; "
+            "MGIC_TRITON=0 keeps to them without this warning",
+            stacklevel=2,
+        )
+        return False

@@ -1,0 +1,40 @@
+import oracles
+import pytest
+import torch
+
+from mgic_geo import knn
+from mgic_geo.graph import knn_chunked
+from mgic_geo.native import plain_torch
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_chunks_do_not_show(channels, monkeypatch):
+    torch.manual_seed(0)
+    x = torch.randn(5, 37, channels)
+    with plain_torch():
+        whole = knn(x, 6)
+        for chunk in (1, 37 * 10, 37 * 37 * 2):
+            monkeypatch.setitem(knn_chunked._CHUNK, "cpu", chunk)
+            assert torch.equal(knn(x, 6), whole)
+    for cloud, rows in zip(x, whole, strict=True):
+        oracles.assert_nearest(cloud, rows)
+
+
+def test_full_precision_ends_with_what_it_was_for():
+    matmul = torch.backends.mkldnn.matmul
+    before, inside = matmul.fp32_precision, []
+
+    def fail():
+        with knn_chunked.full_precision("cpu"):
+            inside.extend([matmul.fp32_precision, torch.is_autocast_enabled("cpu")])
+            raise KeyError
+
+    try:
+        matmul.fp32_precision = "bf16"
+        with torch.autocast("cpu", torch.bfloat16):
+            with pytest.raises(KeyError):
+                fail()
+            assert (matmul.fp32_precision, torch.is_autocast_enabled("cpu")) == ("bf16", True)
+    finally:
+        matmul.fp32_precision = before
+    assert inside == ["ieee", False]
