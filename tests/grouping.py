@@ -1,5 +1,7 @@
 """The definition of a grouped layer as assertions: what it equals, and what a group must not see."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,15 @@ def features(inputs):
             else:
                 inputs[name] = value.clone().requires_grad_()
                 yield inputs[name]
+
+
+def doubled(value):
+    """The same in float64 wherever there are floats, as a function of them."""
+    if isinstance(value, dict):
+        return {key: doubled(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(doubled(item) for item in value)
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def tensors(out):
@@ -38,10 +49,14 @@ def side_by_side(small, inputs):
     return _join([run(layer, part) for layer, part in zip(small, parts, strict=True)])
 
 
-def assert_near(ours, twin):
-    """Within 1e-5 of the size of the values, or of 1 where they are smaller or cancel."""
+def assert_near(ours, twin, peer=None):
+    """Within 1e-5 of the size of the values, or of 1 where they are smaller or cancel.
+
+    Or where rounding is amplified (deviations that nearly vanish, say): as near as the ``peer`` in float32.
+    """
     assert ours.shape == twin.shape
-    assert (ours - twin).norm() <= 1e-5 * max(1, twin.norm())
+    rounding = 0 if peer is None else 3 * (peer - twin).norm()
+    assert (ours - twin).norm() <= max(1e-5 * max(1, twin.norm()), rounding)
 
 
 def named(layers):
@@ -55,22 +70,34 @@ def learned(layer):
 def assert_same(layer, inputs):
     """Outputs, and gradients of inputs and weights, for one random upstream gradient."""
     leaves, weights = list(features(inputs)), learned(layer)
-    small = layer.split()
-    theirs = named(small)
-    ours, twins = tensors(run(layer, inputs)), tensors(side_by_side(small, inputs))
-    upstream = [torch.randn_like(out) for out in twins]
+    peer = layer.split()
+    twin = [copy.deepcopy(part).double() for part in peer]
+    ours = tensors(run(layer, inputs))
+    upstream = [torch.randn_like(out) for out in ours]
     gradients = torch.autograd.grad(ours, [*leaves, *weights.values()], upstream, allow_unused=True)
-    expected = torch.autograd.grad(twins, [*leaves, *theirs.values()], upstream, allow_unused=True)
-    count = len(leaves)
-    for a, b in zip([*ours, *gradients[:count]], [*twins, *expected[:count]], strict=True):
-        assert_near(a, b)
-    found = {n: g for n, g in zip(weights, gradients[count:], strict=True) if g is not None}
+    found = {n: g for n, g in zip(weights, gradients[len(leaves) :], strict=True) if g is not None}
     parts = layer.split_state(found)
-    for (g, name), gradient in zip(theirs, expected[count:], strict=True):
+    expected, rounded = [
+        with_gradients(small, values, leaves, upstream)
+        for small, values in ((twin, doubled(inputs)), (peer, inputs))
+    ]
+    for one in zip([*ours, *gradients[: len(leaves)]], expected[0], rounded[0], strict=True):
+        assert_near(*one)
+    for (g, name), gradient in expected[1].items():
         if gradient is not None:
-            assert_near(parts[g][name], gradient)
+            assert_near(parts[g][name], gradient, rounded[1][g, name])
         else:
             assert name not in parts[g] or not parts[g][name].any()
+
+
+def with_gradients(small, inputs, leaves, upstream):
+    """Outputs and the leaves' gradients from small layers side by side, and by name those of weights."""
+    weights = named(small)
+    out = tensors(side_by_side(small, inputs))
+    upstream = [x.to(y.dtype) for x, y in zip(upstream, out, strict=True)]
+    gradients = torch.autograd.grad(out, [*leaves, *weights.values()], upstream, allow_unused=True)
+    of_weights = dict(zip(weights, gradients[len(leaves) :], strict=True))
+    return [*out, *gradients[: len(leaves)]], of_weights
 
 
 def assert_apart(layer, inputs, groups):

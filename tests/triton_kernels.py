@@ -1,9 +1,9 @@
 """Our Triton kernels in tests: on a GPU where there is one, else interpreted on the CPU."""
 
-import json
 import os
 import subprocess
 import sys
+import textwrap
 from contextlib import contextmanager
 from unittest import mock
 
@@ -63,42 +63,50 @@ def random(*shape, dtype=torch.float32, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=generator).to(DEVICE, dtype)
 
 
-def compile_for_gpu(cache, capability, module, variants, types):
-    """Compile kernels to machine code, which needs no GPU, in a process where they are not interpreted.
+def compile_for_gpu(cache, capability, code):
+    """Run code that starts kernels, which are compiled to machine code and not run: that needs no GPU.
 
     Args:
         cache: Folder for what Triton keeps.
         capability: Of the GPU, times ten.
-        module: Of ``mgic_geo.graph.gpu``.
-        variants: Pairs of a kernel's name and its constants.
-        types: Of arguments by name; all others are integers.
+        code: Within ``kernels()``; all tensors are on the CPU, and results are whatever memory held.
+
+    Returns:
+        Names of the kernels that were started, in order.
     """
     pytest.importorskip("triton.backends.nvidia")
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
-    asked = json.dumps([capability, f"mgic_geo.graph.gpu.{module}", variants, types])
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    program = _COMPILE + textwrap.indent(textwrap.dedent(code), "    ") + "print(*started)"
     done = subprocess.run(
-        [sys.executable, "-c", _COMPILE, asked], env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", program, str(capability)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [name for name, _ in variants]
+    return done.stdout.split()
 
 
 _COMPILE = """
-import importlib, json, sys
-import triton
-import triton.language as tl
+import sys
+from types import SimpleNamespace
+import torch
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+from triton_kernels import kernels, random, random_graph
 
-capability, module, variants, types = json.loads(sys.argv[1])
-for name, constants in variants:
-    kernel = getattr(importlib.import_module(module), name)
-    if "ACC" in constants:
-        constants["ACC"] = {"fp32": tl.float32, "fp64": tl.float64}[constants["ACC"]]
-    names = [parameter.name for parameter in kernel.params]
-    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
-    source = ASTSource(kernel, signature, constexprs=constants)
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
-    assert made.asm["cubin"]
-    print(name)
+target, started = GPUTarget("cuda", int(sys.argv[1]), 32), []
+driver.set_active(SimpleNamespace(
+    get_current_device=lambda: 0, get_current_stream=lambda device: 0, get_current_target=lambda: target,
+    get_active_torch_device=lambda: torch.device("cpu"), is_active=lambda: True,
+))
+
+def compile_only(kernel, grid):
+    def start(*arguments, **options):
+        assert kernel.warmup(*arguments, grid=grid, **options).asm["cubin"]
+        started.append(kernel.__name__)
+    return start
+
+JITFunction.__getitem__ = compile_only
+with kernels():
 """

@@ -99,12 +99,6 @@ class EdgeConv(nn.Module):
         source, target = (x, x) if isinstance(x, Tensor) else x
         self._check(source, target)
         neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
-        if (neighbors.num_sources, neighbors.num_targets) != (source.size(0), target.size(0)):
-            raise ValueError(
-                f"the graph has {neighbors.num_sources} source and {neighbors.num_targets} target nodes, "
-                f"but x has {source.size(0)} and {target.size(0)}"
-            )
-
         out = self._compiled(source, neighbors) if source is target else None
         if out is None:
             out = self.act(self._by_parts(source, target, neighbors))

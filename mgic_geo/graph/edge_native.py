@@ -87,8 +87,9 @@ def track(
     """
     groups = middle.numel() // weight.size(1)
     # It counts for x_i alone: u + v of one and the same point.
-    both = weight.unflatten(0, (groups, 2, -1)).sum(1)
-    common = (both @ middle.view(groups, -1, 1)).flatten()
+    both = weight.unflatten(0, (groups, 2, -1)).sum(1).to(mean.dtype)
+    with torch.autocast(mean.device.type, enabled=False):
+        common = (both @ middle.to(mean.dtype).view(groups, -1, 1)).flatten()
     norm_native.track(norm, sign * (mean + common), var, edges)
 
 

@@ -158,23 +158,22 @@ class Neighbors:
         """(num_sources,) how many targets gather from each source."""
         return _count(self.col, self.num_sources)
 
-    @_kept
+    @property
     def transposed(self) -> Neighbors:
         """The graph with all edges turned round."""
-        source, order = self._by_source
-        return Neighbors(_pointers(source, self.num_sources), self.row[order], self.num_targets)
+        return self._turned[0]
 
-    @_kept
+    @property
     def ranks(self) -> Tensor:
         """(E,) int32 of the edges of ``transposed``: which neighbour of its target the source is."""
-        order = self._by_source[1]
-        return (order - self.rowptr[self.row[order]]).int()
+        return self._turned[1]
 
     @_kept
-    def _by_source(self) -> tuple[Tensor, Tensor]:
-        """Sources in ascending order, and the edges that they come from."""
+    def _turned(self) -> tuple[Neighbors, Tensor]:
         source, order = self.col.sort(stable=True)
-        return source, order
+        target = self.row[order]
+        turned = Neighbors(_pointers(source, self.num_sources), target, self.num_targets)
+        return turned, (order - self.rowptr[target]).int()
 
 
 def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighbors]:
@@ -213,11 +212,17 @@ def as_neighbors(
         flow: Of an edge index, as PyG's.
 
     Raises:
-        ValueError: As :meth:`Neighbors.from_edge_index`, or if a matrix has another shape or flow.
+        ValueError: As :meth:`Neighbors.from_edge_index`, or if a matrix has another shape or flow, or
+            :class:`Neighbors` other nodes.
     """
-    if isinstance(graph, Neighbors):
-        return graph
     num_sources = num_targets if num_sources is None else num_sources
+    if isinstance(graph, Neighbors):
+        if (graph.num_sources, graph.num_targets) != (num_sources, num_targets):
+            raise ValueError(
+                f"the graph has {graph.num_sources} source and {graph.num_targets} target nodes, "
+                f"but x has {num_sources} and {num_targets}"
+            )
+        return graph
     if not is_sparse(graph):
         edge_index = graph.as_tensor() if isinstance(graph, EdgeIndex) else graph
         return Neighbors.from_edge_index(edge_index, num_targets, num_sources, flow)

@@ -35,7 +35,11 @@ def neighbor_max(y: Tensor, neighbors: Neighbors) -> Tensor:
 
     Returns:
         (N, C); 0 for a node without neighbours, as PyG's aggregations.
+
+    Raises:
+        ValueError: If ``y`` has other rows than the graph has sources, or is on another device.
     """
+    _check(y, neighbors)
     if torch.compiler.is_exporting() or in_transform():
         return _plain(y, neighbors, "amax")
     if torch.is_grad_enabled() and y.requires_grad:
@@ -54,11 +58,23 @@ def neighbor_sum(y: Tensor, neighbors: Neighbors) -> Tensor:
 
     Returns:
         (N, C); 0 for a node without neighbours.
+
+    Raises:
+        ValueError: As :func:`neighbor_max`.
     """
+    _check(y, neighbors)
     if torch.compiler.is_exporting() or in_transform():
         return _plain(y, neighbors, "sum")
     turned = neighbors.transposed if torch.is_grad_enabled() and y.requires_grad else neighbors
     return _sum(y, neighbors.rowptr, neighbors.col, turned.rowptr, turned.col)
+
+
+def _check(y: Tensor, neighbors: Neighbors) -> None:
+    if y.size(0) != neighbors.num_sources or y.device != neighbors.col.device:
+        raise ValueError(
+            f"y needs a row for each of the graph's {neighbors.num_sources} sources, on {neighbors.col.device}; "
+            f"got shape {tuple(y.shape)} on {y.device}"
+        )
 
 
 def _plain(y: Tensor, neighbors: Neighbors, reduce: str) -> Tensor:

@@ -30,6 +30,8 @@ def test_the_norm_inside_whatever_its_signs(groups, bias):
     torch.testing.assert_close(folded(x[0], edges), conv(x[0], edges), atol=1e-12, rtol=1e-12)
     pair = (x[1], x[0, :12])
     torch.testing.assert_close(folded(pair, edges), conv(pair, edges), atol=1e-12, rtol=1e-12)
+    with pytest.raises(ValueError, match="graph has 40 source and 40 target nodes, but x has 20 and 20"):
+        folded(x[0], Neighbors.from_table(table))
     assert repr(folded).startswith(f"FoldedEdgeConv(\n  4, 8, groups={groups}")
 
 

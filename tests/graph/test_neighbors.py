@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgic_geo.graph.neighbors import Neighbors, flatten_clouds
+from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
 
 
 def random_graph(nodes, edges, seed=0):
@@ -34,6 +34,22 @@ def test_turning_round_swaps_the_rows(nodes, edges):
     neighbors = Neighbors.from_edge_index(random_graph(nodes, edges), nodes)
     assert edge_set(neighbors.transposed.edge_index) == edge_set(neighbors.edge_index.flip(0))
     assert edge_set(neighbors.transposed.transposed.edge_index) == edge_set(neighbors.edge_index)
+
+
+@given(st.integers(1, 12), st.integers(0, 40))
+def test_edges_turned_round_know_their_places(nodes, edges):
+    neighbors = Neighbors.from_edge_index(random_graph(nodes, edges), nodes)
+    source, target = neighbors.transposed.row, neighbors.transposed.col
+    assert torch.equal(neighbors.col[neighbors.rowptr[target] + neighbors.ranks], source)
+    places = torch.stack([target, neighbors.ranks])
+    assert places.unique(dim=1).size(1) == edges
+
+
+def test_a_graph_of_other_nodes_is_refused():
+    graph = Neighbors.from_edge_index(random_graph(9, 30), 9)
+    assert as_neighbors(graph, 9) is graph
+    with pytest.raises(ValueError, match="9 source and 9 target nodes, but x has 9 and 8"):
+        as_neighbors(graph, 8, 9)
 
 
 def test_the_other_flow():

@@ -88,6 +88,17 @@ def test_gradients_by_differences(how):
     assert torch.autograd.gradcheck(lambda y: OPERATORS[how](y, neighbors), y)
 
 
+@pytest.mark.parametrize("how", ["max", "sum"])
+def test_errors_name_the_value(how):
+    neighbors = Neighbors.from_table(knn(torch.randn(2, 30, 3), 4))
+    with pytest.raises(
+        ValueError, match=r"each of the graph's 60 sources, on cpu; got shape \(59, 3\) on cpu"
+    ):
+        OPERATORS[how](torch.ones(59, 3), neighbors)
+    with pytest.raises(ValueError, match=r"on cpu; got shape \(60, 3\) on meta"):
+        OPERATORS[how](torch.ones(60, 3, device="meta"), neighbors)
+
+
 def test_half_precision():
     torch.manual_seed(0)
     neighbors = Neighbors.from_table(knn(torch.randn(2, 30, 3), 4))

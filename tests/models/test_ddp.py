@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch_geometric.nn import GATv2Conv, Sequential
 
+torch.set_default_dtype(torch.float64)  # a layer normalisation of three channels that agree is all rounding
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 sizes = dict(group_size=4, coarse_size=8)
@@ -36,7 +37,7 @@ for step in range(3):
     F.cross_entropy(model(x[rank], edges[rank]), y[rank]).backward()
     for (name, expected), p in zip(alone.named_parameters(), model.parameters()):
         assert p.grad.abs().max() > 0, name
-        torch.testing.assert_close(p.grad, expected.grad, rtol=1e-3, atol=1e-5, msg=name)
+        torch.testing.assert_close(p.grad, expected.grad, rtol=1e-7, atol=1e-10, msg=name)
     one.step(), two.step()
 dist.barrier()
 print("equal")

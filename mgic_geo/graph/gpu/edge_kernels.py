@@ -112,8 +112,8 @@ def join_moments(
         there = (tile < tiles)[:, None] & real[None, :]
         at = parts + tile[:, None] * channels + c[None, :]
         further = tl.load(at, mask=there, other=0)
-        step = tl.load(at + tiles.to(tl.int64) * channels, mask=there, other=0) - middle
-        squares += tl.load(at + 2 * tiles.to(tl.int64) * channels, mask=there, other=0)
+        step = tl.load(at + tl.cast(tiles, tl.int64) * channels, mask=there, other=0) - middle
+        squares += tl.load(at + 2 * tl.cast(tiles, tl.int64) * channels, mask=there, other=0)
         share = further / tl.maximum(count + further, 1)
         squares += step * step * count * share
         middle += step * share

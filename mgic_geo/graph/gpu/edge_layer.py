@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mgic_geo.core import norm_native
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph import edge_native
 from mgic_geo.graph.gpu.edge_max import edge_max
@@ -16,17 +15,19 @@ __all__ = ["edge_conv", "fits", "fits_norm", "normalised_edge_conv"]
 
 
 def fits(x: Tensor, weight: Tensor, neighbors: Neighbors) -> bool:
-    """Whether the layer works here: floats on a GPU that Triton serves, and a graph with edges."""
-    return applies(x, weight) and neighbors.col.numel() > 1
+    """Whether the layer works here: floats on a GPU that Triton serves, and edges between the nodes."""
+    return (
+        applies(x, weight)
+        and neighbors.col.device == x.device
+        and neighbors.num_sources == neighbors.num_targets == x.size(0)
+        and neighbors.col.numel() > 1
+    )
 
 
 def fits_norm(norm: nn.BatchNorm1d) -> bool:
     """Whether :func:`normalised_edge_conv` serves this one: plain, by a batch's statistics."""
     return (
-        type(norm) is nn.BatchNorm1d
-        and norm.affine is True
-        and (norm.training or norm.running_mean is None)
-        and not norm_native.listened(norm)
+        type(norm) is nn.BatchNorm1d and norm.affine is True and (norm.training or norm.running_mean is None)
     )
 
 

@@ -28,7 +28,7 @@ def edge_max(uv: Tensor, neighbors: Neighbors, groups: int) -> Tensor:
     """
     gradient = torch.is_grad_enabled() and uv.requires_grad
     small = rank_type(neighbors) == torch.uint8
-    return _edge_max(uv.contiguous(), *graph_tensors(neighbors, gradient), groups, small)[0]
+    return _edge_max(uv, *graph_tensors(neighbors, gradient), groups, small)[0]
 
 
 @torch.library.custom_op("mgic_geo::edge_max", mutates_args=())
@@ -43,6 +43,7 @@ def _edge_max(
     small: bool,
 ) -> tuple[Tensor, Tensor]:
     """Values, and ranks of the neighbours that attain them."""
+    uv = uv.contiguous()
     out, best = _empty(uv, small)
     u, v = parts(uv, groups)
     nodes, channels = out.shape
@@ -67,8 +68,9 @@ def _empty(uv: Tensor, small: bool) -> tuple[Tensor, Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.groups, _small = inputs
-    ctx.save_for_backward(*tensors, output[1])
+    uv, *graph, ctx.groups, _small = inputs
+    ctx.shape = uv.shape
+    ctx.save_for_backward(*graph, output[1])  # not uv, in which the step is linear
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -76,7 +78,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 8
-    uv, rowptr, col, turned_rowptr, turned_col, ranks, best = ctx.saved_tensors
+    rowptr, col, turned_rowptr, turned_col, ranks, best = ctx.saved_tensors
     if watched(grad):
 
         def plain(uv: Tensor) -> Tensor:
@@ -84,9 +86,10 @@ def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...
             some = (rowptr.diff() > 0).unsqueeze(1)
             return torch.where(some, u + v.gather(0, chosen(rowptr, col, best)), 0)
 
-        return (*gradients(plain, (uv,), grad), *[None] * 7)
+        anywhere = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device, requires_grad=True)
+        return (*gradients(plain, (anywhere,), grad), *[None] * 7)
     graph = turned_rowptr, turned_col, ranks
-    return _edge_max_grad(grad.contiguous(), best, rowptr, *graph, ctx.groups), *[None] * 7
+    return _edge_max_grad(grad, best, rowptr, *graph, ctx.groups), *[None] * 7
 
 
 _edge_max.register_autograd(_backward, setup_context=_setup)
@@ -103,7 +106,7 @@ def _edge_max_grad(
     groups: int,
 ) -> Tensor:
     """(N, 2C) the gradient of u and v; that of a source is summed over its targets in order."""
-    nodes, channels = grad.shape
+    grad, (nodes, channels) = grad.contiguous(), grad.shape
     out = grad.new_empty(nodes, 2 * channels)
     of_u, of_v = parts(out, groups)
     launch(

@@ -43,7 +43,7 @@ def edge_norm(
     gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (uv, weight, bias))
     small = rank_type(neighbors) == torch.uint8
     tensors = graph_tensors(neighbors, gradient)
-    found = _edge_norm(uv.contiguous(), weight, bias, *tensors, groups, eps, slope, small)
+    found = _edge_norm(uv, weight, bias, *tensors, groups, eps, slope, small)
     return found[0], found[1], found[2]
 
 
@@ -63,6 +63,7 @@ def _edge_norm(
     small: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The output, mean and variance; then what the gradient reads: maxima, nodes' means, and ranks."""
+    uv, weight, bias = uv.contiguous(), weight.contiguous(), bias.contiguous()
     out, mean, var, z, centre, best = found = _empty(uv, small)
     shape = nodes, channels = uv.size(0), uv.size(1) // 2
     tiles = -(-nodes // height(channels))
@@ -128,7 +129,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 
         return (*gradients(plain, (uv, weight, bias), grad), *[None] * 9)
     of_uv, of_weight, of_bias = _edge_norm_grad(
-        grad.contiguous(), uv, weight, bias, *found, rowptr, turned_rowptr, turned_col, ranks,
+        grad, uv, weight, bias, *found, rowptr, turned_rowptr, turned_col, ranks,
         col.numel(), ctx.groups, ctx.eps, ctx.slope,
     )  # fmt: skip
     return of_uv, of_weight, of_bias, *[None] * 9
@@ -159,6 +160,7 @@ def _edge_norm_grad(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of uv, weight and bias."""
     shape = nodes, channels = uv.size(0), uv.size(1) // 2
+    grad, uv, weight, bias = (x.contiguous() for x in (grad, uv, weight, bias))
     of_uv, hidden = torch.empty_like(uv), torch.empty_like(z)
     tiles = -(-nodes // height(channels, _ROWS))
     by_tile = z.new_empty(2, tiles, channels)
@@ -182,7 +184,7 @@ def _(
     centre: Tensor, best: Tensor, rowptr: Tensor, turned_rowptr: Tensor, turned_col: Tensor, ranks: Tensor,
     edges: int, groups: int, eps: float, slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(uv), torch.empty_like(weight), torch.empty_like(bias)
+    return uv.new_empty(uv.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
 def _plain(

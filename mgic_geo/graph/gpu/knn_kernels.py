@@ -23,16 +23,17 @@ def nearest(
 
     DIRECT: squared differences, channel by channel; else |x_j|² - 2 x_i·x_j, and ``doubt`` where two of these
     that follow each other lie within rounding, ``factor`` · (|x_i| + reach)².
-    LISTED: the queries are those of the list, of any clouds; else all, a cloud a program of the second axis.
+    LISTED: the queries are those of the list, of any clouds; else all ``queries`` of each cloud.
     """
-    q = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    blocks = tl.cdiv(queries, QUERIES)
+    q = tl.program_id(0) % blocks * QUERIES + tl.arange(0, QUERIES)
     real = q < queries
     if LISTED:
         q = tl.load(listed + q, mask=real, other=0)
         cloud = q // points
         own = (q % points).to(tl.int32)
     else:
-        cloud = tl.program_id(1).to(tl.int64)
+        cloud = (tl.program_id(0) // blocks).to(tl.int64)
         own = q
         q = cloud * points + q
     of_query = x + q.to(tl.int64) * channels

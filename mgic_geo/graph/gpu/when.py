@@ -8,7 +8,7 @@ import warnings
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mgic_geo.native import in_transform
@@ -29,7 +29,11 @@ def applies(*tensors: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling():  # which takes Triton itself
         return _WANTED
-    return _get_current_dispatch_mode() is None and not in_transform() and all(map(serves, tensors))
+    return (
+        _get_current_dispatch_mode() is None
+        and not in_transform()
+        and all(type(x) in (Tensor, nn.Parameter) and serves(x) for x in tensors)
+    )
 
 
 def serves(x: Tensor) -> bool:
@@ -55,6 +59,8 @@ def _works(device: torch.device) -> bool:
     try:
         pair = torch.arange(2, device=device)
         return neighbor_sum(torch.ones(1, 1, device=device), pair, pair[:1]).item() == 1
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever Triton, the driver or the compiler raise
         warnings.warn(
             f"Triton's kernels do not run on {device} ({error}), so torch's slower operators do; "

@@ -12,6 +12,7 @@ from triton_kernels import DEVICE, kernels, knn_clouds, operators, random, rando
 from mgic_geo import EdgeConv, MGICGraphConv
 from mgic_geo.complexity import complexity
 from mgic_geo.fuse import fuse
+from mgic_geo.graph import gpu
 from mgic_geo.graph.neighbors import Neighbors
 
 
@@ -74,23 +75,27 @@ def test_dense_clouds():
         torch.testing.assert_close(ours, twin)
 
 
-@pytest.mark.parametrize("how", ["evaluation", "bipartite", "bias", "frozen", "hook", "smooth"])
+@pytest.mark.parametrize("how", ["evaluation", "bipartite", "bias", "smooth"])
 def test_what_has_no_kernel_of_its_own_is_right_all_the_same(how):
     graph, x = knn_clouds(2, 15, 4), random(30, 8, dtype=torch.float64)
     module = layer(8, 16, act="elu" if how == "smooth" else "relu", bias=how == "bias")
     inputs = (x, x.clone()) if how == "bipartite" else x
-    heard = []
     if how == "evaluation":
         module.eval()
-    if how == "frozen":
-        module.norm = nn.BatchNorm1d(16, affine=True, track_running_stats=False).to(DEVICE, torch.float64)
-    if how == "hook":
-        module.norm.register_forward_hook(lambda *_: heard.append(1))
     found = []
     for path in (kernels, operators):
         with path():
-            found.append(copy.deepcopy(module)(inputs, graph))
+            out, names = used(lambda: copy.deepcopy(module)(inputs, graph))
+        found.append(out)
+        assert not names
     torch.testing.assert_close(*found)
+
+
+def test_statistics_may_be_the_batchs_for_ever():
+    graph, x, module = knn_clouds(2, 15, 4), random(30, 8, dtype=torch.float64), layer(8, 16)
+    module.norm = nn.BatchNorm1d(16, track_running_stats=False).to(DEVICE, torch.float64)
+    for ours, twin in zip(*both(module.eval(), x, graph), strict=True):
+        torch.testing.assert_close(ours, twin)
 
 
 def test_running_statistics_may_be_an_average():
@@ -108,6 +113,15 @@ def test_fewer_than_two_edges():
     with kernels():
         assert layer(8, 16, norm=None)(x, graph)[1:].eq(0).all()
         assert layer(8, 16, norm=None)(x, random_graph(3, 0)).eq(0).all()
+
+
+def test_a_graph_of_other_nodes_or_elsewhere_has_no_kernel():
+    module, x = layer(8, 16), random(30, 8, dtype=torch.float64)
+    with kernels():
+        assert gpu.fits(x, module.lin.weight, knn_clouds(2, 15, 4))
+        assert not gpu.fits(x, module.lin.weight, knn_clouds(1, 10, 4))
+        elsewhere = Neighbors(torch.arange(31, device="meta"), torch.arange(30, device="meta"), 30)
+        assert not gpu.fits(x, module.lin.weight, elsewhere)
 
 
 def test_autocast():

@@ -2,10 +2,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from triton_kernels import kernels, knn_clouds, random, random_graph
+from triton_kernels import DEVICE, kernels, knn_clouds, random, random_graph
 
 from mgic_geo.graph.gpu.edge_max import edge_max
 from mgic_geo.graph.gpu.graph import graph_tensors
+from mgic_geo.graph.neighbors import Neighbors
 
 
 def by_edge(uv, graph, groups):
@@ -42,6 +43,28 @@ def test_types(dtype):
     torch.testing.assert_close(out, by_edge(uv.double(), graph, 2).to(dtype))
 
 
+def test_features_may_lie_otherwise():
+    graph, uv = knn_clouds(2, 20, 5), random(64, 40)
+    with kernels():
+        torch.testing.assert_close(edge_max(uv.t(), graph, 2), by_edge(uv.t().contiguous(), graph, 2))
+
+
+def test_ranks_may_outgrow_a_byte():
+    nodes = 300
+    everyone = torch.arange(nodes).repeat(2, 1)  # each of two rows
+    hubs = Neighbors.from_edge_index(
+        torch.stack([everyone.flatten(), torch.arange(2).repeat_interleave(nodes)]).to(DEVICE), nodes
+    )
+    full = Neighbors.from_table(everyone[:1].expand(nodes, nodes).to(DEVICE))
+    uv, upstream = random(nodes, 2), random(nodes, 1, seed=1)
+    uv[280, 1] = 9
+    for graph in (hubs, full):
+        leaf = uv.clone().requires_grad_()
+        with kernels():
+            edge_max(leaf, graph, 1).backward(upstream)
+        assert leaf.grad[:, 1].nonzero().tolist() == [[280]]
+
+
 def test_gradients_of_gradients():
     graph = random_graph(4, 9, last=3)
     uv = random(4, 4, dtype=torch.float64).requires_grad_()
@@ -59,3 +82,13 @@ def test_operators_are_registered_soundly():
         torch.library.opcheck(torch.ops.mgic_geo.edge_max, (uv.requires_grad_(), *tensors, 2, False))
         rest = tensors[0], *tensors[2:]
         torch.library.opcheck(torch.ops.mgic_geo.edge_max_grad, (random(6, 4), best, *rest, 2))
+
+
+def test_many_gradients_at_once():
+    graph, uv = random_graph(5, 12), random(5, 8, dtype=torch.float64).requires_grad_()
+    upstream = random(3, 5, 4, dtype=torch.float64, seed=1)
+    with kernels():
+        out = edge_max(uv, graph, 2)
+        (batched,) = torch.autograd.grad(out, uv, upstream, is_grads_batched=True, retain_graph=True)
+        single = [torch.autograd.grad(out, uv, one, retain_graph=True)[0] for one in upstream]
+    torch.testing.assert_close(batched, torch.stack(single))

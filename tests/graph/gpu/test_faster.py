@@ -40,3 +40,13 @@ def test_each_key_has_its_own():
     faster.faster("one", *both)
     faster.faster("other", *both)
     assert runs.count("slow") == 8
+
+
+def test_nothing_is_tried_where_results_must_not_vary():
+    runs, *both = ways()
+    torch.use_deterministic_algorithms(True)
+    try:
+        faster.faster("key", *both)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert runs == ["slow"]

@@ -8,6 +8,7 @@ from triton_kernels import DEVICE, kernels, random
 from mgic_geo import knn, knn_graph
 from mgic_geo.graph.gpu import faster
 from mgic_geo.graph.gpu import knn as by_kernel
+from mgic_geo.graph.knn import knn_table
 
 
 @pytest.fixture(autouse=True)
@@ -52,10 +53,11 @@ def test_a_point_may_be_none_of_its_own(channels, launches):
     assert torch.equal(everyone[0].view(6, 5), oracles.nearest(x[:6].cpu(), 6)[:, 1:])
 
 
-def test_near_ties_are_settled_by_differences(launches):
+def test_near_ties_are_settled_by_differences(launches, monkeypatch):
     """Clusters far apart, where products lose all digits: rows of several clouds are done again."""
     clusters = 1e3 * random(2, 4, 1, 8) + 1e-1 * random(2, 4, 12, 8, seed=1)
     x = clusters.view(2, 48, 8)
+    monkeypatch.setattr(by_kernel, "_FEW", 0)
     with kernels():
         table = knn(x, 7)
     assert [listed is None for listed in launches] == [True, False]
@@ -64,18 +66,59 @@ def test_near_ties_are_settled_by_differences(launches):
         oracles.assert_nearest(cloud, rows)
 
 
+def in_doubt(x, k, loop):
+    """By how much of the noise that rounding may make two distances of each point's first k + 1 differ."""
+    x = x.double() - x.double().mean(1, keepdim=True)
+    distance = (x.unsqueeze(2) - x.unsqueeze(1)).square().sum(-1)
+    distance.diagonal(0, 1, 2).fill_(-torch.inf if loop else torch.inf)
+    value = distance.topk(k + 1, largest=False).values
+    norm = x.square().sum(-1)
+    reach = value[..., k - 1].clamp(min=0).sqrt()
+    noise = 1.5 * torch.finfo(torch.float32).eps * x.size(-1) ** 0.5 * (norm.sqrt() + reach).square()
+    return value.diff(dim=-1).nan_to_num(posinf=torch.inf).amin(-1) / (2 * noise)
+
+
+@pytest.mark.parametrize("loop", [True, False])
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_who_is_in_doubt_is_told_by_the_gaps(k, loop, launches, monkeypatch):
+    """Points on a sphere about some at its middle, for which distances all but tie, and one large cloud."""
+    monkeypatch.setattr(by_kernel, "_FEW", 0)
+    rim = torch.nn.functional.normalize(random(2, 40, 8, dtype=torch.float64), dim=-1)
+    rim *= 1 + 2e-5 * random(2, 40, 1, dtype=torch.float64, seed=1)
+    middle = 1e-6 * random(2, 4, 8, dtype=torch.float64, seed=2) + torch.tensor([0.0, 2.0]).view(2, 1, 1)
+    pairs = random(2, 6, 8, dtype=torch.float64, seed=3) + 0.1
+    beside = pairs + 1e-3 * random(2, 6, 8, dtype=torch.float64, seed=4)
+    x = torch.cat([rim, middle, pairs, beside], 1) * torch.tensor([1.0, 300.0], device=DEVICE).view(2, 1, 1)
+    x = x.float()
+    x = x - x.mean(1, keepdim=True)
+    with kernels():
+        table = knn_table(x.view(-1, 8), k, torch.arange(2, device=DEVICE).repeat_interleave(56), loop=loop)
+    doubt = in_doubt(x, k, loop).flatten()
+    listed = torch.zeros_like(doubt, dtype=torch.bool)
+    listed[torch.cat([torch.empty(0, dtype=torch.long, device=DEVICE), *launches[1:]])] = True
+    assert listed[doubt < 0.6].all()
+    assert not listed[doubt > 1.4].any()
+    for cloud, rows in zip(x.cpu(), table.view(2, 56, k).cpu(), strict=True):
+        number = torch.arange(56).view(-1, 1)
+        first = rows.min().item() - rows.min().item() % 56
+        rows = rows - first
+        assert loop or not (rows == number).any()
+        oracles.assert_nearest(cloud, rows if loop else torch.cat([number, rows], 1))
+
+
+def test_where_many_are_in_doubt_candidates_are_settled(launches):
+    x = random(10, 8).repeat_interleave(6, 0)
+    with kernels():
+        oracles.assert_nearest(x.cpu(), knn(x, 9).cpu())
+    assert len(launches) == 1
+
+
 def test_clear_points_are_done_once(launches):
     x = torch.arange(30.0, device=DEVICE).square().unsqueeze(1).repeat(1, 8)
     with kernels():
         table = knn(x, 1)
     assert len(launches) == 1
     assert table.flatten().tolist() == list(range(30))
-
-
-def test_duplicates():
-    x = random(5, 8).repeat_interleave(6, 0)
-    with kernels():
-        oracles.assert_nearest(x.cpu(), knn(x, 9).cpu())
 
 
 def test_many_neighbours():

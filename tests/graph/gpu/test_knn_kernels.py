@@ -1,16 +1,21 @@
 import pytest
 from triton_kernels import compile_for_gpu
 
-from mgic_geo.graph.gpu import knn
+CODE = """
+    from mgic_geo.graph.gpu.knn import _launch
+
+    for clouds, points, channels, k, loop in {sizes}:
+        x, few = random(clouds, points, channels), torch.zeros(7, dtype=torch.long)
+        table = torch.empty(clouds, points, k, dtype=torch.long)
+        doubt = torch.empty(clouds, points, dtype=torch.bool)
+        for listed, direct in ((None, True), (None, False), (few, True), (few[:1], True)):
+            _launch(x, x.square().sum(-1), table, doubt, k, loop, listed, direct)
+"""
+# Of numbers that are 1 Triton makes constants.
+ONES = (1, 1, 1, 1, True), (3, 2, 1, 1, False), (1, 100, 5, 1, True)
 
 
-@pytest.mark.parametrize("gpu", [80, 90])
-def test_compiles(tmp_path, gpu):
-    floats, integers = dict.fromkeys(("x", "norms"), "*fp32"), dict.fromkeys(("listed", "table"), "*i64")
-    tile = {name: size for name, size in knn._TILE.items() if name.isupper()}
-    variants = [
-        ("nearest", {"DIRECT": direct, "LISTED": listed, "LOOP": gpu == 80, "KEEP": 16, **tile})
-        for direct, listed in ((True, False), (False, False), (True, True))
-    ]
-    types = {**floats, **integers, "doubt": "*i1", "factor": "fp32"}
-    compile_for_gpu(tmp_path, gpu, "knn_kernels", variants, types)
+@pytest.mark.parametrize(("sizes", "gpu"), [(ONES, 80), ([(16, 1024, 64, 10, True)], 90)])
+def test_compiles(tmp_path, sizes, gpu):
+    started = compile_for_gpu(tmp_path, gpu, CODE.format(sizes=list(sizes)))
+    assert started == ["nearest"] * 4 * len(sizes)
