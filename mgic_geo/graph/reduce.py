@@ -72,8 +72,8 @@ def neighbor_sum(y: Tensor, neighbors: Neighbors) -> Tensor:
 def _check(y: Tensor, neighbors: Neighbors) -> None:
     if y.size(0) != neighbors.num_sources or y.device != neighbors.col.device:
         raise ValueError(
-            f"y needs a row for each of the graph's {neighbors.num_sources} sources, on {neighbors.col.device}; "
-            f"got shape {tuple(y.shape)} on {y.device}"
+            f"y needs a row for each of the graph's {neighbors.num_sources} sources, on "
+            f"{neighbors.col.device}; got shape {tuple(y.shape)} on {y.device}"
         )
 
 
