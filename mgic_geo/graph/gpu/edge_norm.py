@@ -75,21 +75,9 @@ def _edge_norm(
     )  # fmt: skip
     launch("join_moments", uv, (1, channels), moments, mean, var, tiles, channels, **_JOIN)
     launch(
-        "norm_apply",
-        uv,
-        shape,
-        z,
-        mean,
-        var,
-        weight,
-        bias,
-        out,
-        nodes,
-        channels,
-        rows=_ROWS,
-        eps=eps,
-        slope=slope,
-    )
+        "norm_apply", uv, shape, z, mean, var, weight, bias, out, nodes, channels,
+        rows=_ROWS, eps=eps, slope=slope,
+    )  # fmt: skip
     return found
 
 
