@@ -205,8 +205,7 @@ def _(x: Tensor, k: int, loop: bool) -> Tensor:
 
 def _square_norms(x: Tensor, centred: Tensor) -> Tensor:
     norms = centred.square().sum(-1)
-    # Two points may lie twice as far apart, four times when squared.
-    if norms.numel() and not bool(norms.amax() <= torch.finfo(norms.dtype).max / 4):
+    if not bool(norms.isfinite().all()):
         if bool(x.isfinite().all()):
             raise ValueError(
                 f"coordinates up to {float(x.abs().max()):.3g} overflow {x.dtype} when squared; "

@@ -37,6 +37,8 @@ def neighbors(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -> 
         loop: Count a point as its own.
     """
     clouds, points, channels = x.shape
+    if bool(norms.amax() > torch.finfo(x.dtype).max / 8):  # differences and products would overflow
+        return knn_chunked(x, centred, norms, k, loop)
     x = x.contiguous()
     table = torch.empty(clouds, points, k, dtype=torch.long, device=x.device)
     doubt = torch.empty(clouds, points, dtype=torch.bool, device=x.device)

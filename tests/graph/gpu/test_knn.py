@@ -121,6 +121,14 @@ def test_clear_points_are_done_once(launches):
     assert table.flatten().tolist() == list(range(30))
 
 
+def test_differences_that_overflow_are_not_the_kernels(launches):
+    x = torch.linspace(-1, 1, 12, device=DEVICE).view(12, 1) * 1.8e19
+    with kernels():
+        table = knn(x, 12)
+    assert not launches
+    assert table.sort(1).values.tolist() == [list(range(12))] * 12
+
+
 def test_many_neighbours():
     x = random(70, 5)
     with kernels():
