@@ -31,6 +31,16 @@ def with_gradients(function, tensors, upstream):
     return out, *torch.autograd.grad(out, leaves, upstream)
 
 
+def assert_equals_by_edge(tensors, graph, upstream):
+    """In two groups."""
+    with kernels():
+        ours = with_gradients(lambda *x: edge_norm(*x, graph, 2, 1e-5, 0.2)[0], tensors, upstream)
+    plain = [x.contiguous() for x in tensors]
+    twin = with_gradients(lambda *x: by_edge(*x, graph, 2, 1e-5, 0.2), plain, upstream)
+    for found, expected in zip(ours, twin, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.integers(2, 40), st.integers(2, 90), st.sampled_from([1, 5, 130]), st.integers(1, 3),
@@ -83,11 +93,7 @@ def test_a_scale_of_zero_has_the_gradient_of_ties():
     uv, weight, bias = inputs(18, 6, torch.float64)
     weight[2] = 0
     upstream = random(18, 6, dtype=torch.float64, seed=3)
-    with kernels():
-        ours = with_gradients(lambda *x: edge_norm(*x, graph, 2, 1e-5, 0.2)[0], (uv, weight, bias), upstream)
-    twin = with_gradients(lambda *x: by_edge(*x, graph, 2, 1e-5, 0.2), (uv, weight, bias), upstream)
-    for found, expected in zip(ours, twin, strict=True):
-        torch.testing.assert_close(found, expected)
+    assert_equals_by_edge((uv, weight, bias), graph, upstream)
 
 
 def test_numbers_may_lie_otherwise():
@@ -96,11 +102,7 @@ def test_numbers_may_lie_otherwise():
     apart = uv.t().contiguous().t(), weight.repeat_interleave(2)[::2], bias.repeat_interleave(3)[::3]
     assert not any(x.is_contiguous() for x in apart)
     upstream = random(6, 18, dtype=torch.float64, seed=3).t()
-    with kernels():
-        ours = with_gradients(lambda *x: edge_norm(*x, graph, 2, 1e-5, 0.2)[0], apart, upstream)
-    twin = with_gradients(lambda *x: by_edge(*x, graph, 2, 1e-5, 0.2), (uv, weight, bias), upstream)
-    for found, expected in zip(ours, twin, strict=True):
-        torch.testing.assert_close(found, expected)
+    assert_equals_by_edge(apart, graph, upstream)
 
 
 def test_half_precision_normalises_in_float32():
