@@ -27,15 +27,7 @@ def fits(x: Tensor, k: int) -> bool:
 
 
 def neighbors(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -> Tensor:
-    """As :func:`mgic_geo.knn`: (B, N, C) finite points to (B, N, k) places within each cloud.
-
-    Args:
-        x: The points.
-        centred: The points less their cloud's mean; above four dimensions only.
-        norms: (B, N) finite squared norms of the latter.
-        k: Number of neighbours.
-        loop: Count a point as its own.
-    """
+    """As :func:`mgic_geo.graph.knn_chunked.knn_chunked`, of the same arguments."""
     clouds, points, channels = x.shape
     if bool(norms.amax() > torch.finfo(x.dtype).max / 8):  # differences and products would overflow
         return knn_chunked(x, centred, norms, k, loop)
