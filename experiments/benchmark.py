@@ -31,8 +31,8 @@ from typing import Any
 import torch
 
 from mgic_geo.benchmark import PARTS, Config, Report, describe_machine, missing, verdict_table
+from mgic_geo.memory import keep_memory
 from mgic_geo.training import blaming, command_line, plain_errors, replacing
-from mgic_geo.training.memory import keep_memory
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with plain_errors(), blaming("flags"):
         config = flags.resolved()
     torch.manual_seed(0)
-    keep_memory()  # as the training scripts do
+    if config.keep_memory:
+        keep_memory()
     about = describe_machine(config.device)
     print(introduction(about, config), flush=True)
     reports: dict[str, list[Report]] = {}

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from mgic_geo import create_model, from_pretrained, fuse, list_pretrained
 from mgic_geo.files import replacing
-from mgic_geo.training.memory import keep_memory
+from mgic_geo.memory import keep_memory
 
 
 @dataclass

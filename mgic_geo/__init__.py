@@ -42,6 +42,7 @@ from mgic_geo.image import MGICBasicBlock2d as MGICBasicBlock2d
 from mgic_geo.image import MGICBottleneck2d as MGICBottleneck2d
 from mgic_geo.image import MGICConv2d as MGICConv2d
 from mgic_geo.image import MGICInvertedResidual2d as MGICInvertedResidual2d
+from mgic_geo.memory import keep_memory as keep_memory
 from mgic_geo.model_file import ImageCard as ImageCard
 from mgic_geo.model_file import ModelCard as ModelCard
 from mgic_geo.model_file import save_model as save_model

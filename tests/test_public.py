@@ -12,8 +12,8 @@ NAMES = [
     "MGICDynamicEdgeConv", "MGICGAT", "MGICGCN", "MGICGIN", "MGICGraphConv",
     "MGICGraphSAGE", "MGICInvertedResidual2d", "MGICLinear", "MGICMLP", "ModelCard",
     "Prolongation", "Restriction", "complexity", "create_model", "export_onnx", "from_pretrained", "fuse",
-    "grouped", "knn", "knn_graph", "list_models", "list_pretrained", "load_weights", "replace_convs",
-    "save_model", "save_weights", "scaling",
+    "grouped", "keep_memory", "knn", "knn_graph", "list_models", "list_pretrained", "load_weights",
+    "replace_convs", "save_model", "save_weights", "scaling",
 ]  # fmt: skip
 
 
@@ -73,6 +73,7 @@ def test_imports_run_one_way():
             "complexity",
             "scaling",
             "files",
+            "memory",
             "model_file",
         },
     }

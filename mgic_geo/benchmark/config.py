@@ -53,6 +53,8 @@ class Config:
     """Give the layers another graph at every step, so that nothing known of one serves twice."""
     rounds: int = 15
     """Timed steps of each model; they take turns."""
+    keep_memory: bool = True
+    """Call ``mgic_geo.keep_memory`` ahead of all, as the training scripts do."""
     limit: float = 60
     """Seconds of a comparison after which no round begins; three run all the same."""
     clock: Literal["auto", "wall", "cpu"] = "auto"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import mgic_geo.training.memory
+import mgic_geo.memory
 
 # Page faults while buffers of 16 MB come and go, before and after; in a process of its own, since it stays.
 SCRIPT = """
@@ -26,7 +26,7 @@ print(taken, left, faults())
 
 
 def test_keep_memory_saves_page_faults() -> None:
-    file = str(Path(mgic_geo.training.memory.__file__))
+    file = str(Path(mgic_geo.memory.__file__))
     run = subprocess.run([sys.executable, "-c", SCRIPT, file], capture_output=True, text=True, check=True)
     taken, left, kept = run.stdout.split()
     if taken == "False":
