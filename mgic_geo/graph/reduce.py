@@ -160,6 +160,21 @@ def _(grad: Tensor, best: Tensor, sources: int, clouds: int) -> Tensor:
     return grad.new_empty(sources, grad.size(1))
 
 
+def _max_grad_setup(ctx, inputs, output) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.clouds = inputs[3]
+
+
+def _max_grad_backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    """Where the gradient went, the second one comes from."""
+    (best,) = ctx.saved_tensors
+    shape = (ctx.clouds, -1, best.size(1))
+    return grad.reshape(shape).gather(1, best.view(shape).long()).view(best.shape), None, None, None
+
+
+_max_grad.register_autograd(_max_grad_backward, setup_context=_max_grad_setup)
+
+
 @torch.library.custom_op("mgic_geo::neighbor_sum", mutates_args=())
 def _sum(y: Tensor, rowptr: Tensor, col: Tensor, turned_rowptr: Tensor, turned_col: Tensor) -> Tensor:
     """The gradient is the same sum over the graph turned round, so that is passed along."""

@@ -243,3 +243,16 @@ def test_reset_and_repr():
     assert not torch.equal(conv.lin.weight, before)
     assert torch.equal(conv.norm.running_mean, torch.zeros(8))
     assert repr(conv) == "EdgeConv(4, 8, groups=2)"
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", None])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("table", [True, False])
+def test_second_derivatives(norm, training, table):
+    torch.manual_seed(0)
+    conv = perturbed(EdgeConv(3, 4, act="elu", norm=norm).double()).train(training)
+    if norm:
+        nn.init.normal_(conv.norm.weight)  # at zero the maximum could be of any neighbour
+    graph = torch.randint(7, (1, 7, 3)) if table else torch.randint(7, (2, 20))
+    x = torch.randn(7, 3, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: conv(x.view(1, 7, 3) if table else x, graph), x)

@@ -86,6 +86,7 @@ def test_gradients_by_differences(how):
     neighbors = Neighbors.from_edge_index(torch.randint(6, (2, 20)), 6)
     y = torch.randn(6, 3, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(lambda y: OPERATORS[how](y, neighbors), y)
+    assert torch.autograd.gradgradcheck(lambda y: OPERATORS[how](y.square(), neighbors).square(), y)
 
 
 @pytest.mark.parametrize("how", ["max", "sum"])
@@ -112,5 +113,7 @@ def test_operators_are_registered_soundly():
     neighbors = Neighbors.from_table(knn(torch.randn(2, 9, 3), 4))
     y = torch.randn(18, 5, requires_grad=True)
     torch.library.opcheck(reduce._max, (y, neighbors.rowptr, neighbors.col, 2))
+    best = torch.randint(9, (18, 5), dtype=torch.int32)
+    torch.library.opcheck(reduce._max_grad, (y, best, 18, 2))
     turned = neighbors.transposed
     torch.library.opcheck(reduce._sum, (y, neighbors.rowptr, neighbors.col, turned.rowptr, turned.col))
