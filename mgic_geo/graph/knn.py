@@ -10,7 +10,7 @@ from torch import Tensor
 from mgic_geo.graph import knn_backends, knn_native, knn_rounded
 from mgic_geo.graph.gpu import knn as gpu_knn
 from mgic_geo.graph.gpu.faster import faster
-from mgic_geo.graph.knn_chunked import full_precision, knn_chunked
+from mgic_geo.graph.knn_chunked import knn_chunked
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
 
 __all__ = ["check_backend", "check_k", "knn", "knn_graph", "knn_table"]
@@ -118,17 +118,16 @@ def knn_table(
                 f"cloud {cloud} has {size} points, but k={k} with loop={loop} needs at least {needed}; "
                 "lower k or leave such clouds out"
             )
-    if len(set(sizes)) == 1 and sizes[0] > 0:
-        clouds = [x.view(len(sizes), sizes[0], -1)]
-    else:
-        clouds = [cloud.unsqueeze(0) for cloud in x.split(sizes) if len(cloud)]
-    tables, first = [], 0
-    for cloud in clouds:
-        count, size = cloud.shape[:2]
-        starts = first + size * torch.arange(count, device=x.device).view(-1, 1, 1)
-        tables.append((_neighbors(cloud, k, loop, backend) + starts).view(-1, k))
-        first += count * size
-    return torch.cat(tables) if tables else torch.empty(0, k, dtype=torch.long, device=x.device)
+    if len(sizes) == 1 and sizes[0] > 0:
+        return _neighbors(x.unsqueeze(0), k, loop, backend).view(-1, k)
+    table = torch.empty(x.size(0), k, dtype=torch.long, device=x.device)
+    size = torch.tensor(sizes, device=x.device)
+    start = size.cumsum(0) - size
+    for points in sorted({*sizes} - {0}):  # clouds of one size go together
+        first = start[size == points].unsqueeze(1)
+        nodes = first + torch.arange(points, device=x.device)
+        table[nodes] = _neighbors(x[nodes], k, loop, backend) + first.unsqueeze(2)
+    return table
 
 
 def check_k(k: int) -> None:
@@ -186,16 +185,15 @@ def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
         return found
     centred = x if x.size(-1) <= DIRECT_DIMENSIONS else x - x.mean(1, keepdim=True)  # less rounding
     norms = _square_norms(x, centred)
-    with full_precision(x.device.type):
-        if knn_native.fits(x, k):
-            return knn_native.neighbors(x, centred, norms, k, loop)
-        if gpu_knn.fits(x, k):
-            return faster(
-                ("knn", x.device, k, *map(_magnitude, x.shape)),
-                lambda: gpu_knn.neighbors(x, centred, norms, k, loop),
-                lambda: knn_chunked(x, centred, norms, k, loop),
-            )
-        return knn_chunked(x, centred, norms, k, loop)
+    if knn_native.fits(x, k):
+        return knn_native.neighbors(x, centred, norms, k, loop)
+    if gpu_knn.fits(x, k):
+        return faster(
+            ("knn", x.device, k, *map(_magnitude, x.shape)),
+            lambda: gpu_knn.neighbors(x, centred, norms, k, loop),
+            lambda: knn_chunked(x, centred, norms, k, loop),
+        )
+    return knn_chunked(x, centred, norms, k, loop)
 
 
 @_knn.register_fake

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
+from mgic_geo.graph.full_precision import full_precision
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS
 from mgic_geo.graph.knn_settle import settle
 
-__all__ = ["full_precision", "knn_chunked"]
+__all__ = ["knn_chunked"]
 
 # Largest number of distances held at once: what stays in a CPU's cache, what fills a GPU.
 _CHUNK = {"cpu": 2**20, "cuda": 2**26}
@@ -19,8 +17,6 @@ _CHUNK = {"cpu": 2**20, "cuda": 2**26}
 
 def knn_chunked(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -> Tensor:
     """As :func:`mgic_geo.knn`: (B, N, C) finite points to (B, N, k) places within each cloud.
-
-    Within :func:`full_precision`.
 
     Args:
         x: The points.
@@ -45,7 +41,8 @@ def knn_chunked(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -
             if direct:
                 _squared_differences(query, cloud, distance)
             else:
-                torch.baddbmm(norm.unsqueeze(1), query, cloud.transpose(1, 2), alpha=-2, out=distance)
+                with full_precision(x.device.type):
+                    torch.baddbmm(norm.unsqueeze(1), query, cloud.transpose(1, 2), alpha=-2, out=distance)
             distance.diagonal(start, 1, 2).fill_(-torch.inf if loop else torch.inf)
             value, index = distance.topk(keep, largest=False)
             if not direct:
@@ -53,31 +50,6 @@ def knn_chunked(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -
                 settle(x[first : first + together], start, distance, near, value, index, k, loop)
             table[first : first + together, start : start + rows] = index[..., :k]
     return table
-
-
-@contextmanager
-def full_precision(device: str) -> Iterator[None]:
-    """No autocast, no TF32 or bfloat16 inside matrix products, whatever the user has set."""
-    with torch.autocast(device, enabled=False):
-        products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-        if hasattr(
-            products[0], "fp32_precision"
-        ):  # torch 2.9 and newer; it forbids mixing with the older way
-            before = [product.fp32_precision for product in products]
-            try:
-                for product in products:
-                    product.fp32_precision = "ieee"
-                yield
-            finally:
-                for product, precision in zip(products, before, strict=True):
-                    product.fp32_precision = precision
-        else:
-            precision = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-            try:
-                yield
-            finally:
-                torch.set_float32_matmul_precision(precision)
 
 
 def _squared_differences(query: Tensor, cloud: Tensor, out: Tensor) -> None:

@@ -18,23 +18,3 @@ def test_chunks_do_not_show(channels, monkeypatch):
             assert torch.equal(knn(x, 6), whole)
     for cloud, rows in zip(x, whole, strict=True):
         oracles.assert_nearest(cloud, rows)
-
-
-def test_full_precision_ends_with_what_it_was_for():
-    matmul = torch.backends.mkldnn.matmul
-    before, inside = matmul.fp32_precision, []
-
-    def fail():
-        with knn_chunked.full_precision("cpu"):
-            inside.extend([matmul.fp32_precision, torch.is_autocast_enabled("cpu")])
-            raise KeyError
-
-    try:
-        matmul.fp32_precision = "bf16"
-        with torch.autocast("cpu", torch.bfloat16):
-            with pytest.raises(KeyError):
-                fail()
-            assert (matmul.fp32_precision, torch.is_autocast_enabled("cpu")) == ("bf16", True)
-    finally:
-        matmul.fp32_precision = before
-    assert inside == ["ieee", False]
