@@ -44,11 +44,12 @@ class LRASPP(nn.Module):
         high = trunk.channels[-1]
         self.cbr = conv_norm_act(high, filters, 1)
         self.scale = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv2d(high, filters, 1), nn.Sigmoid())
+        # Not the classifiers, whose logits would start far too large, nor the trunk, which may be trained.
+        initialize(self)
         self.low_classifier: nn.Module
         self.high_classifier: nn.Module
         self.last: nn.Module
         self.reset_classifier(num_classes)
-        initialize(self)  # before the trunk is part of it, whose weights may be trained already
         self.trunk = trunk
 
     def reset_classifier(self, num_classes: int) -> None:

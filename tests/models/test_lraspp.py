@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -28,6 +30,18 @@ def test_logits_of_every_pixel(size):
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", ["lraspp_mobilenetv3_small", "lraspp_mgic_mobilenetv3_small"])
+def test_a_new_one_is_undecided(name):
+    """Its loss is about that of equal probabilities, as after ``reset_classifier``."""
+    torch.manual_seed(0)
+    model, images = create_model(name, num_classes=11).train(), torch.randn(4, 3, 64, 64)
+    labels = torch.randint(11, (4, 64, 64))
+    for _ in range(2):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        assert 0.95 * math.log(11) < loss.item() < 1.15 * math.log(11)
+        model.reset_classifier(11)
+
+
 def test_channels_are_the_trunks():
     model = LRASPP(trunk(), filters=16)
     assert model.low_classifier.in_channels == 16  # the map of stride 8
@@ -40,6 +54,7 @@ def test_channels_are_the_trunks():
 def test_the_head_is_torchvisions_up_to_the_last_map():
     model = LRASPP(trunk(), num_classes=4, filters=16).eval()
     nn.init.eye_(model.last.weight[:, :, 0, 0])
+    nn.init.zeros_(model.last.bias)
     head = LRASPPHead(16, 192, 4, 16).eval()
     head.load_state_dict(
         {n: v for n, v in model.state_dict().items() if n.split(".")[0] not in ("trunk", "last")}
