@@ -72,6 +72,7 @@ def fits(norm: nn.Module, rows: int, channels: int, *, small: bool = False) -> b
         type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d)
         and norm.training
         and norm.affine is True
+        and norm.bias is not None
         and applies(norm.weight, norm.bias)  # type: ignore[arg-type]  # ahead of sizes: exported code has none
         and norm.weight.numel() == norm.bias.numel() == channels  # type: ignore[operator]
         and channels % 16 == 0
@@ -87,7 +88,7 @@ def fits(norm: nn.Module, rows: int, channels: int, *, small: bool = False) -> b
 @torch.no_grad()
 def track(norm: nn.Module, mean: Tensor, var: Tensor, rows: int) -> None:
     """Advance the running statistics by a batch's mean and biased variance, as ``norm`` would."""
-    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
         return
     momentum = norm.momentum or 0.0

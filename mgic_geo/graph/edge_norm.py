@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed, nn
 
+from mgic_geo.core import norm_native
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.graph.reduce import neighbor_sum
 
@@ -37,8 +38,8 @@ def edge_batch_norm(
     if norm.training or norm.running_mean is None or norm.running_var is None:
         _refuse_sync(norm)
         mean, var, total = _edge_moments(u, v, degree, neighbors)
-        if norm.training and norm.track_running_stats:
-            _update_running(norm, sign * mean.detach(), var.detach(), neighbors.col.numel())
+        if norm.training:
+            norm_native.track(norm, sign * mean, var, neighbors.col.numel())
     else:
         mean, var = sign * norm.running_mean, norm.running_var
         total = neighbor_sum(v, neighbors) if torch.is_grad_enabled() else None
@@ -46,7 +47,8 @@ def edge_batch_norm(
         # All neighbours tie where the scale is zero; its gradient is that of their mean, as PyG's.
         out = torch.where(norm.weight == 0, u + total / degree.clamp(min=1), out)
     scale = sign * norm.weight * torch.rsqrt(var + norm.eps)
-    return ((out - mean) * scale + norm.bias).to(dtype)
+    out = (out - mean) * scale
+    return (out if norm.bias is None else out + norm.bias).to(dtype)
 
 
 def _full(x: Tensor) -> Tensor:
@@ -80,14 +82,3 @@ def _edge_moments(
     total = neighbor_sum(v, neighbors)
     var = ((in_degree * u * u).sum(0) + 2 * (u * total).sum(0) + (out_degree * v * v).sum(0)) / edges
     return mean_u + mean_v, var.clamp(min=0), total + in_degree * mean_v
-
-
-@torch.no_grad()
-def _update_running(norm: nn.BatchNorm1d, mean: Tensor, var: Tensor, edges: int) -> None:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
-    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_((var * edges / (edges - 1)).to(norm.running_var.dtype), momentum)

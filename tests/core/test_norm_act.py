@@ -194,6 +194,9 @@ DECLINED = {
     "a lazy sign": (layers, lambda: torch._neg_view(rows(20, 16))),
     "a norm of one's own": (lambda: nn.Sequential(OwnNorm(16), nn.ReLU()), lambda: rows(20, 16)),
     "no scale": (lambda: nn.Sequential(nn.BatchNorm1d(16, affine=False), nn.ReLU()), lambda: rows(20, 16)),
+    "no shift": (
+        lambda: hooked(lambda m: m[0].register_parameter("bias", None)), lambda: rows(20, 16)
+    ),
     "another activation": (lambda: layers(act=nn.Tanh()), lambda: rows(20, 16)),
     "a falling activation": (lambda: layers(act=nn.LeakyReLU(-0.5)), lambda: rows(20, 16)),
     "a hook on the norm": (

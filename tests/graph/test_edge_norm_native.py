@@ -75,11 +75,15 @@ def test_second_derivatives(act):
     compiled.assert_second_derivatives(on(graph), layer(8, 16, act=act), [x], 1e-3, least=1e-3)
 
 
-@pytest.mark.parametrize("change", ["zero scale", "eval", "bias", "tanh", "hook", "float64", "edges"])
+@pytest.mark.parametrize(
+    "change", ["zero scale", "no shift", "eval", "bias", "tanh", "hook", "float64", "edges"]
+)
 def test_what_declines_gives_what_the_operators_give(change):
     conv, x, graph = layer(16, 32), points(60, 16), graph_of(2, 30, 5)
     if change == "zero scale":
         nn.init.zeros_(conv.norm.weight[3:4].data)
+    elif change == "no shift":
+        conv.norm.register_parameter("bias", None)
     elif change == "eval":
         conv.eval()
     elif change == "bias":

@@ -26,9 +26,8 @@ def fits(x: Tensor, weight: Tensor, neighbors: Neighbors) -> bool:
 
 def fits_norm(norm: nn.BatchNorm1d) -> bool:
     """Whether :func:`normalised_edge_conv` serves this one: plain, by a batch's statistics."""
-    return (
-        type(norm) is nn.BatchNorm1d and norm.affine is True and (norm.training or norm.running_mean is None)
-    )
+    plain = type(norm) is nn.BatchNorm1d and norm.affine is True and norm.bias is not None
+    return plain and (norm.training or norm.running_mean is None)
 
 
 def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbors, groups: int) -> Tensor:
