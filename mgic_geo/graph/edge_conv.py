@@ -12,6 +12,7 @@ from torch_geometric.nn.resolver import activation_resolver
 from mgic_geo.core import norm_native
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph import edge_native, gpu
+from mgic_geo.graph.edge_inputs import check_features
 from mgic_geo.graph.edge_norm import edge_batch_norm
 from mgic_geo.graph.edge_norm_native import fits_norm, normalised_edge_conv
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
@@ -74,6 +75,10 @@ class EdgeConv(nn.Module):
             raise ValueError(f"norm must be 'batch_norm' or None, got {norm!r}")
         if flow not in ("source_to_target", "target_to_source"):
             raise ValueError(f"flow must be 'source_to_target' or 'target_to_source', got {flow!r}")
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, got {in_channels}; no width is inferred")
+        if in_channels % max(1, groups):
+            raise ValueError(f"groups={groups} must divide in_channels={in_channels}")
         self.in_channels, self.out_channels, self.groups, self.flow = in_channels, out_channels, groups, flow
         # The weight of a map from [x_i, x_j - x_i], within each group: (out, 2 · in / groups), PyG's layout.
         self.lin = GroupedLinear(2 * in_channels, out_channels, groups, bias)
@@ -93,11 +98,12 @@ class EdgeConv(nn.Module):
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], edge_index: Tensor | Neighbors) -> Tensor:
         """Gather from the graph; shapes as in the class's docstring."""
+        for side in x if isinstance(x, tuple | list) else (x,):
+            check_features(side, self.in_channels, clouds=side is x)
         shape = (x if isinstance(x, Tensor) else x[1]).shape[:-1]
         if isinstance(x, Tensor) and x.dim() == 3:
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        self._check(source, target)
         neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
         out = self._compiled(source, neighbors) if source is target else None
         if out is None:
@@ -166,17 +172,13 @@ class EdgeConv(nn.Module):
         }
         return [{name: piece[g] for name, piece in pieces.items()} for g in range(self.groups)]
 
-    def _check(self, source: Tensor, target: Tensor) -> None:
-        for x in (source, target):
-            if x.size(-1) != self.in_channels or not x.is_floating_point():
-                raise ValueError(
-                    f"x needs in_channels={self.in_channels} floating-point channels, "
-                    f"got shape {tuple(x.shape)} of {x.dtype}"
-                )
-
     def __repr__(self) -> str:
-        groups = f", groups={self.groups}" if self.groups > 1 else ""
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}{groups})"
+        text = f"{type(self).__name__}({self.in_channels}, {self.out_channels}"
+        text += f", groups={self.groups}" if self.groups > 1 else ""
+        text += "" if isinstance(self.act, nn.ReLU) else f", act={self.act}"
+        text += ", norm=None" if self.norm is None else ""
+        text += ", bias=True" if self.lin.bias is not None else ""
+        return text + ("" if self.flow == "source_to_target" else f", flow={self.flow!r}") + ")"
 
 
 def _sign(scale: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is wrong with a graph or with what belongs to its edges, in words, before torch says it in its own."""
+"""What is wrong with features or a graph, in words, before torch says it in its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,32 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-__all__ = ["check_edges", "check_range"]
+__all__ = ["check_edges", "check_features", "check_range"]
 
 _OF_EDGES = ("edge_weight", "edge_attr", "edge_type")
+
+
+def check_features(x: Any, channels: int, *, clouds: bool = True) -> None:
+    """Look at the type, dimensions and width of features of nodes.
+
+    Args:
+        x: Should be (nodes, channels), or dense clouds (B, N, channels).
+        channels: Their width; any, if -1.
+        clouds: Whether dense clouds are taken.
+
+    Raises:
+        TypeError: If it is no tensor.
+        ValueError: If it has another shape, or no floating-point numbers.
+    """
+    if not isinstance(x, Tensor):
+        told = "; pass data.x and data.edge_index" if hasattr(x, "edge_index") else ""
+        raise TypeError(f"x is a tensor of the nodes' features, got {type(x).__name__}{told}")
+    if x.dim() not in ((2, 3) if clouds else (2,)):
+        dense = ", or dense clouds (B, N, channels)" if clouds else ""
+        raise ValueError(f"x has shape (nodes, channels){dense}, got {tuple(x.shape)}")
+    if channels not in (-1, x.size(-1)) or not x.is_floating_point():
+        width = "" if channels == -1 else f"in_channels={channels} "
+        raise ValueError(f"x needs {width}floating-point channels, got shape {tuple(x.shape)} of {x.dtype}")
 
 
 def check_edges(inputs: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from torch_geometric.nn.resolver import activation_resolver
 from mgic_geo.core import ChannelHierarchy, MGICBlock
 from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.edge_inputs import check_edges, check_range
+from mgic_geo.graph.edge_inputs import check_edges, check_features, check_range
 from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
@@ -165,25 +165,24 @@ class MGICGraphConv(MessagePassing):
     def _sides(self, x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor | None, Tensor]:
         """Sources, if they are not the targets, and targets, with the widths they should have."""
         wanted = self.in_channels
-        if isinstance(x, Tensor):
+        if not isinstance(x, tuple | list):
             source, target = (x, x) if isinstance(wanted, tuple) else (None, x)
-        else:
+        elif len(x) == 2 and x[1] is not None:
             source, target = x
-            if target is None or target.dim() == 3:
-                raise ValueError(
-                    f"{type(self).__name__} adds to the features of the targets, so a pair is (sources, "
-                    f"targets), each (nodes, channels), got "
-                    f"{'no targets' if target is None else tuple(target.shape)}"
-                )
-        if isinstance(self.shortcut, LazyShortcut) or isinstance(self.source_shortcut, LazyShortcut):
-            wanted = self._settle(source, target)
+        else:
+            raise ValueError(
+                f"{type(self).__name__} adds to the features of the targets, so a pair is (sources, "
+                f"targets), got {'no targets' if len(x) == 2 else f'{len(x)} parts'}"
+            )
         widths = wanted if isinstance(wanted, tuple) else (wanted, wanted)
         for side, width in zip((source, target), widths, strict=True):
-            if side is not None and side.size(-1) != width:
-                raise ValueError(f"x needs in_channels={width} channels, got shape {tuple(side.shape)}")
+            if side is not None:
+                check_features(side, width, clouds=source is None or source is target)
+        if isinstance(self.shortcut, LazyShortcut) or isinstance(self.source_shortcut, LazyShortcut):
+            self._settle(source, target)
         return source, target
 
-    def _settle(self, source: Tensor | None, target: Tensor) -> int | tuple[int, int]:
+    def _settle(self, source: Tensor | None, target: Tensor) -> None:
         """Take the widths that are not known yet from the first input."""
         if isinstance(self.shortcut, LazyShortcut):
             self.shortcut = self.shortcut.settle(target.size(-1))
@@ -195,7 +194,6 @@ class MGICGraphConv(MessagePassing):
             self.in_channels = (first, second)
         else:
             self.in_channels = target.size(-1)
-        return self.in_channels
 
     def _graph(self, graph: Any, x: Tensor, source: Tensor | None) -> Any:
         """The graph as the layer takes it; what can be worked out once for all levels is."""
@@ -247,7 +245,15 @@ class MGICDynamicEdgeConv(MGICGraphConv):
 
     def forward(self, x: Tensor, batch: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Build the graph of ``x``, then run the cycle on it."""
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"{type(self).__name__} builds the graph of one set of nodes, a tensor, got "
+                f"{type(x).__name__}; MGICGraphConv takes a pair and its own graph"
+            )
         return super().forward(x, dynamic_neighbors(x, self.k, batch, self.backend))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, k={self.k}, {self.hierarchy})"
 
 
 def dynamic_neighbors(x: Tensor, k: int, batch: Tensor | None = None, backend: str = "auto") -> Neighbors:

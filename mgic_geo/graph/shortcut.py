@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from mgic_geo.core import GroupedLinear
+from mgic_geo.core.linear import light_groups
 
 __all__ = ["LazyShortcut", "make_shortcut"]
 
 
 def make_shortcut(in_channels: int, out_channels: int, group_size: int) -> nn.Module:
     """A grouped pointwise map, or nothing where the width stays; :class:`LazyShortcut` for -1 channels.
-
-    It has the fewest groups that divide both widths and read at most ``group_size`` channels each.
 
     Raises:
         ValueError: If ``in_channels`` is neither positive nor -1.
@@ -25,10 +23,8 @@ def make_shortcut(in_channels: int, out_channels: int, group_size: int) -> nn.Mo
         return LazyShortcut(out_channels, group_size)
     if in_channels == out_channels:
         return nn.Identity()
-    common = math.gcd(in_channels, out_channels)
-    divisors = [groups for groups in range(1, common + 1) if common % groups == 0]
-    fitting = [groups for groups in divisors if in_channels // groups <= group_size]
-    return GroupedLinear(in_channels, out_channels, groups=fitting[0] if fitting else common)
+    groups = light_groups(in_channels, out_channels, group_size) if in_channels > 0 else 1
+    return GroupedLinear(in_channels, out_channels, groups)
 
 
 class LazyShortcut(nn.Module):
@@ -58,7 +54,12 @@ class LazyShortcut(nn.Module):
         shortcut = make_shortcut(in_channels, self.out_channels, self.group_size)
         shape = shortcut.weight.shape if isinstance(shortcut, GroupedLinear) else None
         if (loaded and weight.shape != shape) or (self.kept_width and shape):
-            raise ValueError(f"the state that was loaded is not that of in_channels={in_channels}")
+            has = f"a weight of shape {tuple(weight.shape)}" if loaded else "no weight, so equal widths"
+            raise ValueError(
+                f"the first input has {in_channels} channels, but the loaded state is of another width: its "
+                f"shortcut to {self.out_channels} channels has {has}; build the layer with the in_channels "
+                "of the one that was saved"
+            )
         if isinstance(shortcut, GroupedLinear):
             if not loaded:
                 weight.materialize(shape)  # type: ignore[arg-type]

@@ -213,14 +213,21 @@ def test_shared_statistics_are_refused(monkeypatch):
 
 def test_errors_name_value_and_remedy():
     x = torch.randn(2, 10, 4)
-    with pytest.raises(ValueError, match=r"in_channels=4 floating-point channels, got shape \(20, 5\)"):
+    with pytest.raises(ValueError, match=r"in_channels=4 floating-point channels, got shape \(2, 10, 5\)"):
         EdgeConv(4, 4)(torch.randn(2, 10, 5), knn(x, 3))
     with pytest.raises(ValueError, match=r"floating-point channels, got .* of torch\.int64"):
         EdgeConv(4, 4)(x.long(), knn(x, 3))
     with pytest.raises(ValueError, match="graph has 20 source and 20 target nodes, but x has 9 and 9"):
         EdgeConv(4, 4)(x[0, :9], Neighbors.from_table(knn(x, 3)))
-    with pytest.raises(ValueError, match="in_channels must be at least 1, got 0"):
-        EdgeConv(0, 4)
+    for width in (0, -1):
+        with pytest.raises(ValueError, match=f"in_channels must be at least 1, got {width}; no width is"):
+            EdgeConv(width, 4)
+    with pytest.raises(ValueError, match="groups=4 must divide in_channels=6"):
+        EdgeConv(6, 64, groups=4)
+    with pytest.raises(TypeError, match="x is a tensor of the nodes' features, got NoneType"):
+        EdgeConv(4, 4)((x[0], None), knn_graph(x[0], 3))
+    with pytest.raises(ValueError, match=r"dense clouds \(B, N, channels\), got \(4,\)"):
+        EdgeConv(4, 4)(x[0, 0], knn_graph(x[0], 3))
     with pytest.raises(ValueError, match=r"act=GELU.*not monotone.*act=None, norm=None"):
         EdgeConv(4, 4, act="gelu")
     with pytest.raises(ValueError, match="not monotone"):
@@ -243,6 +250,8 @@ def test_reset_and_repr():
     assert not torch.equal(conv.lin.weight, before)
     assert torch.equal(conv.norm.running_mean, torch.zeros(8))
     assert repr(conv) == "EdgeConv(4, 8, groups=2)"
+    other = EdgeConv(4, 8, act=None, norm=None, bias=True, flow="target_to_source")
+    assert repr(other) == "EdgeConv(4, 8, act=Identity(), norm=None, bias=True, flow='target_to_source')"
 
 
 @pytest.mark.parametrize("norm", ["batch_norm", None])

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from torch_geometric.data import Data
 
-from mgic_geo import MGICGraphConv
+from mgic_geo import MGICDynamicEdgeConv, MGICGraphConv
 from mgic_geo.graph.edge_inputs import check_edges, check_range
 from mgic_geo.graph.grouped.survey import example_graph
 
@@ -32,6 +33,33 @@ def test_another_number_of_edges(conv, options, name, shape):
     for given in ((values,), {name: values}):
         with pytest.raises(ValueError, match=rf"{name} needs a row for each of the 30 edges .*; select and"):
             layer(X, EDGES, *given) if isinstance(given, tuple) else layer(X, EDGES, **given)
+
+
+@pytest.mark.parametrize("conv", ["edge", "SAGEConv"])
+def test_no_features(conv):
+    layer = MGICGraphConv(16, 16, conv=conv)
+    data = Data(x=X, edge_index=EDGES)
+    with pytest.raises(TypeError, match=r"got Data; pass data\.x and data\.edge_index"):
+        layer(data, EDGES)
+    for x in (X[0], X.view(1, 1, 10, 16)):
+        with pytest.raises(ValueError, match=r"shape \(nodes, channels\), or dense clouds"):
+            layer(x, EDGES)
+    with pytest.raises(ValueError, match=r"floating-point channels, got shape \(10, 16\) of torch\.int64"):
+        layer(X.long(), EDGES)
+    with pytest.raises(ValueError, match=r"shape \(nodes, channels\), got \(1, 10, 16\)"):
+        layer((X, X[None]), EDGES)
+    with pytest.raises(ValueError, match=r"a pair is \(sources, targets\), got 3 parts"):
+        layer((X, X, X), EDGES)
+    with pytest.raises(TypeError, match="MGICGraphConv takes a pair and its own graph"):
+        MGICDynamicEdgeConv(16, 16, k=3)((X, X))
+
+
+def test_a_bad_first_input_settles_nothing():
+    layer = MGICGraphConv(-1, 16)
+    with pytest.raises(ValueError, match=r"got \(16,\)"):
+        layer(X[0], EDGES)
+    assert layer.in_channels == -1
+    assert layer(X, EDGES).shape == (10, 16)
 
 
 @pytest.mark.parametrize(("conv", "options"), LAYERS)

@@ -169,7 +169,7 @@ def test_compiles(graph):
 
 def test_errors_name_value_and_remedy(graph):
     x, edge_index = graph
-    with pytest.raises(ValueError, match=r"in_channels=8 channels, got shape \(40, 16\)"):
+    with pytest.raises(ValueError, match=r"in_channels=8 floating-point channels, got shape \(40, 16\)"):
         MGICGraphConv(8, 16)(x, edge_index)
     with pytest.raises(ValueError, match=r"a pair is \(sources, targets\).* got no targets"):
         MGICGraphConv(16, 16)((x, None), edge_index)
