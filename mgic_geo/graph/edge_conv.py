@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import norm_native
+from mgic_geo.core.hooks import refreshed
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph import edge_native, gpu
 from mgic_geo.graph.edge_norm import edge_batch_norm
@@ -37,7 +38,8 @@ class EdgeConv(nn.Module):
     taken of :math:`v` (the minimum where the normalisation's scale is negative); and mean and variance over
     *edges* follow from node sums and one sum over neighbours.
 
-    Where several neighbours attain a maximum, the gradient goes to one of them (PyG splits it).
+    Where several neighbours attain a maximum, the gradient goes to one of them (PyG splits it). ``lin`` and
+    ``norm`` are read, not called: of their hooks forward pre-hooks alone run (pruning, say).
 
     Args:
         in_channels: Width of the input.
@@ -99,6 +101,9 @@ class EdgeConv(nn.Module):
         source, target = (x, x) if isinstance(x, Tensor) else x
         self._check(source, target)
         neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
+        for part in (self.lin, self.norm):  # neither is called
+            if part is not None:
+                refreshed(part, source)
         out = self._compiled(source, neighbors) if source is target else None
         if out is None:
             out = self.act(self._by_parts(source, target, neighbors))
@@ -117,7 +122,7 @@ class EdgeConv(nn.Module):
             bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
             return self.act(step(x, weight, bias, neighbors, self.groups))
         slope = norm_native.slope_of(self.act)
-        if slope is None or self.lin.bias is not None or norm_native.listened(self.lin):
+        if slope is None or self.lin.bias is not None:
             return None
         if not (gpu.fits_norm(self.norm) if on_gpu else fits_norm(self.norm, x.size(0), self.out_channels)):
             return None
