@@ -81,7 +81,9 @@ class MGICGraphConv(MessagePassing):
         flow = conv_kwargs.get("flow", "source_to_target")
         super().__init__(aggr=None, flow=flow)  # to_hetero and others tell a layer on edges by this class
         conv = resolve_conv(conv)
-        self.in_channels, self.out_channels, self.conv_class = in_channels, out_channels, conv
+        self.in_channels, self.out_channels = in_channels, out_channels
+        # A factory that is kept, a lambda say, would keep the layer from being pickled.
+        self.conv_name, self._takes_neighbors = getattr(conv, "__name__", str(conv)), conv is EdgeConv
         hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
         self.hierarchy = hierarchy
         of_corrections = norm_factory(norm if correction_norm == "norm" else correction_norm)
@@ -201,7 +203,7 @@ class MGICGraphConv(MessagePassing):
         """The graph as the layer takes it; what can be worked out once for all levels is."""
         if x.dim() == 3:
             graph = flatten_clouds(x, graph)[1]
-        if self.conv_class is EdgeConv:
+        if self._takes_neighbors:
             sources = x.numel() // x.size(-1) if source is None else source.size(0)
             return as_neighbors(graph, x.numel() // x.size(-1), sources, self.flow)
         if isinstance(graph, Neighbors):
@@ -216,9 +218,9 @@ class MGICGraphConv(MessagePassing):
         return Levels(tuple(levels))
 
     def __repr__(self) -> str:
-        name = getattr(self.conv_class, "__name__", str(self.conv_class))
         return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, conv={name}, {self.hierarchy})"
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, conv={self.conv_name}, "
+            f"{self.hierarchy})"
         )
 
 
