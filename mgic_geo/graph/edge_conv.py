@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.hooks import refreshed
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph import edge_native, gpu
+from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.edge_norm import edge_batch_norm
 from mgic_geo.graph.edge_norm_native import fits_norm, normalised_edge_conv
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
@@ -45,7 +45,7 @@ class EdgeConv(nn.Module):
         in_channels: Width of the input.
         out_channels: Width of the output.
         groups: Channel groups; output group g sees input group g only.
-        act: Name or module of a monotone activation, or None.
+        act: Name, module or class of a monotone activation, or None.
         norm: ``"batch_norm"`` (over edges) or None.
         bias: Add a learned bias, which batch normalisation would cancel.
         flow: ``"source_to_target"`` or ``"target_to_source"``, as in PyG.
@@ -66,7 +66,7 @@ class EdgeConv(nn.Module):
         in_channels: int,
         out_channels: int,
         groups: int = 1,
-        act: str | nn.Module | None = "relu",
+        act: Act = "relu",
         norm: str | None = "batch_norm",
         bias: bool = False,
         flow: str = "source_to_target",
@@ -80,7 +80,7 @@ class EdgeConv(nn.Module):
         # The weight of a map from [x_i, x_j - x_i], within each group: (out, 2 · in / groups), PyG's layout.
         self.lin = GroupedLinear(2 * in_channels, out_channels, groups, bias)
         self.norm = nn.BatchNorm1d(out_channels) if norm else None
-        self.act = nn.Identity() if act is None else activation_resolver(act)
+        self.act = resolve_act(act)
         if not isinstance(self.act, _MONOTONE) or getattr(self.act, "negative_slope", 0) < 0:
             raise ValueError(
                 f"act={self.act} is not monotone, so it does not commute with the maximum; use one such as "
