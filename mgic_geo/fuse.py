@@ -47,7 +47,7 @@ def fuse(model: nn.Module) -> nn.Module:
     if lazy:
         raise ValueError(f"the width of {lazy[0]} is not settled; call the model on an input, then fuse it")
     fused = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()  # what torch.compile wraps
-    if type(fused) is EdgeConv:
+    if type(fused) is EdgeConv and not any(map(_hooked, fused.modules())):
         fused = fold_edge_conv(fused) or fused
     uses = Counter(module for _, module in fused.named_modules(remove_duplicate=False))
     shared = Counter(p for module in uses for p in module.parameters(recurse=False))

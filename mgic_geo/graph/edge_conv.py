@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import norm_native
+from mgic_geo.core.hooks import refreshed
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph import edge_native, gpu
+from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.edge_inputs import check_features
 from mgic_geo.graph.edge_norm import edge_batch_norm
 from mgic_geo.graph.edge_norm_native import fits_norm, normalised_edge_conv
@@ -38,13 +39,14 @@ class EdgeConv(nn.Module):
     taken of :math:`v` (the minimum where the normalisation's scale is negative); and mean and variance over
     *edges* follow from node sums and one sum over neighbours.
 
-    Where several neighbours attain a maximum, the gradient goes to one of them (PyG splits it).
+    Where several neighbours attain a maximum, the gradient goes to one of them (PyG splits it). ``lin`` and
+    ``norm`` are read, not called: of their hooks forward pre-hooks alone run (pruning, say).
 
     Args:
         in_channels: Width of the input.
         out_channels: Width of the output.
         groups: Channel groups; output group g sees input group g only.
-        act: Name or module of a monotone activation, or None.
+        act: Name, module or class of a monotone activation, or None.
         norm: ``"batch_norm"`` (over edges) or None.
         bias: Add a learned bias, which batch normalisation would cancel.
         flow: ``"source_to_target"`` or ``"target_to_source"``, as in PyG.
@@ -65,7 +67,7 @@ class EdgeConv(nn.Module):
         in_channels: int,
         out_channels: int,
         groups: int = 1,
-        act: str | nn.Module | None = "relu",
+        act: Act = "relu",
         norm: str | None = "batch_norm",
         bias: bool = False,
         flow: str = "source_to_target",
@@ -83,7 +85,7 @@ class EdgeConv(nn.Module):
         # The weight of a map from [x_i, x_j - x_i], within each group: (out, 2 · in / groups), PyG's layout.
         self.lin = GroupedLinear(2 * in_channels, out_channels, groups, bias)
         self.norm = nn.BatchNorm1d(out_channels) if norm else None
-        self.act = nn.Identity() if act is None else activation_resolver(act)
+        self.act = resolve_act(act)
         if not isinstance(self.act, _MONOTONE) or getattr(self.act, "negative_slope", 0) < 0:
             raise ValueError(
                 f"act={self.act} is not monotone, so it does not commute with the maximum; use one such as "
@@ -105,6 +107,9 @@ class EdgeConv(nn.Module):
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
         neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
+        for part in (self.lin, self.norm):  # neither is called
+            if part is not None:
+                refreshed(part, source)
         out = self._compiled(source, neighbors) if source is target else None
         if out is None:
             out = self.act(self._by_parts(source, target, neighbors))
@@ -123,7 +128,7 @@ class EdgeConv(nn.Module):
             bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
             return self.act(step(x, weight, bias, neighbors, self.groups))
         slope = norm_native.slope_of(self.act)
-        if slope is None or self.lin.bias is not None or norm_native.listened(self.lin):
+        if slope is None or self.lin.bias is not None:
             return None
         if not (gpu.fits_norm(self.norm) if on_gpu else fits_norm(self.norm, x.size(0), self.out_channels)):
             return None

@@ -53,7 +53,7 @@ class GraphBlock(nn.Module):
             **kwargs: Likewise.
 
         Raises:
-            ValueError: If the layer returns more than features.
+            ValueError: If the layer returns more than features, or features of another shape.
         """
         inputs = x if source is None else (source.values[self.level], x)
         out = self.conv(
@@ -63,6 +63,12 @@ class GraphBlock(nn.Module):
             raise ValueError(
                 f"a block adds the layer's output to its input, so it must be features, got "
                 f"{type(out).__name__}; leave out what asks for more, such as return_attention_weights"
+            )
+        if out.shape != x.shape:  # a sum would broadcast
+            raise ValueError(
+                f"a block adds the layer's output to its input, so both need one shape, got "
+                f"{tuple(out.shape)} from {self.conv} for {tuple(x.shape)}; conv must build layers that give "
+                "(nodes, width) features"
             )
         return x + self.norm(self.act(out)) if self.act_first else norm_act(out, self.norm, self.act, x)
 
@@ -74,13 +80,17 @@ def norm_factory(norm: str | Factory | None) -> Factory:
     """A factory ``norm(width)`` from its name.
 
     Raises:
-        ValueError: On a name of none that sees one node at a time.
+        ValueError: On a name of none that sees one node at a time, a module, or anything else.
     """
-    if callable(norm):
+    if callable(norm) and not isinstance(norm, nn.Module):
         return norm
-    if norm not in _NORMS:
-        raise ValueError(
-            f"norm must be 'batch_norm', 'layer_norm', None or a factory norm(width), got {norm!r}; PyG's "
-            "other normalisations work on whole graphs, and a block is not told which node is in which graph"
-        )
-    return _NORMS[norm]
+    if norm is None or (isinstance(norm, str) and norm in _NORMS):
+        return _NORMS[norm]
+    if isinstance(norm, str):
+        why = "PyG's others work on whole graphs, and a block is not told which node is in which graph"
+    else:
+        why = "every level has a width of its own, so give what builds one"
+        why += f", the class: norm={type(norm).__name__}" if isinstance(norm, nn.Module) else ""
+    raise ValueError(
+        f"norm must be 'batch_norm', 'layer_norm', None or a factory norm(width), got {norm!r}; {why}"
+    )

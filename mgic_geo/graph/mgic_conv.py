@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing, SAGEConv
 from torch_geometric.nn.inits import reset
-from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import ChannelHierarchy, MGICBlock
+from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_inputs import check_edges, check_features, check_range
@@ -43,7 +43,8 @@ class MGICGraphConv(MessagePassing):
             runs without its own normalisation and activation: those of the block follow it.
         group_size: Largest number of channels in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
-        act: Activation of the blocks: a name of PyG's resolver, a module without parameters, or None.
+        act: Activation of the blocks: a name of PyG's resolver, a module without parameters, a class of
+            modules (each block gets its own), a function, or None.
         norm: Normalisation of blocks and corrections: ``"batch_norm"``, ``"layer_norm"``, a factory
             ``norm(width)`` of a module on (N, width), or None.
         min_levels: Coarsen at least this many times.
@@ -58,9 +59,10 @@ class MGICGraphConv(MessagePassing):
         - output: like ``x``, or the targets, with ``out_channels``.
 
     Raises:
-        ValueError: On impossible sizes, an ``x`` of another width, edge weights or features of another number
-            of edges, an edge index outside the nodes, or if attention weights are asked for: each level has
-            its own.
+        ValueError: On impossible sizes, a ``conv`` or ``norm`` that is a module and builds none, an ``x`` of
+            another width, edge weights or features of another number of edges, an edge index outside the
+            nodes, a layer that changes the shape of the features, or if attention weights are asked for: each
+            level has its own.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class MGICGraphConv(MessagePassing):
         conv: str | Callable[..., nn.Module] = SAGEConv,
         group_size: int = 16,
         coarse_size: int = 32,
-        act: str | nn.Module | None = "relu",
+        act: Act = "relu",
         norm: str | Factory | None = "batch_norm",
         min_levels: int = 0,
         transfer_init: str = "random",
@@ -81,18 +83,19 @@ class MGICGraphConv(MessagePassing):
         flow = conv_kwargs.get("flow", "source_to_target")
         super().__init__(aggr=None, flow=flow)  # to_hetero and others tell a layer on edges by this class
         conv = resolve_conv(conv)
-        self.in_channels, self.out_channels, self.conv_class = in_channels, out_channels, conv
+        self.in_channels, self.out_channels = in_channels, out_channels
+        # A factory that is kept, a lambda say, would keep the layer from being pickled.
+        self.conv_name, self._takes_neighbors = getattr(conv, "__name__", str(conv)), conv is EdgeConv
         hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
         self.hierarchy = hierarchy
-        of_corrections = norm_factory(norm if correction_norm == "norm" else correction_norm)
         norm = norm_factory(norm)
+        of_corrections = norm if correction_norm == "norm" else norm_factory(correction_norm)
         if conv is EdgeConv:
             conv_kwargs = {"norm": None, "act": None, **conv_kwargs}
 
         def block(width: int, groups: int) -> nn.Module:
             layer = grouped(conv, groups)(width, width, **conv_kwargs)
-            activation = nn.Identity() if act is None else activation_resolver(act)
-            return GraphBlock(layer, norm(width), activation, hierarchy.widths.index(width), act_first)
+            return GraphBlock(layer, norm(width), resolve_act(act), hierarchy.widths.index(width), act_first)
 
         source, target = in_channels if isinstance(in_channels, tuple) else (None, in_channels)
         self.shortcut = make_shortcut(target, out_channels, group_size)
@@ -199,7 +202,7 @@ class MGICGraphConv(MessagePassing):
         """The graph as the layer takes it; what can be worked out once for all levels is."""
         if x.dim() == 3:
             graph = flatten_clouds(x, graph)[1]
-        if self.conv_class is EdgeConv:
+        if self._takes_neighbors:
             sources = x.numel() // x.size(-1) if source is None else source.size(0)
             return as_neighbors(graph, x.numel() // x.size(-1), sources, self.flow)
         if isinstance(graph, Neighbors):
@@ -214,9 +217,9 @@ class MGICGraphConv(MessagePassing):
         return Levels(tuple(levels))
 
     def __repr__(self) -> str:
-        name = getattr(self.conv_class, "__name__", str(self.conv_class))
         return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, conv={name}, {self.hierarchy})"
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, conv={self.conv_name}, "
+            f"{self.hierarchy})"
         )
 
 

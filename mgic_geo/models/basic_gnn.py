@@ -11,6 +11,7 @@ from torch_geometric.nn.inits import reset
 from torch_geometric.nn.models import basic_gnn as pyg
 
 from mgic_geo.graph import MGICGraphConv
+from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.graph_block import norm_factory
 from mgic_geo.models.layerwise import TrimHops, infer
 
@@ -31,11 +32,11 @@ class InputLayer(MessagePassing):
         self,
         conv: nn.Module,
         norm: nn.Module,
-        act: Callable[[Tensor], Tensor] | None = None,
+        act: Act = None,
         act_first: bool = False,
     ) -> None:
         super().__init__(aggr=None)  # to_hetero tells by this class that it needs edges
-        self.conv, self.norm, self.act, self.act_first = conv, norm, act or nn.Identity(), act_first
+        self.conv, self.norm, self.act, self.act_first = conv, norm, resolve_act(act), act_first
 
     @property
     def add_self_loops(self) -> bool:

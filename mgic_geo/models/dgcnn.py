@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import global_max_pool, global_mean_pool
-from torch_geometric.nn.resolver import activation_resolver
 
 from mgic_geo.core import GroupedLinear, norm_native
 from mgic_geo.core.norm_act import norm_act
 from mgic_geo.core.pointwise import added_linear
+from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped import grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k
@@ -50,7 +50,8 @@ class DGCNN(nn.Module):
         transfer_init: ``"random"``, ``"average"`` or ``"signed"``, with ``conv="mgic"``; see
             :class:`mgic_geo.Restriction`.
         dropout: Probability of dropout behind each hidden layer.
-        act: Activation; a name of PyG's resolver or a module. ``"leaky_relu"`` has DGCNN's slope of 0.2.
+        act: Activation; a name of PyG's resolver, a module or its class. ``"leaky_relu"`` has DGCNN's slope
+            of 0.2.
         backend: k-NN backend, see :func:`mgic_geo.knn`.
         **conv_kwargs: Go to every message-passing layer; ``flow`` is fixed by the k-NN graph.
 
@@ -79,7 +80,7 @@ class DGCNN(nn.Module):
         min_levels: int = 0,
         transfer_init: str = "random",
         dropout: float = 0.2,
-        act: str | nn.Module = "leaky_relu",
+        act: Act = "leaky_relu",
         backend: str = "auto",
         **conv_kwargs: Any,
     ) -> None:
@@ -177,7 +178,7 @@ class _DenseBlock(nn.Module):
         layer: Callable[..., nn.Module],
         in_channels: int,
         out_channels: int,
-        act: str | nn.Module,
+        act: Act,
         kwargs: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -187,7 +188,7 @@ class _DenseBlock(nn.Module):
             self.conv = EdgeConv(in_channels, out_channels, act=act, **kwargs)
         else:
             self.conv = grouped(layer, 1)(in_channels, out_channels, **kwargs)
-            self.after = nn.Sequential(nn.BatchNorm1d(out_channels), activation_resolver(act))
+            self.after = nn.Sequential(nn.BatchNorm1d(out_channels), resolve_act(act))
 
     def forward(self, x: Tensor, graph: Tensor | Neighbors) -> Tensor:
         return self.after(self.conv(x, graph))
@@ -214,8 +215,8 @@ class _Embedding(nn.Sequential):
         return norm_act(embedded, norm, act)
 
 
-def _linear(in_channels: int, out_channels: int, act: str | nn.Module) -> list[nn.Module]:
-    return [GroupedLinear(in_channels, out_channels), nn.BatchNorm1d(out_channels), activation_resolver(act)]
+def _linear(in_channels: int, out_channels: int, act: Act) -> list[nn.Module]:
+    return [GroupedLinear(in_channels, out_channels), nn.BatchNorm1d(out_channels), resolve_act(act)]
 
 
 def _points(points: Tensor | Data, batch: Tensor | None) -> tuple[Tensor, Tensor | None, int | None]:

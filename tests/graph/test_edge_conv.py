@@ -232,6 +232,8 @@ def test_errors_name_value_and_remedy():
         EdgeConv(4, 4, act="gelu")
     with pytest.raises(ValueError, match="not monotone"):
         EdgeConv(4, 4, act=nn.LeakyReLU(-1.0))
+    with pytest.raises(ValueError, match="not monotone"):
+        EdgeConv(4, 4, act=nn.GELU)
     with pytest.raises(ValueError, match="'batch_norm' or None, got 'layer_norm'"):
         EdgeConv(4, 4, norm="layer_norm")
     with pytest.raises(ValueError, match="flow must be"):
@@ -240,6 +242,10 @@ def test_errors_name_value_and_remedy():
         EdgeConv(4, 4)(torch.randn(2, 4), torch.tensor([[0], [1]]))
     with pytest.raises(ValueError, match="groups must divide"):
         EdgeConv(4, 6, groups=4)
+
+
+def test_a_class_as_activation():
+    assert type(EdgeConv(4, 4, act=nn.ELU).act) is nn.ELU
 
 
 def test_reset_and_repr():

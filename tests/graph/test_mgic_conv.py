@@ -1,3 +1,5 @@
+import pickle
+from functools import partial
 from itertools import pairwise
 
 import oracles
@@ -137,8 +139,10 @@ def test_norms_over_whole_graphs_are_refused(norm):
 
 
 def test_layers_by_name_and_pygs_edge_conv():
-    assert MGICGraphConv(16, 32, conv="SAGEConv").conv_class is pyg.SAGEConv
-    assert MGICGraphConv(16, 32, conv=pyg.EdgeConv).conv_class is EdgeConv
+    for conv, wanted in (("SAGEConv", pyg.SAGEConv), (pyg.EdgeConv, EdgeConv)):
+        layer = MGICGraphConv(16, 32, conv=conv)
+        assert type(layer.cycle.blocks[-1].conv) is wanted
+        assert f"conv={wanted.__name__}," in repr(layer)
     with pytest.raises(ValueError, match="such as 'SAGEConv', got 'Linear'"):
         MGICGraphConv(16, 32, conv="Linear")
 
@@ -150,6 +154,21 @@ def test_dense_clouds_reach_pyg_layers(flow):
     layer = MGICGraphConv(16, 32, flow=flow).eval()
     graph = knn_graph(x.view(40, 16), 4, torch.arange(2).repeat_interleave(20), loop=True, flow=flow)
     torch.testing.assert_close(layer(x, knn(x, 4)).view(40, 32), layer(x.view(40, 16), graph))
+
+
+@pytest.mark.parametrize("width", [16, -1])
+def test_pickles_with_a_local_factory(width, graph):
+    def gin(width_in, width_out):
+        return pyg.GINConv(nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU()))
+
+    torch.manual_seed(0)
+    for conv in (gin, lambda *widths: gin(*widths), partial(pyg.SAGEConv, bias=False)):
+        layer = MGICGraphConv(width, 32, conv=conv).eval()
+        twin = pickle.loads(pickle.dumps(layer))
+        assert repr(twin) == repr(layer)
+        layer(*graph)
+        twin = pickle.loads(pickle.dumps(layer))
+        assert torch.equal(twin(*graph), layer(*graph))
 
 
 def test_options_of_the_hierarchy_arrive():

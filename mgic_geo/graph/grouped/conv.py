@@ -35,8 +35,14 @@ def resolve_conv(conv: str | Builder) -> Builder:
     A class is returned as it is, but for PyG's own EdgeConv, in whose place :class:`EdgeConv` serves.
 
     Raises:
-        ValueError: If no layer has that name.
+        ValueError: If no layer has that name, or ``conv`` is a layer and builds none.
     """
+    if isinstance(conv, nn.Module) or not (isinstance(conv, str) or callable(conv)):
+        remedy = f"give the class: conv={type(conv).__name__}" if isinstance(conv, nn.Module) else "give one"
+        raise ValueError(
+            f"conv must build a layer for the width of every level: a class, a name or a factory "
+            f"conv(in_channels, out_channels), got {conv!r}; {remedy}"
+        )
     if conv in ("edge", "EdgeConv") or conv is pyg.EdgeConv:
         return EdgeConv
     if not isinstance(conv, str):
