@@ -19,7 +19,7 @@ from mgic_geo.graph.grouped.fast import FusedConv
 __all__ = ["MGICMessagePassing", "message_form"]
 
 
-class MGICMessagePassing(nn.Module):
+class MGICMessagePassing(MessagePassing):
     r"""A PyG layer, its dense channel coupling replaced by Algorithm 1, to stand where the layer stood.
 
     Each level is the bare layer, grouped on all but the coarsest; what a model has behind the layer, its
@@ -55,7 +55,8 @@ class MGICMessagePassing(nn.Module):
         coarse_size: int = 64,
         min_levels: int = 0,
     ) -> None:
-        super().__init__()
+        flow = arguments.kwargs.get("flow", "source_to_target")
+        super().__init__(aggr=None, flow=flow)  # to_hetero tells a layer on edges by this class
         self.in_channels, self.out_channels = in_channels, out_channels
         self.conv_class = arguments.conv
         self.hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
@@ -72,6 +73,12 @@ class MGICMessagePassing(nn.Module):
             norm=lambda width: nn.Identity(),
             transfer_init="signed",
         )
+
+    @property
+    def add_self_loops(self) -> bool:
+        """Whether the layers add them; PyG's ``to_hetero`` asks."""
+        coarsest: Any = self.cycle.blocks[-1].conv
+        return bool(getattr(coarsest, "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""

@@ -16,9 +16,13 @@ from mgic_geo.convert.messages import message_form
 from mgic_geo.convert.weights_read import paths_read
 from mgic_geo.core import GroupedLinear, MGICBlock
 from mgic_geo.graph.edge_conv import EdgeConv
+from mgic_geo.graph.edge_conv_folded import FoldedEdgeConv
+from mgic_geo.graph.grouped.conv import GroupedConv
+from mgic_geo.graph.grouped.fast import FusedConv
 
 __all__ = ["Unit", "find_units"]
 
+_MADE_OF_LAYERS = (FoldedEdgeConv, FusedConv, GroupedConv)
 _READ_WEIGHTS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.RNNBase)
 
 
@@ -72,7 +76,7 @@ def find_units(model: nn.Module, blocks: bool = True, read: Collection[str] = ()
             yield Unit([name], module, "its MGIC form is MGICGraphConv(conv='edge')")
         elif isinstance(module, _READ_WEIGHTS):
             yield Unit([name], module, f"{type(module).__name__} reads the weights of its layers itself")
-        elif isinstance(module, MessagePassing):
+        elif isinstance(module, MessagePassing) and not isinstance(module, _MADE_OF_LAYERS):
             if count(module):
                 # Its own maps may be read by its propagation; a network that it was given is only called.
                 given = [(n, part) for n, part in inner if isinstance(part, nn.Sequential | MLP)]

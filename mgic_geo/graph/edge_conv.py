@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import scatter
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.hooks import refreshed
@@ -16,7 +18,8 @@ from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.edge_inputs import check_features
 from mgic_geo.graph.edge_norm import edge_batch_norm
 from mgic_geo.graph.edge_norm_native import fits_norm, normalised_edge_conv
-from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
+from mgic_geo.graph.edges.propagation import watched
+from mgic_geo.graph.neighbors import Neighbors, as_neighbors, edges_of, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
 
 __all__ = ["EdgeConv"]
@@ -27,7 +30,7 @@ _MONOTONE = (
 )  # fmt: skip
 
 
-class EdgeConv(nn.Module):
+class EdgeConv(MessagePassing):
     r"""The edge convolution of `DGCNN <https://arxiv.org/abs/1801.07829>`_ with one linear layer.
 
     .. math::
@@ -41,6 +44,10 @@ class EdgeConv(nn.Module):
 
     Where several neighbours attain a maximum, the gradient goes to one of them (PyG splits it). ``lin`` and
     ``norm`` are read, not called: of their hooks forward pre-hooks alone run (pruning, say).
+
+    While one of PyG's explainers or message hooks looks at single messages, they are computed edge by edge.
+    An explainer's mask has the edges in the order of the edge index, the matrix, the table or
+    ``Neighbors.edge_index``.
 
     Args:
         in_channels: Width of the input.
@@ -59,7 +66,7 @@ class EdgeConv(nn.Module):
 
     Raises:
         ValueError: On an activation that is not monotone, an unknown ``norm`` or ``flow``, an ``x`` of
-            another width or of integers, or a graph that does not fit ``x``.
+            another width or of integers, or a graph that does not fit ``x`` or an explainer's mask.
     """
 
     def __init__(
@@ -72,7 +79,6 @@ class EdgeConv(nn.Module):
         bias: bool = False,
         flow: str = "source_to_target",
     ) -> None:
-        super().__init__()
         if norm not in ("batch_norm", None):
             raise ValueError(f"norm must be 'batch_norm' or None, got {norm!r}")
         if flow not in ("source_to_target", "target_to_source"):
@@ -81,7 +87,8 @@ class EdgeConv(nn.Module):
             raise ValueError(f"in_channels must be at least 1, got {in_channels}; no width is inferred")
         if in_channels % max(1, groups):
             raise ValueError(f"groups={groups} must divide in_channels={in_channels}")
-        self.in_channels, self.out_channels, self.groups, self.flow = in_channels, out_channels, groups, flow
+        super().__init__(aggr=None, flow=flow)  # to_hetero and explainers tell a layer on edges by this class
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         # The weight of a map from [x_i, x_j - x_i], within each group: (out, 2 · in / groups), PyG's layout.
         self.lin = GroupedLinear(2 * in_channels, out_channels, groups, bias)
         self.norm = nn.BatchNorm1d(out_channels) if norm else None
@@ -107,6 +114,9 @@ class EdgeConv(nn.Module):
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
         neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
+        if watched(self):
+            sizes, edges = (source.size(0), target.size(0)), edges_of(edge_index, self.flow).long()
+            return self.propagate(edges, size=sizes, x=(source, target)).view(*shape, self.out_channels)
         for part in (self.lin, self.norm):  # neither is called
             if part is not None:
                 refreshed(part, source)
@@ -157,6 +167,27 @@ class EdgeConv(nn.Module):
         v = grouped_linear(source, on_neighbor, None, self.groups)
         out = u + neighbor_max(v, neighbors)
         return out if self.norm is None else edge_batch_norm(self.norm, out, u, v, sign, neighbors)
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:  # type: ignore[override]
+        """The message of each edge, as PyG has it; only for those who look at single ones."""
+        ends = [x.unflatten(1, (self.groups, -1)) for x in (x_i, x_j - x_i)]
+        out = self.lin(torch.cat(ends, 2).flatten(1))
+        return self.act(out if self.norm is None else self.norm(out))
+
+    def explain_message(self, inputs: Tensor, dim_size: int | None) -> Tensor:
+        """Mask the messages (E, C); PyG would take edges that the mask lacks for loops that a layer added."""
+        if self._edge_mask is not None and len(self._edge_mask) != len(inputs):
+            raise ValueError(
+                f"the explainer's mask is of {len(self._edge_mask)} edges, but the graph of {self} has "
+                f"{len(inputs)}; only graphs that the model is given can be explained, none that it makes"
+            )
+        return super().explain_message(inputs, dim_size)
+
+    def aggregate(
+        self, inputs: Tensor, index: Tensor, ptr: Tensor | None = None, dim_size: int | None = None
+    ) -> Tensor:
+        """The maximum over neighbours, zero where there are none."""
+        return scatter(inputs, index, 0, dim_size, reduce="max")
 
     def split(self) -> list[EdgeConv]:
         """The small layers that this one equals, one a group, with copies of its weights."""

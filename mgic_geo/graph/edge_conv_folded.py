@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
 
 from mgic_geo.core.fold import affine_of, in_place
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
@@ -18,7 +19,7 @@ from mgic_geo.graph.reduce import neighbor_max
 __all__ = ["FoldedEdgeConv", "fold_edge_conv"]
 
 
-class FoldedEdgeConv(nn.Module):
+class FoldedEdgeConv(MessagePassing):
     r"""What an :class:`EdgeConv` computes in evaluation, with a batch normalisation inside or behind it.
 
     The maps of a node for itself and for those that gather from it are made once; the scale is part of them,
@@ -38,9 +39,9 @@ class FoldedEdgeConv(nn.Module):
     isolated: Tensor
 
     def __init__(self, conv: EdgeConv, scale: Tensor, shift: Tensor, isolated: Tensor) -> None:
-        super().__init__()
+        super().__init__(aggr=None, flow=conv.flow)
         self.in_channels, self.out_channels, self.groups = conv.in_channels, conv.out_channels, conv.groups
-        self.flow, self.act, self.centred = conv.flow, in_place(conv.act), conv.norm is not None
+        self.act, self.centred = in_place(conv.act), conv.norm is not None
         weight = conv.lin.weight.detach().double() * scale.unsqueeze(1)
         if conv.lin.bias is not None:
             shift = shift + conv.lin.bias.detach().double() * scale
@@ -56,7 +57,16 @@ class FoldedEdgeConv(nn.Module):
         return layer
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], edge_index: Tensor | Neighbors) -> Tensor:
-        """Gather from the graph; shapes as :class:`EdgeConv`."""
+        """Gather from the graph; shapes as :class:`EdgeConv`.
+
+        Raises:
+            ValueError: Under one of PyG's explainers, for a normalisation that was behind the maximum is part
+                of the messages here.
+        """
+        if self.explain:
+            raise ValueError(
+                "a fused model has no messages of its own to mask; explain the model it was made of"
+            )
         shape = (x if isinstance(x, Tensor) else x[1]).shape[:-1]
         if isinstance(x, Tensor) and x.dim() == 3:
             x, edge_index = flatten_clouds(x, edge_index)
@@ -107,6 +117,8 @@ class FoldedEdgeConv(nn.Module):
     def extra_repr(self) -> str:
         """Widths and groups."""
         return f"{self.in_channels}, {self.out_channels}, groups={self.groups}"
+
+    __repr__ = nn.Module.__repr__  # with its parts, which PyG's leaves out
 
 
 def fold_edge_conv(conv: EdgeConv, norm: nn.Module | None = None) -> FoldedEdgeConv | None:

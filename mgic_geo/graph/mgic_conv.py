@@ -15,10 +15,11 @@ from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_inputs import check_edges, check_features, check_range
+from mgic_geo.graph.edges.propagation import watched
 from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
-from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
+from mgic_geo.graph.neighbors import Neighbors, as_neighbors, edges_of, flatten_clouds
 from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut
 
 __all__ = ["MGICDynamicEdgeConv", "MGICGraphConv"]
@@ -203,11 +204,11 @@ class MGICGraphConv(MessagePassing):
         if x.dim() == 3:
             graph = flatten_clouds(x, graph)[1]
         if self._takes_neighbors:
+            if any(watched(block.conv) for block in getattr(self.cycle, "blocks", ())):
+                return graph  # an explainer's mask has the edges in the order that they are given in
             sources = x.numel() // x.size(-1) if source is None else source.size(0)
             return as_neighbors(graph, x.numel() // x.size(-1), sources, self.flow)
-        if isinstance(graph, Neighbors):
-            return graph.edge_index.flip(0) if self.flow == "target_to_source" else graph.edge_index
-        return graph
+        return edges_of(graph, self.flow) if isinstance(graph, Neighbors) else graph
 
     def _restricted(self, x: Tensor, shortcut: nn.Module) -> Levels:
         """Features that are only read, at the width of every level."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.utils import is_sparse, to_edge_index
 
-__all__ = ["Neighbors", "as_neighbors", "flatten_clouds"]
+__all__ = ["Neighbors", "as_neighbors", "edges_of", "flatten_clouds"]
 
 
 class _kept:
@@ -223,17 +223,23 @@ def as_neighbors(
                 f"but x has {num_sources} and {num_targets}"
             )
         return graph
-    if not is_sparse(graph):
-        edge_index = graph.as_tensor() if isinstance(graph, EdgeIndex) else graph
-        return Neighbors.from_edge_index(edge_index, num_targets, num_sources, flow)
-    size = (graph.size(0), graph.size(1))
-    if size != (num_targets, num_sources) or flow != "source_to_target":
+    size = (graph.size(0), graph.size(1)) if is_sparse(graph) else None
+    if size is not None and (size != (num_targets, num_sources) or flow != "source_to_target"):
         raise ValueError(
             f"a sparse matrix is the transposed adjacency, here {(num_targets, num_sources)} from sources to "
             f"targets, got {size} with {flow=}"
         )
+    return Neighbors.from_edge_index(edges_of(graph, flow), num_targets, num_sources, flow)
+
+
+def edges_of(graph: Any, flow: str = "source_to_target") -> Tensor:
+    """(2, E) any form of a graph as PyG's edge index of that flow, its edges in the order they stand in."""
+    if isinstance(graph, Neighbors):
+        return graph.edge_index.flip(0) if flow == "target_to_source" else graph.edge_index
+    if not is_sparse(graph):
+        return graph.as_tensor() if isinstance(graph, EdgeIndex) else graph
     row, col = to_edge_index(graph)[0]
-    return Neighbors.from_edge_index(torch.stack([col, row]), num_targets, num_sources)
+    return torch.stack([col, row])
 
 
 def _integers(index: Tensor, what: str) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 import torch_geometric.nn as pyg
 from torch import nn
 
+from mgic_geo import replace_convs
 from mgic_geo.convert.forms import Sizes
-from mgic_geo.convert.messages import message_form
+from mgic_geo.convert.messages import MGICMessagePassing, message_form
 from mgic_geo.graph.graph_block import Levels
 
 SIZES = Sizes(8, 8)
@@ -120,3 +121,44 @@ def test_what_takes_no_pairs_says_so_and_narrow_layers_are_left():
     assert message_form(pyg.SAGEConv((32, 32), 32)) == "it takes pairs of inputs"
     assert message_form(pyg.SAGEConv(32, 8))(SIZES) == "too narrow: 8 channels, coarse_size=8"
     assert message_form(pyg.GatedGraphConv(16, 2)) == "GatedGraphConv is not built from two widths"
+
+
+class Net(nn.Module):
+    """Two layers, to be converted."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv1, self.conv2 = conv(32, 32), conv(32, 32)
+
+    def forward(self, x, edge_index):
+        return self.conv2(self.conv1(x, edge_index).relu(), edge_index)
+
+
+def test_converted_models_become_heterogeneous():
+    torch.manual_seed(0)
+    kinds = (["a", "b"], [("a", "to", "b"), ("b", "back", "a")])
+    net = replace_convs(Net(pyg.SAGEConv), group_size=8, coarse_size=8, skip_ends=False)
+    assert isinstance(net.conv1, MGICMessagePassing)
+    hetero = pyg.to_hetero(net, kinds)
+    x = {"a": torch.randn(9, 32), "b": torch.randn(7, 32)}
+    ends = {"a": 9, "b": 7}
+    edges = {
+        k: torch.stack([torch.randint(ends[k[0]], (20,)), torch.randint(ends[k[2]], (20,))]) for k in kinds[1]
+    }
+    hidden = x
+    for layers, act in ((hetero.conv1, torch.relu), (hetero.conv2, lambda out: out)):
+        hidden = {
+            end: act(layers[f"{start}__{name}__{end}"]((hidden[start], hidden[end]), edges[start, name, end]))
+            for start, name, end in kinds[1]
+        }
+    out = hetero(x, edges)
+    for node in x:
+        torch.testing.assert_close(out[node], hidden[node])
+    looped = replace_convs(Net(pyg.GCNConv), group_size=8, coarse_size=8, skip_ends=False)
+    with pytest.raises(ValueError, match="'add_self_loops' attribute set to 'True' on module 'MGICMessage"):
+        pyg.to_hetero(looped, kinds)
+
+
+def test_passes_messages_the_way_the_layer_does():
+    assert message_form(pyg.SAGEConv(32, 32, flow="target_to_source"))(SIZES).flow == "target_to_source"
+    assert message_form(pyg.SAGEConv(32, 32))(SIZES).flow == "source_to_target"

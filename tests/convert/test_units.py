@@ -1,6 +1,6 @@
 import torch
 from torch import nn
-from torch_geometric.nn import MLP, EdgeConv, GATConv, GCNConv, SimpleConv
+from torch_geometric.nn import MLP, AGNNConv, EdgeConv, GATConv, GCNConv, SimpleConv
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
@@ -65,6 +65,15 @@ def test_pyg_layers_and_the_networks_given_to_them():
     assert not units[0].inside
     assert callable(units[0].form)
     assert torch.is_tensor(units[0].module.lin.weight)
+
+
+def test_grouped_layers_are_entered():
+    """They are message-passing layers made of others, which alone are built from widths."""
+    layers = mgic_geo.grouped(GCNConv, 2)(8, 8), mgic_geo.grouped(AGNNConv, 2)(8, 8)
+    names = [unit.names[0] for unit in find_units(nn.ModuleList(layers))]
+    assert names == ["0.layer", "1.convs.0", "1.convs.1"]
+    fused = mgic_geo.fuse(nn.ModuleList([mgic_geo.EdgeConv(8, 8)]))
+    assert reasons(fused) == {"0.center": "MGIC already", "0.neighbor": "MGIC already"}
 
 
 class Reads(nn.Module):

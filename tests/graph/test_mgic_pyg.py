@@ -2,13 +2,14 @@
 
 import copy
 
+import oracles
 import pytest
 import torch
 import torch_geometric.nn as pyg
 from torch import nn
 from torch_geometric.utils import get_embeddings, get_num_hops, k_hop_subgraph
 
-from mgic_geo import MGICGAT, MGICGCN, MGICGraphConv, MGICGraphSAGE
+from mgic_geo import MGICGAT, MGICGCN, EdgeConv, MGICGraphConv, MGICGraphSAGE, grouped
 
 SIZES = {"group_size": 4, "coarse_size": 8}
 METADATA = (
@@ -114,6 +115,60 @@ def test_the_models_become_heterogeneous(model, width, jk, world):
     assert {node: tuple(o.shape) for node, o in out.items()} == {"author": (9, 3), "paper": (7, 3)}
     sum(o.square().sum() for o in out.values()).backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+class Alike(nn.Module):
+    """Two layers of one kind and width, as ``make`` makes them."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.conv1, self.conv2 = make(), make()
+
+    def forward(self, x, edge_index):
+        return self.conv2(self.conv1(x, edge_index), edge_index)
+
+
+def test_to_hetero_of_edge_convs_is_that_of_pygs(world):
+    x, edges = world
+    x = {node: features[:, :10] for node, features in x.items()}
+    torch.manual_seed(0)
+    net = pyg.to_hetero(Alike(lambda: EdgeConv(10, 10)), METADATA).eval()
+    twin = pyg.to_hetero(Alike(lambda: oracles.pyg_edge_conv(EdgeConv(10, 10))), METADATA).eval()
+    for ours, theirs in ((net.conv1, twin.conv1), (net.conv2, twin.conv2)):
+        assert list(ours) == list(theirs) == ["__".join(kind) for kind in METADATA[1]]
+        for name, conv in ours.items():
+            theirs[name] = oracles.pyg_edge_conv(conv)
+    out, expected = net(x, edges), twin(x, edges)
+    assert out.keys() == expected.keys() == {"author", "paper"}
+    for node in out:
+        torch.testing.assert_close(out[node], expected[node])
+
+
+@pytest.mark.parametrize("conv", [pyg.SAGEConv, pyg.SuperGATConv], ids=lambda conv: conv.__name__)
+def test_to_hetero_of_grouped_layers(conv):
+    torch.manual_seed(0)
+    options = {"add_self_loops": False} if conv is pyg.SuperGATConv else {}
+    kinds = (["paper"], [("paper", "cites", "paper"), ("paper", "follows", "paper")])
+    net = pyg.to_hetero(Alike(lambda: grouped(conv, 2)(8, 8, **options)), kinds, aggr="mean").eval()
+    x = torch.randn(9, 8)
+    edges = {kind: torch.randint(9, (2, 20)) for kind in kinds[1]}
+    expected = x
+    for layer in (net.conv1, net.conv2):
+        parts = [layer["__".join(kind)](expected, edges[kind]) for kind in kinds[1]]
+        expected = (parts[0] + parts[1]) / 2
+    torch.testing.assert_close(net({"paper": x}, edges)["paper"], expected)
+
+
+@pytest.mark.parametrize("conv", [pyg.GCNConv, pyg.GCN2Conv, pyg.SuperGATConv], ids=lambda c: c.__name__)
+def test_grouped_layers_are_message_passing_layers(conv):
+    options = {"alpha": 0.1} if conv is pyg.GCN2Conv else {}
+    for loops in (True, False):
+        layer = grouped(conv, 2)(8, 8, add_self_loops=loops, flow="target_to_source", **options)
+        assert isinstance(layer, pyg.MessagePassing)
+        assert (layer.add_self_loops, layer.flow) == (loops, "target_to_source")
+    assert not grouped(pyg.SAGEConv, 2)(8, 8).add_self_loops
+    with pytest.raises(ValueError, match=r"'add_self_loops' attribute set to 'True' on module"):
+        pyg.to_hetero(Alike(lambda: grouped(conv, 2)(8, 8, **options)), METADATA)
 
 
 def test_to_hetero_refuses_self_loops_between_two_kinds():

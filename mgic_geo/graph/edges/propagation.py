@@ -12,7 +12,7 @@ from mgic_geo.graph.edges.incidence import Incidence
 from mgic_geo.graph.edges.scatter import aggregate
 from mgic_geo.native.transforms import in_transform
 
-__all__ = ["edgewise", "gather_messages", "plain_edges", "plain_propagate", "plain_update"]
+__all__ = ["edgewise", "gather_messages", "plain_edges", "plain_propagate", "plain_update", "watched"]
 
 _HOOKS = tuple(
     f"_{part}_forward_{when}"
@@ -31,11 +31,15 @@ def plain_edges(layer: MessagePassing, edge_index: Any) -> bool:
         and edge_index.layout == torch.strided
         and layer.flow == "source_to_target"
         and layer.decomposed_layers == 1
-        and not layer.explain
-        and not any(getattr(layer, name) for name in _HOOKS)
+        and not watched(layer)
         and not in_transform()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]
     )
+
+
+def watched(layer: MessagePassing) -> bool:
+    """Whether somebody looks at single messages: an explainer, which masks them, or PyG's hooks."""
+    return bool(layer.explain) or any(getattr(layer, name) for name in _HOOKS)
 
 
 def edgewise(layer: MessagePassing, edge_index: Any, *features: Tensor | None) -> bool:

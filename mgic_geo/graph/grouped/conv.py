@@ -90,7 +90,7 @@ def grouped(conv: Builder, groups: int) -> Builder:
     return build
 
 
-class GroupedConv(nn.Module):
+class GroupedConv(pyg.MessagePassing):
     """The general path: one small layer a group, side by side; right for any layer.
 
     Args:
@@ -104,11 +104,17 @@ class GroupedConv(nn.Module):
     def __init__(
         self, conv: Builder, groups: int, in_channels: int, out_channels: int, **kwargs: Any
     ) -> None:
-        super().__init__()
+        flow = kwargs.get("flow", "source_to_target")
+        super().__init__(aggr=None, flow=flow)  # to_hetero tells a layer on edges by this class
         self.in_channels, self.out_channels = in_channels, out_channels
         small = in_channels // groups, out_channels // groups
         self.convs = nn.ModuleList(construct(conv, *small, kwargs) for _ in range(groups))
         self.arguments = tuple(inspect.signature(self.convs[0].forward).parameters)
+
+    @property
+    def add_self_loops(self) -> bool:
+        """Whether the layers add them; PyG's ``to_hetero`` asks."""
+        return bool(getattr(self.convs[0], "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw every group's weights anew."""

@@ -124,7 +124,7 @@ FAST: dict[Builder, Rule] = {
 }
 
 
-class FusedConv(nn.Module):
+class FusedConv(pyg.MessagePassing):
     """The fast path: all groups in one layer of full width.
 
     Args:
@@ -145,7 +145,8 @@ class FusedConv(nn.Module):
         out_channels: int,
         options: Options,
     ) -> None:
-        super().__init__()
+        flow = options.get("flow", "source_to_target")
+        super().__init__(aggr=None, flow=flow)  # to_hetero tells a layer on edges by this class
         self.conv, self.groups, self.options = conv, groups, copy.deepcopy(options)
         self.in_channels, self.out_channels = in_channels, out_channels
         first = self._small()
@@ -153,6 +154,11 @@ class FusedConv(nn.Module):
         self.layer = layer.to_empty(device=tensors[0].device)
         self._start([first, *(self._small() for _ in range(groups - 1))])
         self._small_repr = repr(first)
+
+    @property
+    def add_self_loops(self) -> bool:
+        """Whether the layer adds them; PyG's ``to_hetero`` asks."""
+        return bool(getattr(self.layer, "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, in every group as a layer of the group's width does."""

@@ -88,7 +88,7 @@ class GroupedGCN2(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        self.groups, self.alpha = groups, alpha
+        self.groups, self.alpha, self.add_self_loops = groups, alpha, add_self_loops
         self.beta = 1.0 if theta is None or layer is None else math.log(theta / layer + 1)
         loops = add_self_loops and normalize
         self.spread = _Propagation(
