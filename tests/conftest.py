@@ -8,9 +8,6 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
-# torch gives many warnings once a process only: which test fails of one would depend on which ran before.
-torch.set_warn_always(True)
-
 # Without a GPU its kernels are interpreted on the CPU, which Triton wants to know ahead of its import.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -96,6 +96,7 @@ def test_sparse_tensor(conv, graph):
     assert oracles.relative_difference(layer(x, adjacency), layer(x, edge_index)) < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of PyG's matrix, once a process
 @pytest.mark.parametrize("conv", [EdgeConv, pyg.GCNConv, pyg.GraphConv, pyg.GATv2Conv])
 def test_edge_index_class(conv, graph):
     x, edge_index = graph
