@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .cachefile import cache_file, cache_folder, make_once
-from .decode import CorruptImageError, decode_mask
+from .decode import EDITION, CorruptImageError, decode_mask
 from .files import fingerprint
 from .hdf5 import opened_hdf5, read_arrays, read_text
 from .masks import IGNORE, SegmentedImages, unknown_labels
@@ -72,7 +72,7 @@ def load_camvid(
     """
     path = Path(data)
     name = path.resolve().name.partition(".")[0].lower()
-    file = cache_file(cache_folder(cache), name, "camvid", LAYOUT, fingerprint(path))
+    file = cache_file(cache_folder(cache), name, "camvid", LAYOUT, EDITION, fingerprint(path))
     make_once(file, partial(decode_pairs, path, _labels, progress), path, skip_corrupt)
     return tuple(_read(file, split, path) for split in splits)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, cache_file, cache_folder, make_once, progress_bar
-from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines
+from .decode import EDITION, IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines
 from .download import download
 from .files import fingerprint, read_files
 from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
@@ -77,7 +77,7 @@ def load_images(
     else:
         # "cifar10.tar.xz" is called cifar10, as the folder would be.
         name = path.resolve().name.partition(".")[0].lower()
-        file = cache_file(folder, name, LAYOUT, fingerprint(path))
+        file = cache_file(folder, name, LAYOUT, EDITION, fingerprint(path))
         kinds = [kind for kind, (unpacked, _) in OFFICIAL.items() if (path / unpacked).is_dir()]
         if len(kinds) > 1:
             raise ValueError(f"{path} holds both CIFAR-10 and CIFAR-100; pass a folder with one of them")

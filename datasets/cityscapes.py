@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import REMEDY, CorruptImageError, corrupt, decode_image, decode_mask, read_bytes
+from .decode import EDITION, REMEDY, CorruptImageError, corrupt, decode_image, decode_mask, read_bytes
 from .file_loader import Sample
 from .files import fingerprint
 from .masks import IGNORE, Palette
@@ -174,7 +174,7 @@ def load_cityscapes(
         problems += unpaired
         if verify:
             stamps = [fingerprint(Path(root) / kind / split) for kind in ("leftImg8bit", "gtFine")]
-            record = cache_file(cache_folder(cache), f"cityscapes-{split}", "cityscapes", stamps)
+            record = cache_file(cache_folder(cache), f"cityscapes-{split}", "cityscapes", EDITION, stamps)
             files, bad = check_files(files, record, root, workers=workers, progress=progress)
             problems += bad
         found.append(files)

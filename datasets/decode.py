@@ -15,6 +15,9 @@ from torch import Tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
+# Part of the names of caches: raise it when files would give other pixels, or other errors, than before.
+EDITION = 2
+
 REMEDY = "Replace them, or leave them out with skip_corrupt=True (--skip-corrupt on the command line)."
 
 # What Pillow's decoders raise on files they cannot make sense of.
@@ -36,10 +39,13 @@ class CorruptImageError(ValueError):
 
 
 def decode_image(data: bytes) -> Tensor:
-    """Decode an image file to colours (3, H, W) uint8; grey becomes equal colours, transparency is dropped.
+    """Decode an image file to colours (3, H, W) uint8.
+
+    Grey becomes equal colours, transparency is dropped, and of 16 bits the upper 8 are kept.
 
     Raises:
-        CorruptImageError: the file is empty, cut short, or no image.
+        CorruptImageError: the file is empty, cut short, no image, or has pixels of 32 bits, whose range only
+            who made them knows.
     """
     return _decode(data, "RGB").permute(2, 0, 1).contiguous()
 
@@ -76,6 +82,7 @@ def _decode(data: bytes, mode: str | None) -> Tensor:
                 )
             image.load()
             if mode is not None and image.mode != mode:
+                image = _eight_bits(image)
                 # By way of RGBA: a palette with transparency has no direct way that is free of warnings.
                 image = image.convert("RGBA").convert(mode) if image.mode == "P" else image.convert(mode)
             return torch.from_numpy(np.array(image))
@@ -83,6 +90,18 @@ def _decode(data: bytes, mode: str | None) -> Tensor:
         raise
     except _DECODER_ERRORS as error:
         raise CorruptImageError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image of more bits a pixel in 8: Pillow's own conversion makes all above 255 white."""
+    # Pillow gives 16-bit PGM, and in older versions PNG too, as integers of 32 bits, from 0 to 65535.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray((np.array(image) // 256).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise CorruptImageError(
+            f"holds {image.mode} pixels (32 bit); save as 8 bit (mode L or RGB), 0 black and 255 white"
+        )
+    return image
 
 
 def lines(problems: Mapping[str, str]) -> list[str]:

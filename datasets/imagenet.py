@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import IMAGE_SUFFIXES, REMEDY, corrupt, decode_image, read_bytes
+from .decode import EDITION, IMAGE_SUFFIXES, REMEDY, corrupt, decode_image, read_bytes
 from .file_loader import Sample
 from .files import fingerprint, list_files
 from .hdf5 import as_bytes
@@ -115,7 +115,7 @@ def load_image_files(
             )
         if verify:
             name = f"{folder.resolve().parent.name}-{folder.resolve().name}".lower()
-            record = cache_file(cache_folder(cache), name, "image files", fingerprint(folder))
+            record = cache_file(cache_folder(cache), name, "image files", EDITION, fingerprint(folder))
             files, bad = check_files(files, record, folder, workers=workers, progress=progress)
             problems += [f"{split}/{line}" for line in bad]
         found.append(files)
