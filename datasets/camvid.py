@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .cachefile import cache_file, cache_folder, make_once
-from .decode import EDITION, CorruptImageError, decode_mask
+from .decode import EDITION, CorruptImageError, decode_mask, settle
 from .files import fingerprint
 from .hdf5 import opened_hdf5, read_arrays, read_text
 from .masks import IGNORE, SegmentedImages, unknown_labels
@@ -58,7 +58,7 @@ def load_camvid(
             :func:`split_validation`.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        skip_corrupt: leave out images that cannot be used instead of stopping.
+        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
         progress: show a progress bar, if stderr is a terminal.
 
     Returns:
@@ -73,7 +73,7 @@ def load_camvid(
     path = Path(data)
     name = path.resolve().name.partition(".")[0].lower()
     file = cache_file(cache_folder(cache), name, "camvid", LAYOUT, EDITION, fingerprint(path))
-    make_once(file, partial(decode_pairs, path, _labels, progress), path, skip_corrupt)
+    settle(*make_once(file, partial(decode_pairs, path, _labels, progress)), path, skip_corrupt)
     return tuple(_read(file, split, path) for split in splits)
 
 

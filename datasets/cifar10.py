@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, cache_file, cache_folder, make_once, progress_bar
-from .decode import EDITION, IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines
+from .decode import EDITION, IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, settle
 from .download import download
 from .files import fingerprint, read_files
 from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
@@ -53,7 +53,7 @@ def load_images(
             for a folder of that name.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        skip_corrupt: leave out images that cannot be used instead of stopping.
+        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
         progress: show progress bars, if stderr is a terminal.
 
     Returns:
@@ -82,7 +82,7 @@ def load_images(
         if len(kinds) > 1:
             raise ValueError(f"{path} holds both CIFAR-10 and CIFAR-100; pass a folder with one of them")
         make = partial(_read_official, kinds[0], path) if kinds else partial(_decode, path, progress)
-    make_once(file, make, data, skip_corrupt)
+    settle(*make_once(file, make), data, skip_corrupt)
     train, test = (_read(file, split) for split in SPLITS)
     return train, test
 
@@ -133,7 +133,7 @@ def _read_official(name: str, folder: Path) -> Content:
                 "labels": np.array(part.targets, np.int64),
                 "names": as_bytes(tuple(f"{number:05d}" for number in range(len(part.data)))),
             }
-    return groups, {"classes": classes}, []
+    return groups, {"classes": classes}, [], sum(len(group["names"]) for group in groups.values())
 
 
 def _decode(path: Path, progress: bool) -> Content:
@@ -170,7 +170,7 @@ def _decode(path: Path, progress: bool) -> Content:
             "labels": np.array([classes.index(label) for _, label, _ in keys], np.int64),
             "names": as_bytes(tuple(f"{label}/{file}" for _, label, file in keys)),
         }
-    return groups, {"classes": classes}, lines(problems)
+    return groups, {"classes": classes}, lines(problems), len(decoded) + len(problems)
 
 
 def _is_image(name: PurePosixPath) -> bool:

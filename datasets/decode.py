@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 
 # Part of the names of caches: raise it when files would give other pixels, or other errors, than before.
 EDITION = 2
+
+SHOWN = 10  # problems that a message names, of hundreds
 
 REMEDY = "Replace them, or leave them out with skip_corrupt=True (--skip-corrupt on the command line)."
 
@@ -107,6 +110,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def lines(problems: Mapping[str, str]) -> list[str]:
     """Return "file: problem" for each file with a problem, sorted."""
     return [f"{name}: {why}" for name, why in sorted(problems.items())]
+
+
+def shown(problems: Sequence[str]) -> list[str]:
+    """Return the first problems, and how many more there are."""
+    more = len(problems) - SHOWN
+    return [*problems[:SHOWN], *([f"… and {more} more"] if more > 0 else [])]
+
+
+def settle(problems: Sequence[str], total: int, where: object, skip_corrupt: bool) -> None:
+    """Stop because of problems, or say what is left out.
+
+    Args:
+        problems: what is wrong, a line an image.
+        total: how many images there are, those with problems included.
+        where: what the data set is called in messages.
+        skip_corrupt: leave them out. The warning points to the caller of the function that calls this one.
+
+    Raises:
+        CorruptImageError: there are problems, and they are not to be skipped.
+    """
+    if problems and not skip_corrupt:
+        raise corrupt(problems, where, REMEDY)
+    if problems:
+        head = f"left out as asked: {len(problems)} of {total} images of {where}"
+        warnings.warn("\n  ".join([head, *shown(problems)]), stacklevel=3)
 
 
 def corrupt(problems: Sequence[str], where: object, remedy: str) -> CorruptImageError:

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import EDITION, IMAGE_SUFFIXES, REMEDY, corrupt, decode_image, read_bytes
+from .decode import EDITION, IMAGE_SUFFIXES, decode_image, read_bytes, settle
 from .file_loader import Sample
 from .files import fingerprint, list_files
 from .hdf5 import as_bytes
@@ -81,7 +81,7 @@ def load_image_files(
         splits: those to return. Where there is no ``"val"``, draw one with :func:`split_validation`; pass
             ``["."]`` where the class folders lie in ``root`` itself.
         verify: read all images now. Otherwise a corrupt one stops the training, named, when it is met.
-        skip_corrupt: leave out images that cannot be read instead of stopping.
+        skip_corrupt: leave out images that cannot be read, with a warning, instead of stopping.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
         workers: processes that verify; 0: none but this one; None: one a core, or none where files are few.
@@ -99,6 +99,7 @@ def load_image_files(
         raise ValueError("skip_corrupt leaves out what verify finds; pass verify=True with it")
     found: list[ImageFiles] = []
     problems: list[str] = []
+    total = 0
     for split in splits:
         folder = Path(root) / split
         if not folder.is_dir():
@@ -113,14 +114,14 @@ def load_image_files(
                 f"{folder} and {found[0].root} must hold the same class folders; "
                 f"only one of them has {others}"
             )
+        total += len(files)
         if verify:
             name = f"{folder.resolve().parent.name}-{folder.resolve().name}".lower()
             record = cache_file(cache_folder(cache), name, "image files", EDITION, fingerprint(folder))
             files, bad = check_files(files, record, folder, workers=workers, progress=progress)
             problems += [f"{split}/{line}" for line in bad]
         found.append(files)
-    if problems and not skip_corrupt:
-        raise corrupt(problems, root, REMEDY)
+    settle(problems, total, root, skip_corrupt)
     return tuple(found)
 
 

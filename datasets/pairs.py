@@ -38,7 +38,8 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
         progress: show a progress bar, if stderr is a terminal.
 
     Returns:
-        a group a split, with ``images`` (S, 3, H, W), ``masks`` (S, H, W) and ``names``; and the problems.
+        a group a split, with ``images`` (S, 3, H, W), ``masks`` (S, H, W) and ``names``; the problems; and
+        the number of files, masks included.
 
     Raises:
         ValueError: ``path`` is not in the layout.
@@ -79,7 +80,7 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
             "masks": torch.stack([parts["mask"] for _, parts in good]).numpy(),
             "names": as_bytes(tuple(name for name, _ in good)),
         }
-    return groups, {}, lines(problems)
+    return groups, {}, lines(problems), sum(len(pair.files) for pair in pairs.values())
 
 
 def _mismatches(pairs: Sequence[_Pair]) -> dict[str, str]:

@@ -33,7 +33,7 @@ def load_segmentation(
         data: for :func:`load_cityscapes` or :func:`load_camvid`, where the layouts are described.
         splits: those to return.
         verify: of Cityscapes, read all files now. CamVid's are decoded into memory anyway.
-        skip_corrupt: leave out images that cannot be used instead of stopping.
+        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
         workers: processes that verify Cityscapes; None: one a core.
 
     Raises:

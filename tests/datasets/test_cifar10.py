@@ -92,7 +92,11 @@ def test_all_bad_images_are_named_at_once(class_folders, tmp_path):
     Image.new("RGB", (7, 8)).save(class_folders / "train/cat/0003.png")
     for skip in (False, True, False):
         if skip:
-            train, test = load_images(class_folders, skip_corrupt=True)
+            with pytest.warns(UserWarning, match="left out as asked: 4 of 16 images of .*Pets2\n") as warned:
+                train, test = load_images(class_folders, skip_corrupt=True)
+            assert warned[0].filename == __file__
+            assert len(warned) == 1
+            assert "\n  train/cat/0000.png: is empty" in str(warned[0].message)
             assert len(train) == 7
             assert "cat/0003.png" not in train.names
             assert test.names == tuple(f"{x}.png" for x in ("cat/0000", "cat/0001")) + tuple(
@@ -109,6 +113,19 @@ def test_all_bad_images_are_named_at_once(class_folders, tmp_path):
                 "skip_corrupt=True",
             ):
                 assert part in str(caught.value)
+
+
+def test_of_many_left_out_ten_are_named(class_folders):
+    for number in range(12):
+        Image.new("RGB", (number + 20, 8)).save(class_folders / f"train/dog/odd_{number:02d}.png")
+    for _ in range(2):  # decoding, and from the cache
+        with pytest.warns(UserWarning, match="left out as asked: 12 of 28 images") as warned:
+            assert len(load_images(class_folders, skip_corrupt=True)[0]) == 10
+        named = str(warned[0].message).splitlines()[1:]
+        assert [line.partition(":")[0].strip() for line in named[:-1]] == [
+            f"train/dog/odd_{number:02d}.png" for number in range(10)
+        ]
+        assert named[-1] == "  … and 2 more"
 
 
 def test_a_split_without_readable_images_cannot_be_skipped(class_folders):

@@ -73,7 +73,12 @@ def test_corrupt_images_are_named_at_once(root, tmp_path):
     (root / "val/n02/n02_0.png").write_bytes((root / "val/n02/n02_0.png").read_bytes()[:-60])
     for skip in (False, True, False):
         if skip:
-            train, val = load_image_files(root, skip_corrupt=True)
+            with pytest.warns(
+                UserWarning, match="left out as asked: 2 of 12 images of .*ImageNet\n"
+            ) as warned:
+                train, val = load_image_files(root, skip_corrupt=True)
+            assert "\n  train/n01/n01_1.png: cannot" in str(warned[0].message)
+            assert (warned[0].filename, len(warned)) == (__file__, 1)
             assert (len(train), len(val)) == (7, 3)
             assert "n01/n01_1.png" not in [train.name(i) for i in range(7)]
             assert train.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
