@@ -192,7 +192,7 @@ def _list(root: Path, split: str) -> tuple[SegmentedFiles, list[str]]:
             raise FileNotFoundError(
                 f"there is no folder {folder}; unpack Cityscapes' leftImg8bit and gtFine archives into {root}"
             )
-        files = folder.glob(f"*/*{suffix}")
+        files = folder.glob(f"[!.]*/[!.]*{suffix}")
         found.append({f"{file.parent.name}/{file.name.removesuffix(suffix)}": file for file in files})
     images, masks = found
     keys = sorted(images.keys() & masks.keys())

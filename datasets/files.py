@@ -35,13 +35,20 @@ def fingerprint(path: Path) -> str:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the paths within ``folder`` of all files in it, sorted; links are followed."""
-    names = (
-        os.path.relpath(os.path.join(where, file), folder)
-        for where, _, files in os.walk(folder, followlinks=True)
-        for file in files
-    )
+    """Return the paths within ``folder`` of all files in it, sorted.
+
+    Links are followed. Hidden files and folders (``.DS_Store``, ``.ipynb_checkpoints``) are left out.
+    """
+    names = []
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not is_hidden(name)]  # the walk goes into what is left
+        names += [os.path.relpath(os.path.join(where, name), folder) for name in files if not is_hidden(name)]
     return sorted(name.replace(os.sep, "/") for name in names)
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of this name is hidden."""
+    return name.startswith(".")
 
 
 def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -50,7 +57,7 @@ def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
     Args:
         path: a folder, a zip, or a tar, compressed or not. A tar comes in its own order, so that it is
             decompressed once.
-        wanted: whether a file is to be read, by its path.
+        wanted: whether a file is to be read, by its path; hidden ones, and those in hidden folders, are not.
 
     Raises:
         ValueError: ``path`` is no whole archive.
@@ -83,4 +90,4 @@ def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
 
 def _shown(name: PurePosixPath) -> bool:
     # Archives made on a Mac hold a shadow file "__MACOSX/…/._name" for each file.
-    return "__MACOSX" not in name.parts and not name.name.startswith(".")
+    return "__MACOSX" not in name.parts and not any(map(is_hidden, name.parts))

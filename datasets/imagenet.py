@@ -17,7 +17,7 @@ from .cachefile import cache_file, cache_folder
 from .checked import check_files
 from .decode import EDITION, IMAGE_SUFFIXES, decode_image, read_bytes, settle
 from .file_loader import Sample
-from .files import fingerprint, list_files
+from .files import fingerprint, is_hidden, list_files
 from .hdf5 import as_bytes
 
 
@@ -158,7 +158,9 @@ def eval_transform(size: int = 224, resize: int = 256) -> v2.Transform:
 
 
 def _list(folder: Path) -> ImageFiles:
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name)
+    )
     places = {name: label for label, name in enumerate(classes)}
     names = [name for name in list_files(folder) if _is_image(name)]
     labels = [places[name.partition("/")[0]] for name in names]
@@ -169,4 +171,4 @@ def _list(folder: Path) -> ImageFiles:
 
 def _is_image(name: str) -> bool:
     file = name.rpartition("/")[2]
-    return file != name and file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
+    return file != name and file.lower().endswith(IMAGE_SUFFIXES)

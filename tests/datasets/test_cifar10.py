@@ -57,6 +57,16 @@ def test_archives_give_the_same_images(class_folders, tmp_path, name):
     assert not list(cache.glob("*.tmp"))
 
 
+@pytest.mark.parametrize("name", [None, "pets2.zip", "pets2.tar.xz"])
+def test_hidden_folders_are_no_classes_and_hold_no_images(class_folders, tmp_path, name):
+    plain = load_images(class_folders)
+    for hidden in ("train/.cache/1.png", "train/dog/.ipynb_checkpoints/train/dog/2.png"):
+        (class_folders / hidden).parent.mkdir(parents=True)
+        Image.new("RGB", (6, 8)).save(class_folders / hidden)
+    path = archived(class_folders, tmp_path / name) if name else class_folders
+    assert all(map(equal, load_images(path), plain))
+
+
 @pytest.fixture(autouse=True)
 def default_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MGIC_DATA", str(tmp_path / "default"))

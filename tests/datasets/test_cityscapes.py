@@ -126,6 +126,11 @@ def test_layouts_are_checked(root):
         load_cityscapes(root, verify=False, skip_corrupt=True)
 
 
+def test_hidden_folders_are_no_cities(root):
+    write_image(root / "leftImg8bit/train/.cache/a_leftImg8bit.png", np.zeros((12, 24, 3), np.uint8))
+    assert len(load_cityscapes(root, ["train"])[0]) == 4
+
+
 def test_validation_can_be_drawn(root):
     (train,) = load_cityscapes(root, ["train"], verify=False)
     kept, drawn = split_validation(train, 0.25, seed=2)

@@ -43,6 +43,15 @@ def test_files_are_torchvisions(root):
     assert torch.equal(image.permute(1, 2, 0), read_pixels(root / "val/n01/n01_0.png"))
 
 
+def test_hidden_folders_are_no_classes_and_hold_no_images(root):
+    plain = load_image_files(root)
+    for hidden in ("train/.cache/1.png", "train/n01/.ipynb_checkpoints/n01_0.png", "val/n01/.1.png"):
+        write_image(root / hidden, np.zeros((8, 8, 3), np.uint8))
+    for before, files in zip(plain, load_image_files(root), strict=True):
+        assert files.classes == ("n01", "n02")
+        assert files.files.tolist() == before.files.tolist()
+
+
 def test_batches(root):
     train, val = load_image_files(root)
     augmented = FileLoader(
