@@ -141,11 +141,11 @@ def _decode(path: Path, progress: bool) -> Content:
     problems: dict[str, str] = {}
     roots = set()
     with progress_bar(path.name, progress) as bar:
-        for name, content in read_files(path, _is_image):
+        for name, read in read_files(path, _is_image):
             split, label, file = name.parts[-3:]
             roots.add(name.parts[:-3])
             try:
-                decoded[split, label, file] = decode_image(content)
+                decoded[split, label, file] = decode_image(read())
             except CorruptImageError as error:
                 problems[str(name)] = str(error)
             bar.update()

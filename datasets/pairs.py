@@ -49,14 +49,14 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
     problems: dict[str, str] = {}
     roots = set()
     with progress_bar(path.name, progress) as bar:
-        for name, content in read_files(path, _is_image):
+        for name, read in read_files(path, _is_image):
             folder = name.parts[-2]
             pair = pairs[folder.removesuffix("annot"), name.stem]
             part = "mask" if folder.endswith("annot") else "image"
             pair.files[part] = f"{folder}/{name.name}"
             roots.add(name.parts[:-2])
             try:
-                pair.parts[part] = labels(content) if part == "mask" else decode_image(content)
+                pair.parts[part] = labels(read()) if part == "mask" else decode_image(read())
             except CorruptImageError as error:
                 problems[pair.files[part]] = str(error)
             bar.update()

@@ -105,6 +105,13 @@ def test_all_problems_are_named_at_once(root):
         load_camvid(root)
 
 
+def test_a_link_to_nothing_is_named(root):
+    (root / "trainannot/0001.png").unlink()
+    (root / "trainannot/0001.png").symlink_to("gone.png")
+    with pytest.raises(CorruptImageError, match=r"1 file.*\n  trainannot/0001\.png: cannot be read"):
+        load_camvid(root)
+
+
 def test_layouts_are_checked(root, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         load_camvid(tmp_path / "nowhere")

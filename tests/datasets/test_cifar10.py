@@ -138,6 +138,15 @@ def test_of_many_left_out_ten_are_named(class_folders):
         assert named[-1] == "  … and 2 more"
 
 
+def test_a_link_to_nothing_is_named(class_folders):
+    (class_folders / "train/dog/0001.png").unlink()
+    (class_folders / "train/dog/0001.png").symlink_to("gone.png")
+    with pytest.raises(CorruptImageError, match=r"1 file.*\n  train/dog/0001\.png: cannot be read"):
+        load_images(class_folders)
+    with pytest.warns(UserWarning, match="left out as asked: 1 of 16 images"):
+        assert len(load_images(class_folders, skip_corrupt=True)[0]) == 9
+
+
 def test_a_split_without_readable_images_cannot_be_skipped(class_folders):
     for file in (class_folders / "test").rglob("*.png"):
         file.write_bytes(b"")
@@ -226,6 +235,6 @@ def test_the_published_checksums():
 
 @pytest.mark.skipif(not SHARED.is_file(), reason="the real images are not at hand")
 def test_real_images_have_the_layout():
-    for name, content in islice(read_files(SHARED, cifar10._is_image), 300):
+    for name, read in islice(read_files(SHARED, cifar10._is_image), 300):
         assert name.parts[:2] == ("cifar10", "test")
-        assert decode_image(content).shape == (3, 32, 32)
+        assert decode_image(read()).shape == (3, 32, 32)

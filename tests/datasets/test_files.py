@@ -22,3 +22,12 @@ def test_hidden_files_and_folders_are_not_listed(tmp_path: Path) -> None:
         write(root / name)
     assert list_files(root) == ["a/deep/2", "b/1", "c/3"]
     assert fingerprint(root) == before
+
+
+def test_a_link_to_nothing_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path / "root" / "a")
+    before = fingerprint(tmp_path / "root")
+    os.symlink(tmp_path / "later", tmp_path / "root" / "b")
+    dangling = fingerprint(tmp_path / "root")
+    write(tmp_path / "later")
+    assert len({before, dangling, fingerprint(tmp_path / "root")}) == 3

@@ -103,6 +103,15 @@ def test_corrupt_images_are_named_at_once(root, tmp_path):
         load_image_files(root, verify=False, skip_corrupt=True)
 
 
+def test_a_link_to_nothing_is_named(root):
+    (root / "train/n01/n01_0.png").unlink()
+    (root / "train/n01/n01_0.png").symlink_to("gone.png")
+    with pytest.raises(CorruptImageError, match=r"1 file.*\n  train/n01/n01_0\.png: cannot be read"):
+        load_image_files(root)
+    with pytest.warns(UserWarning, match="left out as asked: 1 of 12 images"):
+        assert len(load_image_files(root, skip_corrupt=True)[0]) == 7
+
+
 def test_images_are_verified_once(root, monkeypatch):
     load_image_files(root, workers=0)
     with monkeypatch.context() as patch:
