@@ -21,6 +21,7 @@ from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
 from .images import Images
 from .lock import locked
 from .sources import SPLITS
+from .splits import check_classes
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
@@ -140,10 +141,12 @@ def _decode(path: Path, progress: bool) -> Content:
     decoded: dict[tuple[str, str, str], Tensor] = {}
     problems: dict[str, str] = {}
     roots = set()
+    classes: dict[str, set[str]] = {split: set() for split in SPLITS}
     with progress_bar(path.name, progress) as bar:
         for name, read in read_files(path, _is_image):
             split, label, file = name.parts[-3:]
             roots.add(name.parts[:-3])
+            classes[split].add(label)
             try:
                 decoded[split, label, file] = decode_image(read())
             except CorruptImageError as error:
@@ -157,20 +160,21 @@ def _decode(path: Path, progress: bool) -> Content:
         if problems:
             raise corrupt(lines(problems), path, f"No other {' or '.join(missing)} images are left.")
         raise ValueError(f"{path} holds no {' or '.join(missing)} images; {layout}")
+    check_classes(f"{path}/train", classes["train"], f"{path}/test", classes["test"])
     ((size, _),) = Counter(image.shape for image in decoded.values()).most_common(1)
     for key in [key for key, image in decoded.items() if image.shape != size]:
         height, width = decoded.pop(key).shape[1:]
         problems["/".join(key)] = f"is {height} × {width}, but most images are {size[1]} × {size[2]}"
-    classes = sorted({label for _, label, _ in decoded})
+    names = sorted(classes["train"])
     groups = {}
     for split in SPLITS:
         keys = sorted(key for key in decoded if key[0] == split)
         groups[split] = {
             "images": torch.stack([decoded[key] for key in keys]).numpy(),
-            "labels": np.array([classes.index(label) for _, label, _ in keys], np.int64),
+            "labels": np.array([names.index(label) for _, label, _ in keys], np.int64),
             "names": as_bytes(tuple(f"{label}/{file}" for _, label, file in keys)),
         }
-    return groups, {"classes": classes}, lines(problems), len(decoded) + len(problems)
+    return groups, {"classes": names}, lines(problems), len(decoded) + len(problems)
 
 
 def _is_image(name: PurePosixPath) -> bool:

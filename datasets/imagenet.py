@@ -19,6 +19,7 @@ from .decode import EDITION, IMAGE_SUFFIXES, decode_image, read_bytes, settle
 from .file_loader import Sample
 from .files import fingerprint, is_hidden, list_files
 from .hdf5 import as_bytes
+from .splits import check_classes
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,8 @@ def load_image_files(
                 "A validation split can be drawn from train"
             )
         files = _list(folder)
-        if found and files.classes != found[0].classes:
-            others = ", ".join(sorted(set(files.classes) ^ set(found[0].classes))[:10])
-            raise ValueError(
-                f"{folder} and {found[0].root} must hold the same class folders; "
-                f"only one of them has {others}"
-            )
+        if found:
+            check_classes(folder, files.classes, found[0].root, found[0].classes)
         total += len(files)
         if verify:
             name = f"{folder.resolve().parent.name}-{folder.resolve().name}".lower()

@@ -154,6 +154,25 @@ def test_a_split_without_readable_images_cannot_be_skipped(class_folders):
         load_images(class_folders, skip_corrupt=True)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_splits_must_hold_the_same_classes(class_folders, split):
+    (class_folders / split / "bird").mkdir()
+    (class_folders / split / "bird/1.png").write_bytes(b"nothing")
+    match = r"Pets2/train and .*Pets2/test must hold the same class folders; only one of them has bird$"
+    with pytest.raises(ValueError, match=match):
+        load_images(class_folders, skip_corrupt=True)
+
+
+def test_a_class_of_which_all_images_are_left_out_stays_a_class(class_folders):
+    for split in ("train", "test"):
+        (class_folders / split / "bird").mkdir()
+        (class_folders / split / "bird/1.png").write_bytes(b"nothing")
+    with pytest.warns(UserWarning, match="left out as asked: 2 of 18 images"):
+        train, test = load_images(class_folders, skip_corrupt=True)
+    assert train.classes == test.classes == ("bird", "cat", "dog")
+    assert train.labels.unique().tolist() == [1, 2]
+
+
 def test_layouts_are_checked(class_folders, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file or folder .*known: cifar10, cifar100"):
         load_images(tmp_path / "nowhere")
