@@ -68,7 +68,7 @@ def load_camvid(
         FileNotFoundError: there is nothing at ``data``.
         ValueError: it lacks a split, or is not in the layout.
         CorruptImageError: images or masks cannot be decoded, lack their partner, differ in size or hold
-            unknown labels; the message lists all of them.
+            unknown labels; the error's ``problems`` lists all of them.
     """
     path = Path(data)
     name = path.resolve().name.partition(".")[0].lower()

@@ -52,7 +52,7 @@ def check_files(
         The samples that can be used, in their order, and what is wrong with the others, each by name.
 
     Raises:
-        CorruptImageError: none can be used; the message lists all of them.
+        CorruptImageError: none can be used; the error's ``problems`` lists all of them.
     """
     problems, _ = make_once(record, partial(_check, files, workers, progress))
     with opened_hdf5(record) as opened:

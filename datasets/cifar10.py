@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, cache_file, cache_folder, make_once, progress_bar
-from .decode import EDITION, IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, settle
+from .decode import EDITION, IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, odd_size, settle
 from .download import download
 from .files import fingerprint, read_files
 from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
@@ -26,6 +26,10 @@ from .splits import check_classes
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
 
+ONE_SIZE = (
+    "bring all images to one size, or read them from a folder with load_image_files, which takes any "
+    "(experiments/imagenet.py on the command line)"
+)
 LAYOUT = 1  # part of every cache's name: raise it when the same files would give other images
 
 # The official files: the folder they unpack to, and the archive's MD5.
@@ -63,8 +67,8 @@ def load_images(
     Raises:
         FileNotFoundError: ``data`` is neither a known name nor a path that exists.
         ValueError: what ``data`` names is not in its layout.
-        CorruptImageError: images cannot be decoded, or their size is not that of the others; the message
-            lists all of them.
+        CorruptImageError: images cannot be decoded, or their size is not that of the others; the error's
+            ``problems`` lists all of them.
         DownloadError: the download failed; the message says what to put where instead.
     """
     folder, name, path = cache_folder(cache), str(data), Path(data)
@@ -83,7 +87,7 @@ def load_images(
         if len(kinds) > 1:
             raise ValueError(f"{path} holds both CIFAR-10 and CIFAR-100; pass a folder with one of them")
         make = partial(_read_official, kinds[0], path) if kinds else partial(_decode, path, progress)
-    settle(*make_once(file, make), data, skip_corrupt)
+    settle(*make_once(file, make), data, skip_corrupt, ONE_SIZE)
     train, test = (_read(file, split) for split in SPLITS)
     return train, test
 
@@ -163,8 +167,7 @@ def _decode(path: Path, progress: bool) -> Content:
     check_classes(f"{path}/train", classes["train"], f"{path}/test", classes["test"])
     ((size, _),) = Counter(image.shape for image in decoded.values()).most_common(1)
     for key in [key for key, image in decoded.items() if image.shape != size]:
-        height, width = decoded.pop(key).shape[1:]
-        problems["/".join(key)] = f"is {height} × {width}, but most images are {size[1]} × {size[2]}"
+        problems["/".join(key)] = odd_size(decoded.pop(key).shape, size)
     names = sorted(classes["train"])
     groups = {}
     for split in SPLITS:

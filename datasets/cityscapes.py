@@ -164,7 +164,7 @@ def load_cityscapes(
         FileNotFoundError: a split's folder is missing.
         ValueError: a split holds no images.
         CorruptImageError: files lack their partner, cannot be decoded, differ in size from their partner or
-            hold unknown labels; the message lists all of them.
+            hold unknown labels; the error's ``problems`` lists all of them.
     """
     if skip_corrupt and not verify:
         raise ValueError("skip_corrupt leaves out what verify finds; pass verify=True with it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -23,6 +24,9 @@ SHOWN = 10  # problems that a message names, of hundreds
 
 REMEDY = "Replace them, or leave them out with skip_corrupt=True (--skip-corrupt on the command line)."
 
+# Told from other problems by this text, since caches keep problems as text.
+_ODD_SIZE = "but most images are"
+
 # What Pillow's decoders raise on files they cannot make sense of.
 _DECODER_ERRORS = (
     OSError,
@@ -38,7 +42,13 @@ _DECODER_ERRORS = (
 
 
 class CorruptImageError(ValueError):
-    """Images or masks that cannot be used; the message says which, and why."""
+    """Images or masks that cannot be used; the message says which, and why.
+
+    Attributes:
+        problems: all of them, a line each, where the message names ten of many.
+    """
+
+    problems: tuple[str, ...] = ()
 
 
 def decode_image(data: bytes) -> Tensor:
@@ -92,7 +102,9 @@ def _decode(data: bytes, mode: str | None) -> Tensor:
     except CorruptImageError:
         raise
     except _DECODER_ERRORS as error:
-        raise CorruptImageError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+        # Pillow names what it was given, which is no file here: "cannot identify image file <_io.BytesIO …>".
+        text = re.sub(r" <_io\.BytesIO[^>]*>", "", f"{type(error).__name__}: {error}")
+        raise CorruptImageError(f"cannot be decoded ({text})") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -112,13 +124,24 @@ def lines(problems: Mapping[str, str]) -> list[str]:
     return [f"{name}: {why}" for name, why in sorted(problems.items())]
 
 
+def odd_size(shape: Sequence[int], usual: Sequence[int]) -> str:
+    """Return what is wrong with an image that is not of the ``usual`` size, (…, H, W) both."""
+    return f"is {shape[-2]} × {shape[-1]}, {_ODD_SIZE} {usual[-2]} × {usual[-1]}"
+
+
 def shown(problems: Sequence[str]) -> list[str]:
     """Return the first problems, and how many more there are."""
     more = len(problems) - SHOWN
     return [*problems[:SHOWN], *([f"… and {more} more"] if more > 0 else [])]
 
 
-def settle(problems: Sequence[str], total: int, where: object, skip_corrupt: bool) -> None:
+def settle(
+    problems: Sequence[str],
+    total: int,
+    where: object,
+    skip_corrupt: bool,
+    one_size: str = "bring all images to one size",
+) -> None:
     """Stop because of problems, or say what is left out.
 
     Args:
@@ -126,19 +149,25 @@ def settle(problems: Sequence[str], total: int, where: object, skip_corrupt: boo
         total: how many images there are, those with problems included.
         where: what the data set is called in messages.
         skip_corrupt: leave them out. The warning points to the caller of the function that calls this one.
+        one_size: what to do where sizes differ.
 
     Raises:
         CorruptImageError: there are problems, and they are not to be skipped.
     """
     if problems and not skip_corrupt:
-        raise corrupt(problems, where, REMEDY)
+        odd = sum(_ODD_SIZE in problem for problem in problems)
+        remedies = [f"Sizes differ: {one_size}."] if odd else []
+        # Where many differ there is nothing wrong with them, and what is left would be a poor data set.
+        remedies += [REMEDY] if odd * 10 <= total else []
+        raise corrupt(problems, where, "\n".join(remedies))
     if problems:
         head = f"left out as asked: {len(problems)} of {total} images of {where}"
         warnings.warn("\n  ".join([head, *shown(problems)]), stacklevel=3)
 
 
 def corrupt(problems: Sequence[str], where: object, remedy: str) -> CorruptImageError:
-    """Return the error whose message lists all ``problems`` of the data set ``where``, with the remedy."""
-    return CorruptImageError(
-        "\n  ".join([f"{len(problems)} file(s) of {where} cannot be used:", *problems]) + f"\n{remedy}"
-    )
+    """Return the error whose message names ``problems`` of the data set ``where`` and the remedy."""
+    head = f"{len(problems)} file(s) of {where} cannot be used:"
+    error = CorruptImageError("\n  ".join([head, *shown(problems)]) + f"\n{remedy}")
+    error.problems = tuple(problems)
+    return error

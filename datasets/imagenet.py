@@ -94,7 +94,7 @@ def load_image_files(
     Raises:
         FileNotFoundError: a split's folder is missing.
         ValueError: a split holds no images in class folders, or has other classes than the first.
-        CorruptImageError: images cannot be read; the message lists all of them.
+        CorruptImageError: images cannot be read; the error's ``problems`` lists all of them.
     """
     if skip_corrupt and not verify:
         raise ValueError("skip_corrupt leaves out what verify finds; pass verify=True with it")

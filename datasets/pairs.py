@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, progress_bar
-from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines
+from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, odd_size
 from .files import read_files
 from .hdf5 import as_bytes
 
@@ -97,8 +97,7 @@ def _mismatches(pairs: Sequence[_Pair]) -> dict[str, str]:
             image, mask = (_size(shapes[part]) for part in ("image", "mask"))
             problems[pair.files["mask"]] = f"is {mask}, but its image is {image}"
         elif len(shapes) == 2 and shapes["image"] != usual:
-            image = _size(shapes["image"])
-            problems[pair.files["image"]] = f"is {image}, but most images are {_size(usual)}"
+            problems[pair.files["image"]] = odd_size(shapes["image"], usual)
         else:
             continue
         pair.parts.clear()

@@ -40,7 +40,7 @@ def load_segmentation(
         FileNotFoundError: there is nothing at ``data``, a split's folder is missing, or Cityscapes lies one
             folder deeper.
         ValueError: it lacks a split, or is not in the layout.
-        CorruptImageError: files cannot be used; the message lists all of them.
+        CorruptImageError: files cannot be used; the error's ``problems`` lists all of them.
     """
     root = Path(data)
     if root.is_dir() and (deeper := next(root.glob("*/leftImg8bit"), None)):

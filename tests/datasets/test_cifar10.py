@@ -138,6 +138,16 @@ def test_of_many_left_out_ten_are_named(class_folders):
         assert named[-1] == "  … and 2 more"
 
 
+def test_images_of_many_sizes_are_sent_to_the_loader_that_takes_them(class_folders):
+    for number in range(12):
+        Image.new("RGB", (number + 20, 8)).save(class_folders / f"train/dog/odd_{number:02d}.png")
+    with pytest.raises(CorruptImageError, match=r"8 × 20, but most images are 8 × 6") as caught:
+        load_images(class_folders)
+    assert "\n  … and 2 more\nSizes differ: bring all images to one size, or read" in str(caught.value)
+    assert "experiments/imagenet.py" in str(caught.value)
+    assert "skip" not in str(caught.value)
+
+
 def test_a_link_to_nothing_is_named(class_folders):
     (class_folders / "train/dog/0001.png").unlink()
     (class_folders / "train/dog/0001.png").symlink_to("gone.png")
