@@ -160,14 +160,14 @@ def _decode(path: Path, progress: bool) -> Content:
     if len(roots) > 1:
         found = ", ".join(sorted("/".join(root) or "." for root in roots))
         raise ValueError(f"{path} holds several data sets ({found}); pass the path of one of them")
-    if missing := [split for split in SPLITS if not any(key[0] == split for key in decoded)]:
-        if problems:
-            raise corrupt(lines(problems), path, f"No other {' or '.join(missing)} images are left.")
+    if missing := [split for split in SPLITS if not classes[split]]:
         raise ValueError(f"{path} holds no {' or '.join(missing)} images; {layout}")
     check_classes(f"{path}/train", classes["train"], f"{path}/test", classes["test"])
-    ((size, _),) = Counter(image.shape for image in decoded.values()).most_common(1)
-    for key in [key for key, image in decoded.items() if image.shape != size]:
-        problems["/".join(key)] = odd_size(decoded.pop(key).shape, size)
+    for size, _ in Counter(image.shape for image in decoded.values()).most_common(1):
+        for key in [key for key, image in decoded.items() if image.shape != size]:
+            problems["/".join(key)] = odd_size(decoded.pop(key).shape, size)
+    if missing := [split for split in SPLITS if not any(key[0] == split for key in decoded)]:
+        raise corrupt(lines(problems), path, f"No other {' or '.join(missing)} images are left.")
     names = sorted(classes["train"])
     groups = {}
     for split in SPLITS:

@@ -138,6 +138,14 @@ def test_of_many_left_out_ten_are_named(class_folders):
         assert named[-1] == "  … and 2 more"
 
 
+def test_a_split_of_another_size_leaves_none(class_folders):
+    for file in (class_folders / "test").rglob("*.png"):
+        Image.new("RGB", (7, 8)).save(file)
+    match = r"6 file(?s:.*)8 × 7, but most images are 8 × 6(?s:.*)No other test images are left"
+    with pytest.raises(CorruptImageError, match=match):
+        load_images(class_folders)
+
+
 def test_images_of_many_sizes_are_sent_to_the_loader_that_takes_them(class_folders):
     for number in range(12):
         Image.new("RGB", (number + 20, 8)).save(class_folders / f"train/dog/odd_{number:02d}.png")
