@@ -15,6 +15,7 @@ from .decode import EDITION, CorruptImageError, decode_mask, settle
 from .files import fingerprint
 from .hdf5 import opened_hdf5, read_arrays, read_text
 from .masks import IGNORE, SegmentedImages, unknown_labels
+from .pairs import LAYOUT as FOLDERS
 from .pairs import decode_pairs
 
 LAYOUT = 1  # part of every cache's name: raise it when the same files would give other tensors
@@ -54,8 +55,8 @@ def load_camvid(
 
     Args:
         data: the folder or archive.
-        splits: those to return; the data may have others. Where it has no ``"val"``, draw one with
-            :func:`split_validation`.
+        splits: those to return; the data may have others. Where it has no ``"val"``, pass ``["train"]`` and
+            draw one with :func:`split_validation`.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
         skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
@@ -81,8 +82,7 @@ def _read(file: Path, split: str, path: Path) -> SegmentedImages:
     with opened_hdf5(file) as opened:
         if split not in opened:
             raise ValueError(
-                f"{path} has no split {split!r} but {', '.join(opened)}; "
-                "a validation split can be drawn from train"
+                f"{path} has no split {split!r} with masks but {', '.join(opened)}; the layout is {FOLDERS}"
             )
         images, masks, names = read_arrays(
             opened, [f"{split}/{part}" for part in ("images", "masks", "names")]

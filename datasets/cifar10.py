@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -53,9 +54,9 @@ def load_images(
 
     Args:
         data: ``"cifar10"`` or ``"cifar100"``, downloaded to the cache folder; or a path: a folder, zip or
-            tar (.gz, .xz, …) of class folders ``NAME/{train,test}/<class>/*.{jpg,png,…}``, or a folder with
-            torchvision's files (``cifar-10-batches-py`` or ``cifar-100-python``) in it. Write ``./cifar10``
-            for a folder of that name.
+            tar (.gz, .xz, …) of class folders ``NAME/{train,test}/<class>/*.{jpg,png,…}`` (where there is no
+            ``test``, ``val`` is taken for it), or a folder with torchvision's files (``cifar-10-batches-py``
+            or ``cifar-100-python``) in it. Write ``./cifar10`` for a folder of that name.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
         skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
@@ -141,44 +142,69 @@ def _read_official(name: str, folder: Path) -> Content:
     return groups, {"classes": classes}, [], sum(len(group["names"]) for group in groups.values())
 
 
+@dataclass
+class _Split:
+    """What was found in the folders of one split: whose they are, their classes, and the images by class."""
+
+    roots: set[tuple[str, ...]] = field(default_factory=set)
+    classes: set[str] = field(default_factory=set)
+    images: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
 def _decode(path: Path, progress: bool) -> Content:
-    decoded: dict[tuple[str, str, str], Tensor] = {}
-    problems: dict[str, str] = {}
-    roots = set()
-    classes: dict[str, set[str]] = {split: set() for split in SPLITS}
+    found = _read_splits(path, progress)
+    # Who keeps a split called val keeps it for what these scripts call test, unless there is a test as well.
+    names = ("train", "val" if "val" in found and "test" not in found else "test")
+    splits = [found[name] for name in names if name in found]
+    if len(roots := set().union(*(split.roots for split in splits))) > 1:
+        sets = ", ".join(sorted("/".join(root) or "." for root in roots))
+        raise ValueError(f"{path} holds several data sets ({sets}); pass the path of one of them")
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(
+            f"{path} holds no {' or '.join(missing)} images; the layout is "
+            "NAME/{train,test}/<class>/*.jpg (or .png), and val may stand for test"
+        )
+    train, test = splits
+    check_classes(f"{path}/train", train.classes, f"{path}/{names[1]}", test.classes)
+    shapes = Counter(image.shape for split in splits for image in split.images.values())
+    for size, _ in shapes.most_common(1):
+        for name, split in zip(names, splits, strict=True):
+            for label, file in [key for key, image in split.images.items() if image.shape != size]:
+                odd = split.images.pop((label, file))
+                split.problems[f"{name}/{label}/{file}"] = odd_size(odd.shape, size)
+    problems = lines(train.problems | test.problems)
+    if missing := [name for name, split in zip(names, splits, strict=True) if not split.images]:
+        raise corrupt(problems, path, f"No other {' or '.join(missing)} images are left.")
+    classes = sorted(train.classes)
+    groups = {}
+    for name, split in zip(SPLITS, splits, strict=True):
+        keys = sorted(split.images)
+        groups[name] = {
+            "images": torch.stack([split.images[key] for key in keys]).numpy(),
+            "labels": np.array([classes.index(label) for label, _ in keys], np.int64),
+            "names": as_bytes(tuple(f"{label}/{file}" for label, file in keys)),
+        }
+    total = len(train.images) + len(test.images) + len(problems)
+    return groups, {"classes": classes}, problems, total
+
+
+def _read_splits(path: Path, progress: bool) -> dict[str, _Split]:
+    found: defaultdict[str, _Split] = defaultdict(_Split)
     with progress_bar(path.name, progress) as bar:
         for name, read in read_files(path, _is_image):
-            split, label, file = name.parts[-3:]
-            roots.add(name.parts[:-3])
-            classes[split].add(label)
+            folder, label, file = name.parts[-3:]
+            split = found[folder]
+            split.roots.add(name.parts[:-3])
+            split.classes.add(label)
             try:
-                decoded[split, label, file] = decode_image(read())
+                split.images[label, file] = decode_image(read())
             except CorruptImageError as error:
-                problems[str(name)] = str(error)
+                split.problems[str(name)] = str(error)
             bar.update()
-    layout = "the layout is NAME/{train,test}/<class>/*.jpg (or .png)"
-    if len(roots) > 1:
-        found = ", ".join(sorted("/".join(root) or "." for root in roots))
-        raise ValueError(f"{path} holds several data sets ({found}); pass the path of one of them")
-    if missing := [split for split in SPLITS if not classes[split]]:
-        raise ValueError(f"{path} holds no {' or '.join(missing)} images; {layout}")
-    check_classes(f"{path}/train", classes["train"], f"{path}/test", classes["test"])
-    for size, _ in Counter(image.shape for image in decoded.values()).most_common(1):
-        for key in [key for key, image in decoded.items() if image.shape != size]:
-            problems["/".join(key)] = odd_size(decoded.pop(key).shape, size)
-    if missing := [split for split in SPLITS if not any(key[0] == split for key in decoded)]:
-        raise corrupt(lines(problems), path, f"No other {' or '.join(missing)} images are left.")
-    names = sorted(classes["train"])
-    groups = {}
-    for split in SPLITS:
-        keys = sorted(key for key in decoded if key[0] == split)
-        groups[split] = {
-            "images": torch.stack([decoded[key] for key in keys]).numpy(),
-            "labels": np.array([names.index(label) for _, label, _ in keys], np.int64),
-            "names": as_bytes(tuple(f"{label}/{file}" for _, label, file in keys)),
-        }
-    return groups, {"classes": names}, lines(problems), len(decoded) + len(problems)
+    return dict(found)
 
 
 def _is_image(name: PurePosixPath) -> bool:
-    return len(name.parts) >= 3 and name.parts[-3] in SPLITS and name.suffix.lower() in IMAGE_SUFFIXES
+    is_split = len(name.parts) >= 3 and name.parts[-3] in (*SPLITS, "val")
+    return is_split and name.suffix.lower() in IMAGE_SUFFIXES

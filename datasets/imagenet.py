@@ -79,8 +79,9 @@ def load_image_files(
     Args:
         root: the folder; ImageNet's as torchvision's ``ImageNet`` leaves it, with the validation images in
             class folders.
-        splits: those to return. Where there is no ``"val"``, draw one with :func:`split_validation`; pass
-            ``["."]`` where the class folders lie in ``root`` itself.
+        splits: those to return. Where there is no ``"val"``, a folder ``test`` is taken for it, unless it is
+            asked for as well; where there is neither, pass ``["train"]`` and draw one with
+            :func:`split_validation`. Pass ``["."]`` where the class folders lie in ``root`` itself.
         verify: read all images now. Otherwise a corrupt one stops the training, named, when it is met.
         skip_corrupt: leave out images that cannot be read, with a warning, instead of stopping.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
@@ -102,11 +103,13 @@ def load_image_files(
     problems: list[str] = []
     total = 0
     for split in splits:
+        others = ["test"] if split == "val" and "test" not in splits else []
+        split = next((name for name in (split, *others) if (Path(root) / name).is_dir()), split)
         folder = Path(root) / split
         if not folder.is_dir():
+            other = "".join(f" or {Path(root) / name}" for name in others)
             raise FileNotFoundError(
-                f"there is no folder {folder}; the layout is {root}/<split>/<class>/*.jpg. "
-                "A validation split can be drawn from train"
+                f"there is no folder {folder}{other}; the layout is {root}/<split>/<class>/*.jpg"
             )
         files = _list(folder)
         if found:

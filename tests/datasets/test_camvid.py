@@ -64,7 +64,9 @@ def test_zip_and_cache_give_the_same(root, tmp_path, monkeypatch):
 def test_splits_are_chosen_and_missing_ones_named(root):
     (val,) = load_camvid(root, ["val"])
     assert len(val) == 2
-    with pytest.raises(ValueError, match="has no split 'test' but train, val"):
+    with pytest.raises(
+        ValueError, match=r"has no split 'test' with masks but train, val; the layout is NAME/"
+    ):
         load_camvid(root, ["test"])
 
 

@@ -172,6 +172,24 @@ def test_a_split_without_readable_images_cannot_be_skipped(class_folders):
         load_images(class_folders, skip_corrupt=True)
 
 
+@pytest.mark.parametrize("name", [None, "pets2.tar.xz"])
+def test_val_stands_for_test_where_there_is_none(class_folders, tmp_path, name):
+    plain = load_images(class_folders)
+    (class_folders / "test").rename(class_folders / "val")
+    path = archived(class_folders, tmp_path / name) if name else class_folders
+    assert all(map(equal, load_images(path), plain))
+    Image.new("RGB", (7, 8)).save(class_folders / "val/dog/0001.png")
+    with pytest.raises(CorruptImageError, match=r"1 file.*\n  val/dog/0001\.png: is 8 × 7"):
+        load_images(class_folders)
+
+
+def test_val_beside_test_is_left_alone(class_folders):
+    plain = load_images(class_folders)
+    (class_folders / "val/bird").mkdir(parents=True)
+    (class_folders / "val/bird/1.png").write_bytes(b"nothing")
+    assert all(map(equal, load_images(class_folders), plain))
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_splits_must_hold_the_same_classes(class_folders, split):
     (class_folders / split / "bird").mkdir()

@@ -143,7 +143,7 @@ def test_a_file_that_vanishes_is_named(root):
 
 
 def test_layouts_are_checked(root):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*test; the layout is .*drawn from train"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*test; the layout is .*<class>/\*\.jpg$"):
         load_image_files(root, ["test"])
     write_image(root / "val/n03/1.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="must hold the same class folders; only one of them has n03"):
@@ -151,6 +151,26 @@ def test_layouts_are_checked(root):
     (root / "flat").mkdir()
     with pytest.raises(ValueError, match="no images in class folders"):
         load_image_files(root, ["flat"])
+
+
+def test_test_stands_for_val_where_there_is_none(root):
+    both = load_image_files(root)
+    (root / "val").rename(root / "test")
+    (root / "test/n01/n01_0.png").write_bytes(b"")
+    with pytest.raises(CorruptImageError, match=r"\n  test/n01/n01_0\.png: is empty"):
+        load_image_files(root)
+    train, val = load_image_files(root, verify=False)
+    assert (train.root, val.root) == (root / "train", root / "test")
+    assert val.files.tolist() == both[1].files.tolist()
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/val; the layout"):
+        load_image_files(root, ["val", "test"], verify=False)
+    write_image(root / "val/n01/other.png", np.zeros((8, 8, 3), np.uint8))
+    write_image(root / "val/n02/other.png", np.zeros((8, 8, 3), np.uint8))
+    assert len(load_image_files(root, verify=False)[1]) == 2
+    for split in ("val", "test"):
+        (root / split).rename(root / f"no {split}")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/val or .*/test; the layout"):
+        load_image_files(root)
 
 
 def test_validation_can_be_drawn(root):
