@@ -25,7 +25,7 @@ SHOWN = 10  # problems that a message names, of hundreds
 REMEDY = "Replace them, or leave them out with skip_corrupt=True (--skip-corrupt on the command line)."
 
 # Told from other problems by this text, since caches keep problems as text.
-_ODD_SIZE = "but most images are"
+_ODD_SIZE = "but the most frequent size is"
 
 # What Pillow's decoders raise on files they cannot make sense of.
 _DECODER_ERRORS = (

@@ -96,7 +96,7 @@ def test_all_problems_are_named_at_once(root):
         "trainannot/0001.png: holds RGB pixels; a mask must hold one 8-bit label a pixel",
         "train/0002.png: has no mask of its name",
         "train/0003.png: cannot be decoded",
-        "train/0005.png: is 10 × 16, but most images are 12 × 16",
+        "train/0005.png: is 10 × 16, but the most frequent size is 12 × 16",
         "skip_corrupt=True",
     ):
         assert part in str(caught.value)

@@ -119,7 +119,7 @@ def test_all_bad_images_are_named_at_once(class_folders, tmp_path):
                 "train/dog/0001.png: cannot be decoded (UnidentifiedImageError",
                 "test/cat/0002.png: cannot be decoded",
                 "train/cat/0000.png: is empty",
-                "train/cat/0003.png: is 8 × 7, but most images are 8 × 6",
+                "train/cat/0003.png: is 8 × 7, but the most frequent size is 8 × 6",
                 "skip_corrupt=True",
             ):
                 assert part in str(caught.value)
@@ -141,7 +141,7 @@ def test_of_many_left_out_ten_are_named(class_folders):
 def test_a_split_of_another_size_leaves_none(class_folders):
     for file in (class_folders / "test").rglob("*.png"):
         Image.new("RGB", (7, 8)).save(file)
-    match = r"6 file(?s:.*)8 × 7, but most images are 8 × 6(?s:.*)No other test images are left"
+    match = r"6 file(?s:.*)8 × 7, but the most frequent size is 8 × 6(?s:.*)No other test images are left"
     with pytest.raises(CorruptImageError, match=match):
         load_images(class_folders)
 
@@ -149,7 +149,7 @@ def test_a_split_of_another_size_leaves_none(class_folders):
 def test_images_of_many_sizes_are_sent_to_the_loader_that_takes_them(class_folders):
     for number in range(12):
         Image.new("RGB", (number + 20, 8)).save(class_folders / f"train/dog/odd_{number:02d}.png")
-    with pytest.raises(CorruptImageError, match=r"8 × 20, but most images are 8 × 6") as caught:
+    with pytest.raises(CorruptImageError, match=r"8 × 20, but the most frequent size is 8 × 6") as caught:
         load_images(class_folders)
     assert "\n  … and 2 more\nSizes differ: bring all images to one size, or read" in str(caught.value)
     assert "experiments/imagenet.py" in str(caught.value)
