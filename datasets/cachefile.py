@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .decode import REMEDY, corrupt
 from .hdf5 import TEXT, opened_hdf5, read_text, write_hdf5
 from .lock import locked
 
-# What goes into a cache file: arrays by group and name, root attributes, and what had to be left out.
-Content = tuple[Mapping[str, Mapping[str, NDArray]], Mapping[str, object], Sequence[str]]
+# What goes into a cache file: arrays by group and name, root attributes, what had to be left out, and the
+# number of images, these included.
+Content = tuple[Mapping[str, Mapping[str, NDArray]], Mapping[str, object], Sequence[str], int]
 
 
 def cache_folder(cache: str | os.PathLike[str] | None) -> Path:
@@ -30,7 +30,7 @@ def cache_file(folder: Path, name: str, *made_from: object) -> Path:
     return folder / f"{name}-{key}.h5"
 
 
-def make_once(file: Path, make: Callable[[], Content], where: object, skip_corrupt: bool) -> None:
+def make_once(file: Path, make: Callable[[], Content]) -> tuple[list[str], int]:
     """Write what ``make`` returns to the HDF5 file ``file``, unless it is there.
 
     A kill leaves no half file behind; making starts again. One process makes it and others wait.
@@ -38,23 +38,20 @@ def make_once(file: Path, make: Callable[[], Content], where: object, skip_corru
     Args:
         file: the file.
         make: decodes the data set; its problems go to the root attribute ``skipped``.
-        where: what the data set is called in messages.
-        skip_corrupt: accept problems instead of stopping.
 
-    Raises:
-        CorruptImageError: there are problems, now or when ``file`` was made, and they are not to be skipped.
+    Returns:
+        The problems, of now or of when ``file`` was made, and the number of images.
     """
     if not file.exists():
         with locked(file):
             if not file.exists():
                 # Written even with problems, so that a second run that skips them, or not, is quick.
-                groups, attributes, problems = make()
-                write_hdf5(file, groups, {**attributes, "skipped": np.array(problems, TEXT)})
-    if not skip_corrupt:
-        with opened_hdf5(file) as opened:
-            problems = read_text(opened.attrs["skipped"])
-        if problems:
-            raise corrupt(problems, where, REMEDY)
+                groups, attributes, problems, total = make()
+                skipped = {"skipped": np.array(problems, TEXT), "total": total}
+                write_hdf5(file, groups, {**attributes, **skipped})
+    with opened_hdf5(file) as opened:
+        # A file of an earlier version, without problems, lacks the total.
+        return list(read_text(opened.attrs["skipped"])), int(np.asarray(opened.attrs.get("total", 0)))
 
 
 def progress_bar(what: str, progress: bool, total: int | None = None) -> tqdm:

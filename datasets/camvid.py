@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .cachefile import cache_file, cache_folder, make_once
-from .decode import CorruptImageError, decode_mask
+from .decode import EDITION, CorruptImageError, decode_mask, settle
 from .files import fingerprint
 from .hdf5 import opened_hdf5, read_arrays, read_text
 from .masks import IGNORE, SegmentedImages, unknown_labels
+from .pairs import LAYOUT as FOLDERS
 from .pairs import decode_pairs
 
 LAYOUT = 1  # part of every cache's name: raise it when the same files would give other tensors
@@ -54,11 +55,11 @@ def load_camvid(
 
     Args:
         data: the folder or archive.
-        splits: those to return; the data may have others. Where it has no ``"val"``, draw one with
-            :func:`split_validation`.
+        splits: those to return; the data may have others. Where it has no ``"val"``, pass ``["train"]`` and
+            draw one with :func:`split_validation`.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        skip_corrupt: leave out images that cannot be used instead of stopping.
+        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
         progress: show a progress bar, if stderr is a terminal.
 
     Returns:
@@ -68,12 +69,12 @@ def load_camvid(
         FileNotFoundError: there is nothing at ``data``.
         ValueError: it lacks a split, or is not in the layout.
         CorruptImageError: images or masks cannot be decoded, lack their partner, differ in size or hold
-            unknown labels; the message lists all of them.
+            unknown labels; the error's ``problems`` lists all of them.
     """
     path = Path(data)
     name = path.resolve().name.partition(".")[0].lower()
-    file = cache_file(cache_folder(cache), name, "camvid", LAYOUT, fingerprint(path))
-    make_once(file, partial(decode_pairs, path, _labels, progress), path, skip_corrupt)
+    file = cache_file(cache_folder(cache), name, "camvid", LAYOUT, EDITION, fingerprint(path))
+    settle(*make_once(file, partial(decode_pairs, path, _labels, progress)), path, skip_corrupt)
     return tuple(_read(file, split, path) for split in splits)
 
 
@@ -81,8 +82,7 @@ def _read(file: Path, split: str, path: Path) -> SegmentedImages:
     with opened_hdf5(file) as opened:
         if split not in opened:
             raise ValueError(
-                f"{path} has no split {split!r} but {', '.join(opened)}; "
-                "a validation split can be drawn from train"
+                f"{path} has no split {split!r} with masks but {', '.join(opened)}; the layout is {FOLDERS}"
             )
         images, masks, names = read_arrays(
             opened, [f"{split}/{part}" for part in ("images", "masks", "names")]

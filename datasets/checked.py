@@ -15,7 +15,7 @@ from .cachefile import Content, make_once, progress_bar
 from .cores import usable_cores
 from .decode import CorruptImageError, corrupt
 from .file_loader import Files
-from .hdf5 import opened_hdf5, read_arrays, read_text
+from .hdf5 import opened_hdf5, read_arrays
 
 _CHUNK = 32  # files a worker takes at a time
 
@@ -52,12 +52,11 @@ def check_files(
         The samples that can be used, in their order, and what is wrong with the others, each by name.
 
     Raises:
-        CorruptImageError: none can be used; the message lists all of them.
+        CorruptImageError: none can be used; the error's ``problems`` lists all of them.
     """
-    make_once(record, partial(_check, files, workers, progress), where, skip_corrupt=True)
+    problems, _ = make_once(record, partial(_check, files, workers, progress))
     with opened_hdf5(record) as opened:
         (bad,) = read_arrays(opened, ["bad/indices"])
-        problems = list(read_text(opened.attrs["skipped"]))
     if len(bad) == len(files):
         raise corrupt(problems, where, "Nothing is left to load.")
     usable = torch.ones(len(files), dtype=torch.bool)
@@ -81,7 +80,7 @@ def _check(files: Files, workers: int | None, progress: bool) -> Content:
             problems |= {index: problem for index, problem in chunk if problem is not None}
             bar.update(len(chunk))
     found = [f"{files.name(index)}: {problem}" for index, problem in problems.items()]
-    return {"bad": {"indices": np.array(list(problems), np.int64)}}, {}, found
+    return {"bad": {"indices": np.array(list(problems), np.int64)}}, {}, found, len(files)
 
 
 class _Problems(Dataset[tuple[int, str | None]]):

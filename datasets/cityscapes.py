@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import REMEDY, CorruptImageError, corrupt, decode_image, decode_mask, read_bytes
+from .decode import EDITION, CorruptImageError, decode_image, decode_mask, read_bytes, settle
 from .file_loader import Sample
 from .files import fingerprint
 from .masks import IGNORE, Palette
@@ -151,7 +151,7 @@ def load_cityscapes(
         splits: those to return.
         verify: read all files now. What came of it is kept in the cache folder, under a name that tells the
             files. Otherwise a corrupt one stops the training, named, when it is met.
-        skip_corrupt: leave out pairs that cannot be used instead of stopping.
+        skip_corrupt: leave out pairs that cannot be used, with a warning, instead of stopping.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
         workers: processes that verify; 0: none but this one; None: one a core, or none where files are few.
@@ -164,22 +164,22 @@ def load_cityscapes(
         FileNotFoundError: a split's folder is missing.
         ValueError: a split holds no images.
         CorruptImageError: files lack their partner, cannot be decoded, differ in size from their partner or
-            hold unknown labels; the message lists all of them.
+            hold unknown labels; the error's ``problems`` lists all of them.
     """
     if skip_corrupt and not verify:
         raise ValueError("skip_corrupt leaves out what verify finds; pass verify=True with it")
-    found, problems = [], []
+    found, problems, total = [], [], 0
     for split in splits:
         files, unpaired = _list(Path(root), split)
         problems += unpaired
+        total += len(files) + len(unpaired)
         if verify:
             stamps = [fingerprint(Path(root) / kind / split) for kind in ("leftImg8bit", "gtFine")]
-            record = cache_file(cache_folder(cache), f"cityscapes-{split}", "cityscapes", stamps)
+            record = cache_file(cache_folder(cache), f"cityscapes-{split}", "cityscapes", EDITION, stamps)
             files, bad = check_files(files, record, root, workers=workers, progress=progress)
             problems += bad
         found.append(files)
-    if problems and not skip_corrupt:
-        raise corrupt(problems, root, REMEDY)
+    settle(problems, total, root, skip_corrupt)
     return tuple(found)
 
 
@@ -192,7 +192,7 @@ def _list(root: Path, split: str) -> tuple[SegmentedFiles, list[str]]:
             raise FileNotFoundError(
                 f"there is no folder {folder}; unpack Cityscapes' leftImg8bit and gtFine archives into {root}"
             )
-        files = folder.glob(f"*/*{suffix}")
+        files = folder.glob(f"[!.]*/[!.]*{suffix}")
         found.append({f"{file.parent.name}/{file.name.removesuffix(suffix)}": file for file in files})
     images, masks = found
     keys = sorted(images.keys() & masks.keys())

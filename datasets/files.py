@@ -9,7 +9,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
+
+from .decode import read_bytes
+
+Read = Callable[[], bytes]
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError)
 
@@ -29,28 +34,41 @@ def fingerprint(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     stamps = []
     for name in list_files(path):
-        stat = os.stat(path / name)
-        stamps.append((name, stat.st_size, stat.st_mtime_ns))
+        try:
+            stat = os.stat(path / name)
+        except OSError:  # a link to nothing: whoever reads the file says so, by name
+            stamps.append((name, None, None))
+        else:
+            stamps.append((name, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(repr(stamps).encode()).hexdigest()
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the paths within ``folder`` of all files in it, sorted; links are followed."""
-    names = (
-        os.path.relpath(os.path.join(where, file), folder)
-        for where, _, files in os.walk(folder, followlinks=True)
-        for file in files
-    )
+    """Return the paths within ``folder`` of all files in it, sorted.
+
+    Links are followed. Hidden files and folders (``.DS_Store``, ``.ipynb_checkpoints``) are left out.
+    """
+    names = []
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not is_hidden(name)]  # the walk goes into what is left
+        names += [os.path.relpath(os.path.join(where, name), folder) for name in files if not is_hidden(name)]
     return sorted(name.replace(os.sep, "/") for name in names)
 
 
-def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Give the path within ``path``, and the content, of each file that ``wanted`` accepts.
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of this name is hidden."""
+    return name.startswith(".")
+
+
+def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, Read]]:
+    """Give the path within ``path`` of each file that ``wanted`` accepts, and a function that reads it.
+
+    The function raises CorruptImageError if a file of a folder cannot be read; call it before the next file.
 
     Args:
         path: a folder, a zip, or a tar, compressed or not. A tar comes in its own order, so that it is
             decompressed once.
-        wanted: whether a file is to be read, by its path.
+        wanted: whether a file is to be read, by its path; hidden ones, and those in hidden folders, are not.
 
     Raises:
         ValueError: ``path`` is no whole archive.
@@ -58,7 +76,7 @@ def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
     if path.is_dir():
         for name in map(PurePosixPath, list_files(path)):
             if _shown(name) and wanted(name):
-                yield name, (path / name).read_bytes()
+                yield name, partial(read_bytes, path / name)
         return
     try:
         if zipfile.is_zipfile(path):
@@ -66,7 +84,7 @@ def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
                 for entry in sorted(archive.namelist()):
                     name = PurePosixPath(entry)
                     if not entry.endswith("/") and _shown(name) and wanted(name):
-                        yield name, archive.read(entry)
+                        yield name, partial(bytes, archive.read(entry))
         else:
             with tarfile.open(path) as archive:
                 for member in archive:
@@ -74,7 +92,7 @@ def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
                     if member.isfile() and _shown(name) and wanted(name):
                         content = archive.extractfile(member)
                         assert content is not None  # it is None for what is no file
-                        yield name, content.read()
+                        yield name, partial(bytes, content.read())
     except _DAMAGE as error:
         raise ValueError(
             f"{path} is no whole zip or tar file ({error}); if it was downloaded, fetch it again"
@@ -83,4 +101,4 @@ def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
 
 def _shown(name: PurePosixPath) -> bool:
     # Archives made on a Mac hold a shadow file "__MACOSX/…/._name" for each file.
-    return "__MACOSX" not in name.parts and not name.name.startswith(".")
+    return "__MACOSX" not in name.parts and not any(map(is_hidden, name.parts))

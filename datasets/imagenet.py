@@ -15,10 +15,11 @@ from torchvision.transforms import v2
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import IMAGE_SUFFIXES, REMEDY, corrupt, decode_image, read_bytes
+from .decode import EDITION, IMAGE_SUFFIXES, decode_image, read_bytes, settle
 from .file_loader import Sample
-from .files import fingerprint, list_files
+from .files import fingerprint, is_hidden, list_files
 from .hdf5 import as_bytes
+from .splits import check_classes
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,11 @@ def load_image_files(
     Args:
         root: the folder; ImageNet's as torchvision's ``ImageNet`` leaves it, with the validation images in
             class folders.
-        splits: those to return. Where there is no ``"val"``, draw one with :func:`split_validation`; pass
-            ``["."]`` where the class folders lie in ``root`` itself.
+        splits: those to return. Where there is no ``"val"``, a folder ``test`` is taken for it, unless it is
+            asked for as well; where there is neither, pass ``["train"]`` and draw one with
+            :func:`split_validation`. Pass ``["."]`` where the class folders lie in ``root`` itself.
         verify: read all images now. Otherwise a corrupt one stops the training, named, when it is met.
-        skip_corrupt: leave out images that cannot be read instead of stopping.
+        skip_corrupt: leave out images that cannot be read, with a warning, instead of stopping.
         cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
         workers: processes that verify; 0: none but this one; None: one a core, or none where files are few.
@@ -93,34 +95,33 @@ def load_image_files(
     Raises:
         FileNotFoundError: a split's folder is missing.
         ValueError: a split holds no images in class folders, or has other classes than the first.
-        CorruptImageError: images cannot be read; the message lists all of them.
+        CorruptImageError: images cannot be read; the error's ``problems`` lists all of them.
     """
     if skip_corrupt and not verify:
         raise ValueError("skip_corrupt leaves out what verify finds; pass verify=True with it")
     found: list[ImageFiles] = []
     problems: list[str] = []
+    total = 0
     for split in splits:
+        others = ["test"] if split == "val" and "test" not in splits else []
+        split = next((name for name in (split, *others) if (Path(root) / name).is_dir()), split)
         folder = Path(root) / split
         if not folder.is_dir():
+            other = "".join(f" or {Path(root) / name}" for name in others)
             raise FileNotFoundError(
-                f"there is no folder {folder}; the layout is {root}/<split>/<class>/*.jpg. "
-                "A validation split can be drawn from train"
+                f"there is no folder {folder}{other}; the layout is {root}/<split>/<class>/*.jpg"
             )
         files = _list(folder)
-        if found and files.classes != found[0].classes:
-            others = ", ".join(sorted(set(files.classes) ^ set(found[0].classes))[:10])
-            raise ValueError(
-                f"{folder} and {found[0].root} must hold the same class folders; "
-                f"only one of them has {others}"
-            )
+        if found:
+            check_classes(folder, files.classes, found[0].root, found[0].classes)
+        total += len(files)
         if verify:
             name = f"{folder.resolve().parent.name}-{folder.resolve().name}".lower()
-            record = cache_file(cache_folder(cache), name, "image files", fingerprint(folder))
+            record = cache_file(cache_folder(cache), name, "image files", EDITION, fingerprint(folder))
             files, bad = check_files(files, record, folder, workers=workers, progress=progress)
             problems += [f"{split}/{line}" for line in bad]
         found.append(files)
-    if problems and not skip_corrupt:
-        raise corrupt(problems, root, REMEDY)
+    settle(problems, total, root, skip_corrupt)
     return tuple(found)
 
 
@@ -157,7 +158,9 @@ def eval_transform(size: int = 224, resize: int = 256) -> v2.Transform:
 
 
 def _list(folder: Path) -> ImageFiles:
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name)
+    )
     places = {name: label for label, name in enumerate(classes)}
     names = [name for name in list_files(folder) if _is_image(name)]
     labels = [places[name.partition("/")[0]] for name in names]
@@ -168,4 +171,4 @@ def _list(folder: Path) -> ImageFiles:
 
 def _is_image(name: str) -> bool:
     file = name.rpartition("/")[2]
-    return file != name and file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
+    return file != name and file.lower().endswith(IMAGE_SUFFIXES)

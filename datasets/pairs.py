@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, progress_bar
-from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines
+from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, odd_size
 from .files import read_files
 from .hdf5 import as_bytes
 
@@ -38,7 +38,8 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
         progress: show a progress bar, if stderr is a terminal.
 
     Returns:
-        a group a split, with ``images`` (S, 3, H, W), ``masks`` (S, H, W) and ``names``; and the problems.
+        a group a split, with ``images`` (S, 3, H, W), ``masks`` (S, H, W) and ``names``; the problems; and
+        the number of files, masks included.
 
     Raises:
         ValueError: ``path`` is not in the layout.
@@ -48,14 +49,14 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
     problems: dict[str, str] = {}
     roots = set()
     with progress_bar(path.name, progress) as bar:
-        for name, content in read_files(path, _is_image):
+        for name, read in read_files(path, _is_image):
             folder = name.parts[-2]
             pair = pairs[folder.removesuffix("annot"), name.stem]
             part = "mask" if folder.endswith("annot") else "image"
             pair.files[part] = f"{folder}/{name.name}"
             roots.add(name.parts[:-2])
             try:
-                pair.parts[part] = labels(content) if part == "mask" else decode_image(content)
+                pair.parts[part] = labels(read()) if part == "mask" else decode_image(read())
             except CorruptImageError as error:
                 problems[pair.files[part]] = str(error)
             bar.update()
@@ -79,7 +80,7 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
             "masks": torch.stack([parts["mask"] for _, parts in good]).numpy(),
             "names": as_bytes(tuple(name for name, _ in good)),
         }
-    return groups, {}, lines(problems)
+    return groups, {}, lines(problems), sum(len(pair.files) for pair in pairs.values())
 
 
 def _mismatches(pairs: Sequence[_Pair]) -> dict[str, str]:
@@ -96,8 +97,7 @@ def _mismatches(pairs: Sequence[_Pair]) -> dict[str, str]:
             image, mask = (_size(shapes[part]) for part in ("image", "mask"))
             problems[pair.files["mask"]] = f"is {mask}, but its image is {image}"
         elif len(shapes) == 2 and shapes["image"] != usual:
-            image = _size(shapes["image"])
-            problems[pair.files["image"]] = f"is {image}, but most images are {_size(usual)}"
+            problems[pair.files["image"]] = odd_size(shapes["image"], usual)
         else:
             continue
         pair.parts.clear()

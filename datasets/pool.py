@@ -98,5 +98,4 @@ def fit_size(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _is_image(name: str) -> bool:
-    file = name.rpartition("/")[2]
-    return file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
+    return name.lower().endswith(IMAGE_SUFFIXES)

@@ -33,14 +33,14 @@ def load_segmentation(
         data: for :func:`load_cityscapes` or :func:`load_camvid`, where the layouts are described.
         splits: those to return.
         verify: of Cityscapes, read all files now. CamVid's are decoded into memory anyway.
-        skip_corrupt: leave out images that cannot be used instead of stopping.
+        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
         workers: processes that verify Cityscapes; None: one a core.
 
     Raises:
         FileNotFoundError: there is nothing at ``data``, a split's folder is missing, or Cityscapes lies one
             folder deeper.
         ValueError: it lacks a split, or is not in the layout.
-        CorruptImageError: files cannot be used; the message lists all of them.
+        CorruptImageError: files cannot be used; the error's ``problems`` lists all of them.
     """
     root = Path(data)
     if root.is_dir() and (deeper := next(root.glob("*/leftImg8bit"), None)):

@@ -46,8 +46,8 @@ class Config(ImageConfig):
 
     data: str = "cifar10"
     """cifar10 or cifar100 (downloaded), or a path: a folder or archive (.zip, .tar.xz, …) of images laid out
-    as NAME/{train,test}/CLASS/*.jpg, all of one size. Decoded images are kept in ./data, or where the
-    environment variable MGIC_DATA says."""
+    as NAME/{train,test}/CLASS/*.jpg (or val, if there is no test), all of one size. Decoded images are kept
+    in ./data, or where the environment variable MGIC_DATA says."""
     recipe: Literal["modern", "paper"] = "modern"
     """Decides the defaults of the other flags. modern: SGD with Nesterov's momentum, cosine schedule with
     warm-up, label smoothing and cutout. paper: plain SGD for 180 epochs in batches of 128, the learning rate

@@ -52,9 +52,9 @@ class Config(ImageConfig):
     """Flags of this experiment."""
 
     data: str = "imagenet"
-    """The folder: images lie at train/CLASS/*.jpg and val/CLASS/*.jpg in it, of any size and kind. All are
-    read once before the training, to find corrupt ones; what was found is kept in ./data, or where the
-    environment variable MGIC_DATA says."""
+    """The folder: images lie at train/CLASS/*.jpg and val/CLASS/*.jpg (or test, if there is no val) in it, of
+    any size and kind. All are read once before the training, to find corrupt ones; what was found is kept in
+    ./data, or where the environment variable MGIC_DATA says."""
     recipe: Literal["modern", "paper"] = "modern"
     """Decides the defaults of the other flags. modern: SGD with Nesterov's momentum, cosine schedule with
     warm-up and label smoothing. paper: plain SGD for 180 epochs in batches of 256 over all devices, the

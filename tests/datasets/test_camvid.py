@@ -64,7 +64,9 @@ def test_zip_and_cache_give_the_same(root, tmp_path, monkeypatch):
 def test_splits_are_chosen_and_missing_ones_named(root):
     (val,) = load_camvid(root, ["val"])
     assert len(val) == 2
-    with pytest.raises(ValueError, match="has no split 'test' but train, val"):
+    with pytest.raises(
+        ValueError, match=r"has no split 'test' with masks but train, val; the layout is NAME/"
+    ):
         load_camvid(root, ["test"])
 
 
@@ -94,13 +96,21 @@ def test_all_problems_are_named_at_once(root):
         "trainannot/0001.png: holds RGB pixels; a mask must hold one 8-bit label a pixel",
         "train/0002.png: has no mask of its name",
         "train/0003.png: cannot be decoded",
-        "train/0005.png: is 10 × 16, but most images are 12 × 16",
+        "train/0005.png: is 10 × 16, but the most frequent size is 12 × 16",
         "skip_corrupt=True",
     ):
         assert part in str(caught.value)
-    train, val = load_camvid(root, skip_corrupt=True)
+    with pytest.warns(UserWarning, match="left out as asked: 7 of 16 images of .*CamVid\n"):
+        train, val = load_camvid(root, skip_corrupt=True)
     assert (train.names, val.names) == (("0004",), ("0001",))
     with pytest.raises(CorruptImageError, match="7 file"):
+        load_camvid(root)
+
+
+def test_a_link_to_nothing_is_named(root):
+    (root / "trainannot/0001.png").unlink()
+    (root / "trainannot/0001.png").symlink_to("gone.png")
+    with pytest.raises(CorruptImageError, match=r"1 file.*\n  trainannot/0001\.png: cannot be read"):
         load_camvid(root)
 
 

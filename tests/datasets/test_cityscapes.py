@@ -109,7 +109,8 @@ def test_all_problems_are_named_at_once(root):
         "skip_corrupt=True",
     ):
         assert part in str(caught.value)
-    train, val = load_cityscapes(root, skip_corrupt=True)
+    with pytest.warns(UserWarning, match="left out as asked: 6 of 8 images of .*City\n"):
+        train, val = load_cityscapes(root, skip_corrupt=True)
     assert (train.name(0)[:13], len(train)) == ("aachen_000000", 1)
     assert (val.name(0)[:10], len(val)) == ("ulm_000002", 1)
 
@@ -123,6 +124,11 @@ def test_layouts_are_checked(root):
         load_cityscapes(root, ["none"])
     with pytest.raises(ValueError, match="pass verify=True"):
         load_cityscapes(root, verify=False, skip_corrupt=True)
+
+
+def test_hidden_folders_are_no_cities(root):
+    write_image(root / "leftImg8bit/train/.cache/a_leftImg8bit.png", np.zeros((12, 24, 3), np.uint8))
+    assert len(load_cityscapes(root, ["train"])[0]) == 4
 
 
 def test_validation_can_be_drawn(root):

@@ -43,6 +43,15 @@ def test_files_are_torchvisions(root):
     assert torch.equal(image.permute(1, 2, 0), read_pixels(root / "val/n01/n01_0.png"))
 
 
+def test_hidden_folders_are_no_classes_and_hold_no_images(root):
+    plain = load_image_files(root)
+    for hidden in ("train/.cache/1.png", "train/n01/.ipynb_checkpoints/n01_0.png", "val/n01/.1.png"):
+        write_image(root / hidden, np.zeros((8, 8, 3), np.uint8))
+    for before, files in zip(plain, load_image_files(root), strict=True):
+        assert files.classes == ("n01", "n02")
+        assert files.files.tolist() == before.files.tolist()
+
+
 def test_batches(root):
     train, val = load_image_files(root)
     augmented = FileLoader(
@@ -73,7 +82,12 @@ def test_corrupt_images_are_named_at_once(root, tmp_path):
     (root / "val/n02/n02_0.png").write_bytes((root / "val/n02/n02_0.png").read_bytes()[:-60])
     for skip in (False, True, False):
         if skip:
-            train, val = load_image_files(root, skip_corrupt=True)
+            with pytest.warns(
+                UserWarning, match="left out as asked: 2 of 12 images of .*ImageNet\n"
+            ) as warned:
+                train, val = load_image_files(root, skip_corrupt=True)
+            assert "\n  train/n01/n01_1.png: cannot" in str(warned[0].message)
+            assert (warned[0].filename, len(warned)) == (__file__, 1)
             assert (len(train), len(val)) == (7, 3)
             assert "n01/n01_1.png" not in [train.name(i) for i in range(7)]
             assert train.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
@@ -87,6 +101,15 @@ def test_corrupt_images_are_named_at_once(root, tmp_path):
     assert len(load_image_files(root, verify=False)[0]) == 8
     with pytest.raises(ValueError, match="pass verify=True"):
         load_image_files(root, verify=False, skip_corrupt=True)
+
+
+def test_a_link_to_nothing_is_named(root):
+    (root / "train/n01/n01_0.png").unlink()
+    (root / "train/n01/n01_0.png").symlink_to("gone.png")
+    with pytest.raises(CorruptImageError, match=r"1 file.*\n  train/n01/n01_0\.png: cannot be read"):
+        load_image_files(root)
+    with pytest.warns(UserWarning, match="left out as asked: 1 of 12 images"):
+        assert len(load_image_files(root, skip_corrupt=True)[0]) == 7
 
 
 def test_images_are_verified_once(root, monkeypatch):
@@ -120,7 +143,7 @@ def test_a_file_that_vanishes_is_named(root):
 
 
 def test_layouts_are_checked(root):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*test; the layout is .*drawn from train"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*test; the layout is .*<class>/\*\.jpg$"):
         load_image_files(root, ["test"])
     write_image(root / "val/n03/1.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="must hold the same class folders; only one of them has n03"):
@@ -128,6 +151,26 @@ def test_layouts_are_checked(root):
     (root / "flat").mkdir()
     with pytest.raises(ValueError, match="no images in class folders"):
         load_image_files(root, ["flat"])
+
+
+def test_test_stands_for_val_where_there_is_none(root):
+    both = load_image_files(root)
+    (root / "val").rename(root / "test")
+    (root / "test/n01/n01_0.png").write_bytes(b"")
+    with pytest.raises(CorruptImageError, match=r"\n  test/n01/n01_0\.png: is empty"):
+        load_image_files(root)
+    train, val = load_image_files(root, verify=False)
+    assert (train.root, val.root) == (root / "train", root / "test")
+    assert val.files.tolist() == both[1].files.tolist()
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/val; the layout"):
+        load_image_files(root, ["val", "test"], verify=False)
+    write_image(root / "val/n01/other.png", np.zeros((8, 8, 3), np.uint8))
+    write_image(root / "val/n02/other.png", np.zeros((8, 8, 3), np.uint8))
+    assert len(load_image_files(root, verify=False)[1]) == 2
+    for split in ("val", "test"):
+        (root / split).rename(root / f"no {split}")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/val or .*/test; the layout"):
+        load_image_files(root)
 
 
 def test_validation_can_be_drawn(root):

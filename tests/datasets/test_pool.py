@@ -19,6 +19,7 @@ def test_a_flat_folder_of_any_sizes(tmp_path: Path) -> None:
     write(tmp_path / "a.png", 1)
     write(tmp_path / "deeper" / "c.jpg", 9)
     (tmp_path / ".a.png").write_bytes(b"a shadow file")
+    write(tmp_path / ".cache" / "d.png", 4)
     (tmp_path / "notes.txt").write_text("no image")
     pool = open_images(tmp_path)
     assert pool.names == ("a.png", "b.png", "deeper/c.jpg")

@@ -1,0 +1,75 @@
+"""Decoding single images, of any depth."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from mgic_geo.datasets import CorruptImageError
+from mgic_geo.datasets.decode import corrupt, decode_image, decode_mask, odd_size, settle
+
+RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(8, 32)  # 0, 257, … 65535: 8 bits, twice over
+EIGHT = torch.arange(256).view(8, 32).byte()
+
+
+def encoded(pixels: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "order"), [("PNG", "<u2"), ("PPM", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")]
+)
+def test_of_16_bits_the_upper_8_are_kept(kind: str, order: str) -> None:
+    image = decode_image(encoded(RAMP.astype(order), kind))
+    assert torch.equal(image, EIGHT.expand(3, -1, -1))
+
+
+def test_a_png_of_16_bits_as_older_versions_of_pillow_open_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(RAMP, "PNG")
+    monkeypatch.setitem(PngImagePlugin._MODES, (16, 0), ("I", "I;16B"))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "I"
+    assert torch.equal(decode_image(data), EIGHT.expand(3, -1, -1))
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(np.int32, "I"), (np.float32, "F")])
+def test_pixels_of_32_bits_have_no_known_range(kind: type, mode: str) -> None:
+    data = encoded(RAMP.astype(kind), "TIFF")
+    with pytest.raises(CorruptImageError, match=rf"^holds {mode} pixels \(32 bit\); save as 8 bit"):
+        decode_image(data)
+
+
+def test_a_mask_of_16_bits_is_refused() -> None:
+    with pytest.raises(CorruptImageError, match="holds I;16 pixels; a mask must hold one 8-bit label"):
+        decode_mask(encoded(RAMP, "PNG"))
+
+
+def test_of_many_problems_ten_are_named() -> None:
+    problems = [f"{number:03d}.png: is empty" for number in range(586)]
+    error = corrupt(problems, "pets", "Mend them.")
+    lines = str(error).splitlines()
+    assert lines[0] == "586 file(s) of pets cannot be used:"
+    assert lines[1:11] == [f"  {problem}" for problem in problems[:10]]
+    assert lines[11:] == ["  … and 576 more", "Mend them."]
+    assert error.problems == pickle.loads(pickle.dumps(error)).problems == tuple(problems)
+    assert "more" not in str(corrupt(problems[:10], "pets", ""))
+
+
+@pytest.mark.parametrize(("odd", "skipping"), [(0, True), (1, True), (60, True), (61, False), (586, False)])
+def test_skipping_is_no_remedy_for_a_data_set_of_many_sizes(odd: int, skipping: bool) -> None:
+    problems = ["a.png: is empty"] + [f"{number}.png: {odd_size((3, 8, 9), (8, 8))}" for number in range(odd)]
+    with pytest.raises(CorruptImageError) as caught:
+        settle(problems, 600, "pets", skip_corrupt=False, one_size="crop them")
+    assert ("Sizes differ: crop them." in str(caught.value)) == (odd > 0)
+    assert ("skip_corrupt=True" in str(caught.value)) == skipping
+
+
+def test_messages_name_no_object_in_memory() -> None:
+    with pytest.raises(CorruptImageError) as caught:
+        decode_image(b"nothing")
+    assert str(caught.value) == "cannot be decoded (UnidentifiedImageError: cannot identify image file)"
