@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from mgic_geo.training.divergence import refuse_divergence
 from mgic_geo.training.optimizers import OptimizerConfig
 
 ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
@@ -89,7 +90,8 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's figures."""
+        """Log the epoch's figures, unless the training diverged: the checkpoint of this epoch comes after."""
+        refuse_divergence(self.model, self.train_loss.compute(), self.trainer)
         self.log_dict({"train_loss": self.train_loss, f"train_{self.measure.key}": self.train_score})
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -79,6 +79,7 @@ def test_the_papers_recipe_with_all_options(main: Main, tmp_path: Path) -> None:
         (["--eval", "gone"], "there is no model at"),
         (["--data", "missing.zip"], "there is no file or folder missing.zip"),
         (["--batch-size", "99"], "smaller batch_size"),
+        (["--model", "resnet56", "--epochs", "2", "--lr", "1e30"], "training diverged in epoch 1"),
     ],
 )
 def test_bad_values_are_refused(

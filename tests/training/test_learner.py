@@ -1,8 +1,27 @@
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mgic_geo.training import ACCURACY, MIOU, Classifier, ImageOptimizerConfig, Measure
+from mgic_geo.datasets import IMAGENET, ImageLoader, Images, SegmentedImages
+from mgic_geo.training import (
+    ACCURACY,
+    MIOU,
+    Classifier,
+    ImageData,
+    ImageOptimizerConfig,
+    Learner,
+    Measure,
+    RunConfig,
+    Segmenter,
+    UsageError,
+    make_trainer,
+)
 from mgic_geo.training.learner import Score
 
 
@@ -33,6 +52,39 @@ def test_figures_are_logged_under_the_measures_key(measure: Measure, monkeypatch
     module = Classifier(nn.Identity(), ImageOptimizerConfig())
     monkeypatch.setattr(Classifier, "measure", measure)
     monkeypatch.setattr(module, "log_dict", logged.update)
+    trainer: Any = SimpleNamespace()
+    module.trainer = trainer
+    module.train_loss.update(torch.tensor(1.0))
     module.on_train_epoch_end()
     module.on_validation_epoch_end()
     assert list(logged) == ["train_loss", f"train_{measure.key}", "val_loss", f"val_{measure.key}"]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "segmenter"])
+def test_a_diverged_epoch_leaves_the_last_checkpoint(kind: str, tmp_path: Path) -> None:
+    config = ImageOptimizerConfig(optimizer="sgd", lr=0.1)
+    head = nn.Conv2d(3, 2, 1)
+    module: Learner[Any] = Segmenter(head, 2, config)
+    targets = torch.zeros(4, 4, 4, dtype=torch.uint8)
+    split: Any = SegmentedImages(pixels(), targets, tuple("abcd"), ("a", "b"), ((0, 0, 0), (9, 9, 9)))
+    if kind == "classifier":
+        module = Classifier(nn.Sequential(head, nn.AdaptiveAvgPool2d(1), nn.Flatten()), config)
+        split = Images(pixels(), torch.arange(4) % 2, tuple("abcd"), ("a", "b"))
+
+    class Explode(L.Callback):
+        def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if trainer.current_epoch == 1:  # as too high a rate would
+                nn.init.constant_(head.weight, torch.nan)
+
+    run = RunConfig(data="", output=tmp_path, epochs=3, accelerator="cpu")
+    trainer = make_trainer(run, tmp_path / "last.ckpt", [Explode()], validate=False)
+    data = ImageData(partial(ImageLoader, split, 2, normalization=IMAGENET, train=True))
+    with pytest.raises(UsageError, match=r"training diverged in epoch 2: lower --lr, which is 0\.1"):
+        trainer.fit(module, data)
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 0
+    assert all(bool(weight.isfinite().all()) for weight in last["state_dict"].values())
+
+
+def pixels() -> Tensor:
+    return torch.randint(256, (4, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
