@@ -84,8 +84,9 @@ def plot_confusion(path: Path, result: Evaluation) -> None:
         color = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
     if named:
-        axes.set_xticks(range(size), result.classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(size), result.classes)
+        names = [literal(name) for name in result.classes]
+        axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(size), names)
     by = "" if named else ", by number"
     axes.set(xlabel=f"predicted class{by}", ylabel=f"true class{by}")
     axes.set_title(f"{len(result.labels):,} test samples, {result.accuracy:.1%} classified rightly")
@@ -106,7 +107,7 @@ def plot_gallery(
         columns: clouds in a row.
         rows: rows at most.
     """
-    chosen = result.worst_first()[: columns * rows].tolist()
+    chosen: list[int] = result.worst_first()[: columns * rows].tolist()
     rows = math.ceil(len(chosen) / columns)
     figure = Figure(figsize=(2.1 * columns, 2.3 * rows + 0.6), layout="constrained")
     wrong = int((result.predictions != result.labels).sum())
@@ -116,7 +117,7 @@ def plot_gallery(
         _draw_cloud(axes, points[index].numpy())
         write_verdict(axes, result, index)
         place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-        axes.text(0.5, 0, names[index], fontsize=6, color="grey", **place)
+        axes.text(0.5, 0, literal(names[index]), fontsize=6, color="grey", **place)
     for axes in figure.axes:
         axes.set_axis_off()
     save_figure(figure, path)
@@ -128,8 +129,8 @@ def write_verdict(axes: Axes, result: Evaluation, index: int) -> None:
     truth, share = (float(result.probabilities[index, c]) for c in (label, prediction))
     right = label == prediction
     axes.set_title(
-        f"true: {result.classes[label]} {truth:.1%}\n"
-        f"{'✓✗'[not right]} {result.classes[prediction]} {share:.1%}",
+        f"true: {literal(result.classes[label])} {truth:.1%}\n"
+        f"{'✓✗'[not right]} {literal(result.classes[prediction])} {share:.1%}",
         color=BLUE if right else ORANGE, fontsize=9,
     )  # fmt: skip
 
@@ -146,6 +147,11 @@ def _draw_cloud(
     size = min(9.0, 9000 / len(points))
     axes.scatter(right[order], up[order], c=depth[order], s=size, cmap="viridis", linewidths=0)
     axes.set_aspect("equal", adjustable="datalim")  # all panels stay of one size
+
+
+def literal(name: str) -> str:
+    """Return a name of the data's so that matplotlib draws it as it is: a formula stands between two $."""
+    return name.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

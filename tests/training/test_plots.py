@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.image import imread
 
 from mgic_geo.datasets import PointClouds
@@ -63,3 +65,27 @@ def test_gallery_of_images(tmp_path: Path, result: Evaluation, size: int) -> Non
     part = Evaluation(result.probabilities[:size], result.labels[:size], result.classes)
     plot_images(tmp_path / "a.png", lambda index: torch.full((3, 8, 8), 9 * index).byte(), part, 4, 2)
     assert ink(tmp_path / "a.png") > 0.05
+
+
+@pytest.mark.parametrize("name", [r"$\alpha_$_x$y$", "$5", r"\$a$", "a_b"])
+def test_names_are_drawn_as_they_are(
+    tmp_path: Path, make_clouds: Callable[..., PointClouds], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    drawn = list[str]()
+    draw = RendererAgg.draw_text
+
+    def noted(self: RendererAgg, gc: Any, x: float, y: float, text: str, *rest: Any, **more: Any) -> None:
+        drawn.append(text)
+        draw(self, gc, x, y, text, *rest, **more)
+
+    monkeypatch.setattr(RendererAgg, "draw_text", noted)
+    result = Evaluation(torch.eye(2), torch.arange(2), (name, "b"))
+    plot_confusion(tmp_path / "a.png", result)
+    assert drawn.count(name) == 2  # of the row and of the column
+    drawn.clear()
+    plot_gallery(tmp_path / "b.png", make_clouds(2).points, (name, name), result)
+    assert f"true: {name} 100.0%" in drawn
+    assert drawn.count(name) == 2
+    drawn.clear()
+    plot_images(tmp_path / "c.png", lambda index: torch.zeros(3, 8, 8).byte(), result)
+    assert f"true: {name} 100.0%" in drawn
