@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,18 +21,39 @@ from mgic_geo.files import replacing
 FREE_ON_RESUME = frozenset({"output", "resume"})
 
 
+GRACE = (
+    10.0  # seconds in which an error that all ranks have comes to rank 0 as well, and its launcher sees it
+)
+
+
 class UsageError(Exception):
     """Something the person at the command line can mend: shown as one message, without a traceback."""
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """End the process with status 2 and the bare message when a :class:`UsageError` is raised inside."""
+    """
+    End the process with status 2 and the bare message when a :class:`UsageError` is raised inside.
+
+    Most errors come on all ranks, and rank 0 says them. An error that another rank has alone is said after a
+    wait, by :func:`_let_rank_0_speak`.
+    """
     try:
         yield
     except UsageError as error:
+        if global_rank() > 0:
+            _let_rank_0_speak()
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from error
+
+
+def _let_rank_0_speak() -> None:
+    """Wait for the end that follows an error of rank 0; return if none comes."""
+    parent, end = os.getppid(), time.monotonic() + GRACE
+    while time.monotonic() < end:
+        time.sleep(0.1)  # torchrun ends this process here
+        if os.getppid() != parent:  # Lightning's launcher does not, but this process is a child of rank 0
+            raise SystemExit(2)
 
 
 @contextmanager

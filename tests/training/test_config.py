@@ -1,3 +1,5 @@
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from mgic_geo.training import (
     global_rank,
     plain_errors,
 )
+from mgic_geo.training import config as config_module
 
 
 @pytest.fixture
@@ -119,6 +122,31 @@ def test_plain_errors_show_the_message_alone(capsys: pytest.CaptureFixture[str])
         raise ValueError("no such thing")
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: --data x: no such thing\n"
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_other_ranks_speak_after_a_wait(
+    rank: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_module, "GRACE", 0.5)
+    monkeypatch.setenv("RANK", str(rank))
+    start = time.monotonic()
+    with pytest.raises(SystemExit), plain_errors():
+        raise UsageError("mine alone")
+    assert (time.monotonic() - start >= 0.5) == (rank > 0)
+    assert capsys.readouterr().err == "error: mine alone\n"
+
+
+def test_other_ranks_are_silent_where_rank_0_has_ended(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    parents = iter([7, 7, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    with pytest.raises(SystemExit) as caught, plain_errors():
+        raise UsageError("said by rank 0")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_other_errors_keep_their_traceback() -> None:
