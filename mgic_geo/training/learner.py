@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 
 from mgic_geo.training.divergence import refuse_divergence
@@ -82,6 +83,18 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         self.train_loss.update(loss.detach(), len(targets))
         self.train_score.update(counts)
         return {"loss": loss, "counts": counts}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """
+        Give the last step of an epoch the mean gradient of its batches, where it has fewer than others.
+
+        Lightning divides each batch's loss by ``accumulate_grad_batches``, however many follow.
+        """
+        planned = self.trainer.accumulate_grad_batches
+        if taken := (self.trainer.fit_loop.batch_idx + 1) % planned:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(planned / taken)
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch by its number, so that a resumed run draws what the uninterrupted one drew."""

@@ -50,7 +50,8 @@ class Progress(Checkpoint):
         if self.bar is None:
             return
         size, learner = len(batch[1]), _learner(pl_module)
-        self.loss += outputs["loss"].detach() * size
+        # Lightning hands the loss over as it is added up: divided by the number of batches of a step.
+        self.loss += outputs["loss"].detach() * (size * trainer.accumulate_grad_batches)
         self.counts = self.counts + outputs["counts"]
         self.samples += size
         if (now := time.perf_counter()) - self.shown > self.seconds_between:

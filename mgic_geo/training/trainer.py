@@ -25,7 +25,8 @@ def make_trainer(
     Return the trainer for ``config``.
 
     It saves its state to ``checkpoint`` after every epoch, and runs the validation loop if ``validate``.
-    The optimiser steps once in ``accumulate`` batches, and at the end of each epoch.
+    The optimiser steps once in ``accumulate`` batches, and at the end of each epoch; :class:`Learner` sees to
+    it that the batches of that step, which may be fewer, count in full.
     """
     # Lightning's notes (accelerators it sees, tips for other products) are no news of the run; warnings stay.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

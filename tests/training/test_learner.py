@@ -1,3 +1,4 @@
+import copy
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,5 +87,27 @@ def test_a_diverged_epoch_leaves_the_last_checkpoint(kind: str, tmp_path: Path) 
     assert all(bool(weight.isfinite().all()) for weight in last["state_dict"].values())
 
 
-def pixels() -> Tensor:
-    return torch.randint(256, (4, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
+def test_the_last_step_of_an_epoch_has_the_mean_gradient_of_its_batches(tmp_path: Path) -> None:
+    config = ImageOptimizerConfig(lr=0.1, warmup=0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    twin, module = copy.deepcopy(model), Classifier(model, config)
+    images = Images(pixels(10), torch.arange(10) % 2, tuple("abcdefghij"), ("a", "b"))
+    make = partial(ImageLoader, images, 2, normalization=IMAGENET, train=True)
+    run = RunConfig(data="", output=tmp_path, epochs=2, accelerator="cpu")
+    make_trainer(run, tmp_path / "last.ckpt", [], False, accumulate=4).fit(module, ImageData(make))
+
+    optimizer, schedule = config.optimization(twin, 4, 2)
+    loader = make()
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        for group in (batches[:4], batches[4:]):  # five batches
+            optimizer.zero_grad()
+            torch.stack([module.loss(twin(inputs), labels) for inputs, labels in group]).mean().backward()
+            optimizer.step()
+            schedule.step()
+    torch.testing.assert_close(model.state_dict(), twin.state_dict())
+
+
+def pixels(size: int = 4) -> Tensor:
+    return torch.randint(256, (size, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
