@@ -157,37 +157,53 @@ def claim_output(config: RunConfig, checkpoint: Path) -> None:
         temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
-def claim_folder(output: Path, config: Any) -> None:
+def claim_folder(output: Path, config: Any, result: str) -> None:
     """
     Record ``config``, a dataclass, as ``config.yaml`` in a folder, unless another run has it.
 
     For what takes minutes and is done again instead of resumed: the same settings give the same results, so
-    they may overwrite them.
+    they may overwrite them. A run that ended without its result, as by a mistyped flag, has nothing to lose.
+
+    Args:
+        output: the folder.
+        config: the run's settings.
+        result: the file of the folder that holds the run's results.
 
     Raises:
-        UsageError: the folder has the record of other settings.
+        UsageError: the folder has the results of other settings, or the record of another kind of run.
     """
-    record, settings = output / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False)
+    record, settings = output / "config.yaml", plain(config)
     with blaming("--output"):
-        if record.exists() and record.read_text(encoding="utf-8") != settings:
-            raise UsageError(
-                f"{output} already holds a run with other settings. Choose another folder with --output, or "
-                "delete this one."
-            )
+        if record.exists() and (before := _loaded(record)) != settings:
+            if (output / result).exists():
+                raise UsageError(
+                    f"{output} already holds a run with other settings. Choose another folder with --output, "
+                    "or delete this one."
+                )
+            if before is None or before.keys() != settings.keys():
+                raise UsageError(
+                    f"{record} is the record of something else and would be replaced; choose another --output"
+                )
         with replacing(record) as temporary:
-            temporary.write_text(settings, encoding="utf-8")
+            temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
 def _read_record(record: Path) -> dict[str, Any]:
     if not record.exists():
         raise UsageError(f"{record} is missing, so this run's settings are unknown; choose another --output")
+    settings = _loaded(record)
+    if settings is None or "seed" not in settings:
+        raise UsageError(f"{record} is not a run's record and would be replaced; choose another --output")
+    return settings
+
+
+def _loaded(record: Path) -> dict[str, Any] | None:
+    """Return the settings that a record holds, None if it is no record."""
     try:
         settings = yaml.safe_load(record.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
-        settings = None
-    if not isinstance(settings, dict) or "seed" not in settings:
-        raise UsageError(f"{record} is not a run's record and would be replaced; choose another --output")
-    return settings
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def _shown(value: Any) -> str:

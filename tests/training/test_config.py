@@ -13,6 +13,7 @@ from mgic_geo.training import (
     RunConfig,
     UsageError,
     blaming,
+    claim_folder,
     claim_output,
     global_rank,
     plain_errors,
@@ -115,6 +116,26 @@ def test_a_moved_run_may_go_on(config: RunConfig, checkpoint: Path, tmp_path: Pa
     checkpoint.touch()
     config.output.rename(tmp_path / "moved")
     claim_output(replace(config, resume=True, output=tmp_path / "moved"), tmp_path / "moved" / "last.ckpt")
+
+
+def test_a_folder_is_claimed_for_good_by_its_results_only(config: RunConfig) -> None:
+    def claim(**changes: Any) -> None:
+        claim_folder(config.output, replace(config, **changes), "results.json")
+
+    claim(seed=1)
+    claim()  # the run before it ended without a result
+    record = config.output / "config.yaml"
+    assert yaml.safe_load(record.read_text())["seed"] == 0
+    (config.output / "results.json").touch()
+    claim()  # the same again
+    with pytest.raises(UsageError, match="already holds a run with other settings"):
+        claim(seed=1)
+    (config.output / "results.json").unlink()
+    for others in ("lr: 1\nseed: 0\n", "a note", "\t{"):
+        record.write_text(others)
+        with pytest.raises(UsageError, match="is the record of something else"):
+            claim()
+        assert record.read_text() == others
 
 
 def test_plain_errors_show_the_message_alone(capsys: pytest.CaptureFixture[str]) -> None:
