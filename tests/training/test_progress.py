@@ -34,11 +34,13 @@ def test_one_bar_for_the_run_on_a_terminal(
     fit: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    fit((Progress(seconds_between=0),))
+    fit((Progress(seconds_between=0),), val=True)
     err = capsys.readouterr().err
     last = r"epoch 4/4  loss \d\.\d{3}  accuracy +\d+\.\d% \|█+\| 100 %  \d\d:\d\d left"
     assert re.search(last, err)
-    assert err.count("\n") == 1
+    assert err.count("\n") == 5  # of the bar, and of the epochs' lines above it
+    line = r"\repoch 3/4  loss \d\.\d{3}  accuracy \d+\.\d%  validation \d+\.\d%\n"
+    assert re.search(line, err)
 
 
 def test_after_ctrl_c_it_says_how_to_go_on(
