@@ -85,7 +85,7 @@ class RunConfig:
     devices: int = 1
     """Processes to train with: GPUs, or CPU processes. Under torchrun its own numbers count instead."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Arithmetic while training. Evaluation is always float32."""
+    """Arithmetic while training. Evaluation and validation are always float32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """auto takes a GPU if there is one."""
     compile: bool = False

@@ -42,7 +42,7 @@ class Learner(L.LightningModule, Generic[ConfigT]):
     The base of :class:`Classifier` and :class:`Segmenter`, which say what the loss and the measure are.
 
     The training loader must have ``set_epoch``. Logged for each epoch, over all ranks: ``train_loss``, the
-    measure as ``train_<key>`` and, with validation, ``val_loss`` and ``val_<key>``.
+    measure as ``train_<key>`` and, with validation, ``val_loss``, the plain cross-entropy, and ``val_<key>``.
 
     Args:
         model: maps inputs (B, …) to logits.
@@ -64,6 +64,10 @@ class Learner(L.LightningModule, Generic[ConfigT]):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar."""
+        raise NotImplementedError
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the plain cross-entropy of a batch, a scalar: what validation logs."""
         raise NotImplementedError
 
     def count(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -108,10 +112,11 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         self.log_dict({"train_loss": self.train_loss, f"train_{self.measure.key}": self.train_score})
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add one batch to the validation's figures."""
+        """Add one batch to the validation's figures, in float32 whatever the training's precision."""
         inputs, targets = batch
-        logits = self.model(inputs).float()
-        self.val_loss.update(self.loss(logits, targets), len(targets))
+        with torch.autocast(self.device.type, enabled=False):
+            logits = self.model(inputs)
+        self.val_loss.update(self.cross_entropy(logits, targets), len(targets))
         self.val_score.update(self.count(logits, targets))
 
     def on_validation_epoch_end(self) -> None:

@@ -37,6 +37,8 @@ def plot_curves(
     """
     Draw loss and measure over epochs, and the final score as a star.
 
+    The training's loss is what is minimised, as with smoothed labels; validation's the plain cross-entropy.
+
     Args:
         path: the PNG to write.
         rows: those of ``History``.
@@ -54,6 +56,8 @@ def plot_curves(
         for split, color, label in (("train", BLUE, "training"), ("val", ORANGE, "validation")):
             if f"{split}_{name}" in rows[0]:
                 values = [row[f"{split}_{name}"] for row in rows]
+                if (split, name) == ("train", "loss"):
+                    label = "training, as minimised"
                 axes.plot(epochs, values, color=color, label=label, marker="." if len(rows) < 40 else None)
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

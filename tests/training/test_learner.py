@@ -87,6 +87,23 @@ def test_a_diverged_epoch_leaves_the_last_checkpoint(kind: str, tmp_path: Path) 
     assert all(bool(weight.isfinite().all()) for weight in last["state_dict"].values())
 
 
+@pytest.mark.parametrize("kind", ["classifier", "segmenter"])
+def test_validation_is_the_plain_cross_entropy_in_float32(kind: str) -> None:
+    config = ImageOptimizerConfig(label_smoothing=0.2)
+    inputs = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    head = nn.Conv2d(3, 3, 1)
+    module: Learner[Any] = Segmenter(head, 3, config, torch.tensor([1.0, 2.0, 3.0]), hardest=0.3)
+    targets = torch.arange(32).view(2, 4, 4) % 3
+    if kind == "classifier":
+        module = Classifier(nn.Sequential(head, nn.AdaptiveAvgPool2d(1), nn.Flatten()), config)
+        targets = torch.tensor([0, 2])
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(module.model(inputs), targets)
+        with torch.autocast("cpu", torch.bfloat16):  # as Lightning does with --precision bf16-mixed
+            module.validation_step((inputs, targets), 0)
+    assert float(module.val_loss.compute()) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_the_last_step_of_an_epoch_has_the_mean_gradient_of_its_batches(tmp_path: Path) -> None:
     config = ImageOptimizerConfig(lr=0.1, warmup=0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))

@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mgic_geo.datasets import PointClouds
-from mgic_geo.training import MIOU, Evaluation, plot_confusion, plot_curves, plot_gallery, plot_images
+from mgic_geo.training import (
+    MIOU,
+    Evaluation,
+    plot_confusion,
+    plot_curves,
+    plot_gallery,
+    plot_images,
+    plots,
+)
 
 
 def ink(path: Path) -> float:
@@ -30,6 +39,15 @@ def test_curves_with_and_without_validation(tmp_path: Path) -> None:
     plot_curves(tmp_path / "a.png", rows, 0.9)
     plot_curves(tmp_path / "b.png", [r | {"val_loss": 1.0, "val_accuracy": 0.0} for r in rows], 0.9)
     assert 0.01 < ink(tmp_path / "a.png") < ink(tmp_path / "b.png")
+
+
+def test_the_losses_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = list[Figure]()
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
+    figures = {"train_loss": 1.0, "val_loss": 0.9, "train_accuracy": 0.5, "val_accuracy": 0.5}
+    plot_curves(tmp_path / "a.png", [{"epoch": 1.0} | figures], 0.9)
+    legends = [axes.get_legend_handles_labels()[1][:2] for axes in drawn[0].axes]
+    assert legends == [["training, as minimised", "validation"], ["training", "validation"]]
 
 
 def test_curves_of_another_measure(tmp_path: Path) -> None:
