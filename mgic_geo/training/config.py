@@ -17,8 +17,10 @@ import yaml
 
 from mgic_geo.files import replacing
 
-# Where a run lies and whether it continues say nothing about its result, so a resumed run may change them.
-FREE_ON_RESUME = frozenset({"output", "resume"})
+# What says nothing about a run's result, so that a resumed run may change it: where it lies, whether it
+# continues, how many processes read its images (batches do not depend on that), and whether all were read
+# beforehand, which stops a run with corrupt ones but leaves none out by itself.
+FREE_ON_RESUME = frozenset({"output", "resume", "workers", "verify"})
 
 
 GRACE = (
@@ -210,11 +212,19 @@ def _shown(value: Any) -> str:
     return "the default" if value is None else repr(value)
 
 
+def _same_path(a: Any, b: Any) -> bool:
+    """Whether both are paths, of one file or folder that exists."""
+    if not isinstance(a, str) or not isinstance(b, str) or not Path(a).exists():
+        return False
+    return Path(a).resolve() == Path(b).resolve()
+
+
 def _refuse_changes(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
         f"--{name.replace('_', '-')}: the run has {_shown(had)}, you gave {_shown(gave)}"
         for name in sorted((before.keys() | now.keys()) - FREE_ON_RESUME)
         if (had := before.get(name)) != (gave := now.get(name))
+        and not (name == "data" and _same_path(had, gave))
     ]
     if changed:
         raise UsageError(

@@ -1,6 +1,6 @@
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,33 @@ def test_resuming_needs_the_same_settings(config: RunConfig, checkpoint: Path) -
     (config.output / "config.yaml").unlink()
     with pytest.raises(UsageError, match=r"config\.yaml is missing"):
         claim_output(replace(config, resume=True), checkpoint)
+
+
+@dataclass(kw_only=True)
+class FilesConfig(RunConfig):
+    workers: int | None = None
+    verify: bool = True
+    skip_corrupt: bool = False
+
+
+def test_what_cannot_change_the_result_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("pets", "cats"):
+        (tmp_path / folder).mkdir()
+    first = FilesConfig(data="pets", output=tmp_path / "run")
+    checkpoint = first.output / "last.ckpt"
+    claim_output(first, checkpoint)
+    checkpoint.touch()
+    resumed = replace(first, resume=True)
+    for changes in (
+        {"workers": 3, "verify": False},
+        {"data": str(tmp_path / "pets")},
+        {"data": "./cats/../pets/"},
+    ):
+        claim_output(replace(resumed, **changes), checkpoint)
+    for changes in ({"data": "cats"}, {"data": "gone"}, {"skip_corrupt": True}):
+        with pytest.raises(UsageError, match=r"cannot resume .* with other settings"):
+            claim_output(replace(resumed, **changes), checkpoint)
 
 
 def test_a_moved_run_may_go_on(config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
