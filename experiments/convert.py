@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mgic_geo import Conversion, replace_convs
 from mgic_geo.files import replacing
-from mgic_geo.training import UsageError, command_line, plain_errors
+from mgic_geo.training import UsageError, blaming, command_line, plain_errors
 
 MODELS = (
     "torchvision/resnet18", "torchvision/resnet50", "torchvision/mobilenet_v3_large",
@@ -143,7 +143,8 @@ def convert(name: str, config: Config) -> Conversion:
     model = build(name)
     inputs = example(name, config.image_size, 1)
     options: Any = {"group_size": config.group_size, "coarse_size": config.coarse_size, "seed": config.seed}
-    converted = replace_convs(model, inputs=inputs, init=config.init, **options)
+    with blaming(f"--models {name}"):
+        converted = replace_convs(model, inputs=inputs, init=config.init, **options)
     if config.check:
         again = replace_convs(model, **options)
         check(copy.deepcopy(converted), again, example(name, config.check_size, 2))
@@ -173,6 +174,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
+        for flag, size in (("image", config.image_size), ("check", config.check_size)):
+            if size < 32:
+                raise UsageError(f"--{flag}-size is {size}; give 32 or more pixels")
         conversions = {}
         for name in config.models:
             conversions[name] = convert(name, config)
@@ -181,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = table(conversions)
         print(text)
         if config.output:
-            with replacing(config.output) as temporary:
+            with blaming("--output"), replacing(config.output) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
 
 

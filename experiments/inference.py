@@ -11,6 +11,7 @@ busy machines.
 
 from __future__ import annotations
 
+import difflib
 import json
 import statistics
 import subprocess
@@ -23,12 +24,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from mgic_geo import create_model, from_pretrained, fuse, list_pretrained
 from mgic_geo.files import replacing
 from mgic_geo.memory import keep_memory
+from mgic_geo.models import list_models
+from mgic_geo.training import UsageError, blaming, command_line, plain_errors
 
 
 @dataclass
@@ -53,6 +55,21 @@ class Config:
     output: Path | None = None
     """Write the figures to this JSON file, too."""
 
+    def check(self) -> None:
+        """Raise :class:`UsageError` with all that is wrong, before anything is measured."""
+        found = [
+            f"--{name.replace('_', '-')} is {value}; give {low} or more"
+            for name, low in (("processes", 0), ("rounds", 1), ("batch_size", 0))
+            if (value := getattr(self, name)) < low
+        ]
+        known = [*list_models(), *list_pretrained()]
+        for name in self.models:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3) or known
+                found.append(f"--models names {name}, which there is not; try {', '.join(near)}")
+        if found:
+            raise UsageError("\n       ".join(found))
+
 
 @dataclass(frozen=True)
 class Times:
@@ -64,7 +81,14 @@ class Times:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print, with the arguments ``argv`` or those of the command line."""
-    config = tyro.cli(Config, args=argv, description=__doc__)
+    config = command_line(Config, argv, __doc__)
+    with plain_errors():
+        config.check()
+        run(config)
+
+
+def run(config: Config) -> None:
+    """Measure and print."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {config.clock} time\n")
     print("| model | as it is, ms | fused, ms | times faster | range |\n|---|---|---|---|---|", flush=True)
     results = {}
@@ -79,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             flush=True,
         )
     if config.output:
-        with replacing(config.output) as temporary:
+        with blaming("--output"), replacing(config.output) as temporary:
             temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 

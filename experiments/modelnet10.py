@@ -28,6 +28,7 @@ from mgic_geo.training import (
     CloudData,
     Evaluation,
     Fitted,
+    Judgement,
     ModelCard,
     OptimizerConfig,
     RunConfig,
@@ -178,7 +179,7 @@ def train(config: Config) -> None:
     if fitted is None:
         return
     save_model(config.output / "model.safetensors", model, card)
-    conclude(config, fitted, *judge_saved(config, config.output, test_clouds, fitted))
+    conclude(config, fitted, judge_saved(config, config.output, test_clouds, fitted))
 
 
 def evaluate_saved(config: Config, path: Path) -> None:
@@ -186,13 +187,13 @@ def evaluate_saved(config: Config, path: Path) -> None:
     with blaming("--eval"):
         points = load_model(path, ModelCard)[1].points  # before the data, which may have to be downloaded
     test_clouds, fitted = load(config, points)[1], Fitted((), evaluation_device(config))
-    conclude_evaluation(judge_saved(config, path, test_clouds, fitted)[1])
+    conclude_evaluation(judge_saved(config, path, test_clouds, fitted))
 
 
 def judge_saved(
     config: Config, path: Path, clouds: PointClouds, fitted: Fitted
-) -> tuple[Evaluation, Summary]:
-    """Evaluate the saved model at ``path``, and draw its confusions and hardest clouds beside it."""
+) -> Judgement[Evaluation, Summary]:
+    """Evaluate the saved model at ``path``; its pictures are its confusions and hardest clouds."""
     model, card = load_for(path, ModelCard, clouds.classes, config.data)
     return judge(
         path,

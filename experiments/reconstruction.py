@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with plain_errors():
         if found := config.problems():
             raise UsageError("\n       ".join(found))
-        claim_folder(config.output, config)
+        claim_folder(config.output, config, "results.json")
         run(config)
 
 

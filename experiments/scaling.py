@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if config.threads < 1:
                 raise UsageError(f"--threads must be at least 1, got {config.threads}")
             torch.set_num_threads(config.threads)
-        claim_folder(config.output, config)
+        claim_folder(config.output, config, "scaling.json")
         torch.manual_seed(0)
         keep_memory()  # as the training scripts do
         clock = time.process_time if config.processor_time else time.perf_counter

@@ -216,10 +216,12 @@ def train(config: Config) -> None:
     fitted = train_segmenter(config, card, len(images), batches, held_out, weight)
     if fitted is None:
         return
-    result, summary = judge_segmenter(config, config.output, test, fitted, config.workers)
-    summary.save(config.output / "summary.json")
-    plot_curves(config.output / "curves.png", fitted.rows, result.miou, MIOU, "val")
-    print(f"\n{summary.table()}\n\n{class_table(result)}\n\nWritten to {config.output}: {WRITTEN}")
+    judgement = judge_segmenter(config, config.output, test, fitted, config.workers)
+    judgement.summary.save(config.output / "summary.json")
+    print(f"\n{judgement.summary.table()}\n\n{class_table(judgement.result)}\n", flush=True)
+    judgement.draw()
+    plot_curves(config.output / "curves.png", fitted.rows, judgement.result.miou, MIOU, "val")
+    print(f"Written to {config.output}: {WRITTEN}")
 
 
 def evaluate_saved(config: Config, path: Path) -> None:
@@ -228,8 +230,10 @@ def evaluate_saved(config: Config, path: Path) -> None:
         load_model(path, ImageCard)  # before the images, which may all have to be read
     (images,) = load(config, "val")
     fitted = Fitted((), evaluation_device(config))
-    result, summary = judge_segmenter(config, path, images, fitted, config.workers)
-    print(f"{summary.table()}\n\n{class_table(result)}\n\niou.md and the pictures are beside the model")
+    judgement = judge_segmenter(config, path, images, fitted, config.workers)
+    print(f"{judgement.summary.table()}\n\n{class_table(judgement.result)}\n", flush=True)
+    judgement.draw()
+    print("iou.md and the pictures are beside the model")
 
 
 if __name__ == "__main__":

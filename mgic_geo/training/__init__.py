@@ -47,6 +47,7 @@ from .module import ACCURACY as ACCURACY
 from .module import Classifier as Classifier
 from .optimizers import ImageOptimizerConfig as ImageOptimizerConfig
 from .optimizers import OptimizerConfig as OptimizerConfig
+from .outcome import Judgement as Judgement
 from .outcome import conclude as conclude
 from .outcome import conclude_evaluation as conclude_evaluation
 from .outcome import judge as judge

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mgic_geo.files import replacing
+from mgic_geo.training.config import UsageError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -24,9 +25,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Save ``checkpoint`` to ``path``."""
-        with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        """
+        Save ``checkpoint`` to ``path``.
+
+        Raises:
+            UsageError: it cannot be written. Of a full disk torch's own error says but "enforce fail".
+        """
+        try:
+            with replacing(Path(path)) as temporary:
+                torch.save(checkpoint, temporary)
+        except (RuntimeError, OSError) as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"cannot write {path}: {cause}; is the disk full? "
+                "The last whole checkpoint is kept; free space and --resume"
+            ) from error
 
 
 class SaveLast(Checkpoint):

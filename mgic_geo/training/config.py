@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,15 @@ import yaml
 
 from mgic_geo.files import replacing
 
-# Where a run lies and whether it continues say nothing about its result, so a resumed run may change them.
-FREE_ON_RESUME = frozenset({"output", "resume"})
+# What says nothing about a run's result, so that a resumed run may change it: where it lies, whether it
+# continues, how many processes read its images (batches do not depend on that), and whether all were read
+# beforehand, which stops a run with corrupt ones but leaves none out by itself.
+FREE_ON_RESUME = frozenset({"output", "resume", "workers", "verify"})
+
+
+GRACE = (
+    10.0  # seconds in which an error that all ranks have comes to rank 0 as well, and its launcher sees it
+)
 
 
 class UsageError(Exception):
@@ -26,12 +34,28 @@ class UsageError(Exception):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """End the process with status 2 and the bare message when a :class:`UsageError` is raised inside."""
+    """
+    End the process with status 2 and the bare message when a :class:`UsageError` is raised inside.
+
+    Most errors come on all ranks, and rank 0 says them. An error that another rank has alone is said after a
+    wait, by :func:`_let_rank_0_speak`.
+    """
     try:
         yield
     except UsageError as error:
+        if global_rank() > 0:
+            _let_rank_0_speak()
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from error
+
+
+def _let_rank_0_speak() -> None:
+    """Wait for the end that follows an error of rank 0; return if none comes."""
+    parent, end = os.getppid(), time.monotonic() + GRACE
+    while time.monotonic() < end:
+        time.sleep(0.1)  # torchrun ends this process here
+        if os.getppid() != parent:  # Lightning's launcher does not, but this process is a child of rank 0
+            raise SystemExit(2)
 
 
 @contextmanager
@@ -63,7 +87,7 @@ class RunConfig:
     devices: int = 1
     """Processes to train with: GPUs, or CPU processes. Under torchrun its own numbers count instead."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Arithmetic while training. Evaluation is always float32."""
+    """Arithmetic while training. Evaluation and validation are always float32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """auto takes a GPU if there is one."""
     compile: bool = False
@@ -135,41 +159,64 @@ def claim_output(config: RunConfig, checkpoint: Path) -> None:
         temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
-def claim_folder(output: Path, config: Any) -> None:
+def claim_folder(output: Path, config: Any, result: str) -> None:
     """
     Record ``config``, a dataclass, as ``config.yaml`` in a folder, unless another run has it.
 
     For what takes minutes and is done again instead of resumed: the same settings give the same results, so
-    they may overwrite them.
+    they may overwrite them. A run that ended without its result, as by a mistyped flag, has nothing to lose.
+
+    Args:
+        output: the folder.
+        config: the run's settings.
+        result: the file of the folder that holds the run's results.
 
     Raises:
-        UsageError: the folder has the record of other settings.
+        UsageError: the folder has the results of other settings, or the record of another kind of run.
     """
-    record, settings = output / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False)
+    record, settings = output / "config.yaml", plain(config)
     with blaming("--output"):
-        if record.exists() and record.read_text(encoding="utf-8") != settings:
-            raise UsageError(
-                f"{output} already holds a run with other settings. Choose another folder with --output, or "
-                "delete this one."
-            )
+        if record.exists() and (before := _loaded(record)) != settings:
+            if (output / result).exists():
+                raise UsageError(
+                    f"{output} already holds a run with other settings. Choose another folder with --output, "
+                    "or delete this one."
+                )
+            if before is None or before.keys() != settings.keys():
+                raise UsageError(
+                    f"{record} is the record of something else and would be replaced; choose another --output"
+                )
         with replacing(record) as temporary:
-            temporary.write_text(settings, encoding="utf-8")
+            temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
 def _read_record(record: Path) -> dict[str, Any]:
     if not record.exists():
         raise UsageError(f"{record} is missing, so this run's settings are unknown; choose another --output")
-    try:
-        settings = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        settings = None
-    if not isinstance(settings, dict) or "seed" not in settings:
+    settings = _loaded(record)
+    if settings is None or "seed" not in settings:
         raise UsageError(f"{record} is not a run's record and would be replaced; choose another --output")
     return settings
 
 
+def _loaded(record: Path) -> dict[str, Any] | None:
+    """Return the settings that a record holds, None if it is no record."""
+    try:
+        settings = yaml.safe_load(record.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
 def _shown(value: Any) -> str:
     return "the default" if value is None else repr(value)
+
+
+def _same_path(a: Any, b: Any) -> bool:
+    """Whether both are paths, of one file or folder that exists."""
+    if not isinstance(a, str) or not isinstance(b, str) or not Path(a).exists():
+        return False
+    return Path(a).resolve() == Path(b).resolve()
 
 
 def _refuse_changes(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -177,6 +224,7 @@ def _refuse_changes(output: Path, before: dict[str, Any], now: dict[str, Any]) -
         f"--{name.replace('_', '-')}: the run has {_shown(had)}, you gave {_shown(gave)}"
         for name in sorted((before.keys() | now.keys()) - FREE_ON_RESUME)
         if (had := before.get(name)) != (gave := now.get(name))
+        and not (name == "data" and _same_path(had, gave))
     ]
     if changed:
         raise UsageError(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import lightning as L
 
 from mgic_geo.datasets import Augment, CloudLoader, FileLoader, ImageLoader, PointClouds
+from mgic_geo.datasets.epochs import Epochs
 from mgic_geo.training.config import UsageError, blaming
 
+LoaderT = TypeVar("LoaderT", bound=Epochs)
 # Called with device, rank and world_size.
 MakeLoader = Callable[..., ImageLoader | FileLoader]
 
@@ -50,23 +53,9 @@ class CloudData(L.LightningDataModule):
         return self._loader(self.val)
 
     def _loader(self, clouds: PointClouds, **kwargs: Any) -> CloudLoader:
-        trainer = self.trainer
-        assert trainer is not None
-        if len(clouds) < trainer.world_size:
-            raise UsageError(
-                f"{len(clouds)} cloud(s) cannot be shared by {trainer.world_size} processes; "
-                "raise --val-fraction"
-            )
-        with blaming("cannot cut batches"):
-            return CloudLoader(
-                clouds,
-                self.batch_size,
-                points=self.points,
-                device=trainer.strategy.root_device,
-                rank=trainer.global_rank,
-                world_size=trainer.world_size,
-                **kwargs,
-            )
+        return _for_this_rank(
+            self.trainer, partial(CloudLoader, clouds, self.batch_size, points=self.points, **kwargs)
+        )
 
 
 class ImageData(L.LightningDataModule):
@@ -85,17 +74,23 @@ class ImageData(L.LightningDataModule):
 
     def train_dataloader(self) -> ImageLoader | FileLoader:
         """Return the training loader."""
-        return self._loader(self.train)
+        return _for_this_rank(self.trainer, self.train)
 
     def val_dataloader(self) -> ImageLoader | FileLoader:
         """Return the validation loader. The trainer asks for it only if there is one."""
         assert self.val is not None
-        return self._loader(self.val)
+        return _for_this_rank(self.trainer, self.val)
 
-    def _loader(self, make: MakeLoader) -> ImageLoader | FileLoader:
-        trainer = self.trainer
-        assert trainer is not None
-        with blaming("cannot cut batches"):
-            return make(
-                device=trainer.strategy.root_device, rank=trainer.global_rank, world_size=trainer.world_size
-            )
+
+def _for_this_rank(trainer: L.Trainer | None, make: Callable[..., LoaderT]) -> LoaderT:
+    assert trainer is not None
+    world_size = trainer.world_size
+    with blaming("cannot cut batches"):
+        loader = make(device=trainer.strategy.root_device, rank=trainer.global_rank, world_size=world_size)
+    # Lightning refuses a loader without batches. Asked of the whole split, so that all ranks refuse it alike.
+    if loader._size < world_size:
+        raise UsageError(
+            f"{loader._size} sample(s) cannot be shared by {world_size} processes; raise --val-fraction, or "
+            "train with fewer processes"
+        )
+    return loader

@@ -20,7 +20,7 @@ from mgic_geo.training.image_config import ImageConfig
 from mgic_geo.training.image_plots import plot_images
 from mgic_geo.training.image_training import train_images
 from mgic_geo.training.module import Classifier
-from mgic_geo.training.outcome import conclude, conclude_evaluation, judge
+from mgic_geo.training.outcome import Judgement, conclude, conclude_evaluation, judge
 from mgic_geo.training.report import Summary
 from mgic_geo.training.run import Fitted, claim, evaluation_device, load_for
 
@@ -92,7 +92,7 @@ def train(config: ConfigT, task: ImageTask[ConfigT, ImagesT]) -> None:
         task.loader(config, val, card, False) if val is not None else None,
     )
     if fitted is not None:
-        conclude(config, fitted, *judge_saved(config, task, config.output, test, fitted))
+        conclude(config, fitted, judge_saved(config, task, config.output, test, fitted))
 
 
 def evaluate_saved(config: ConfigT, task: ImageTask[ConfigT, ImagesT], path: Path) -> None:
@@ -101,7 +101,7 @@ def evaluate_saved(config: ConfigT, task: ImageTask[ConfigT, ImagesT], path: Pat
         load_model(path, ImageCard)  # before the images, which may have to be downloaded, or all be read
     test = load(config, task)[-1]
     fitted = Fitted((), evaluation_device(config))
-    conclude_evaluation(judge_saved(config, task, path, test, fitted)[1])
+    conclude_evaluation(judge_saved(config, task, path, test, fitted))
 
 
 def load(config: ConfigT, task: ImageTask[ConfigT, ImagesT]) -> Sequence[ImagesT]:
@@ -115,8 +115,8 @@ def load(config: ConfigT, task: ImageTask[ConfigT, ImagesT]) -> Sequence[ImagesT
 
 def judge_saved(
     config: ConfigT, task: ImageTask[ConfigT, ImagesT], path: Path, images: ImagesT, fitted: Fitted
-) -> tuple[Evaluation, Summary]:
-    """Evaluate the saved model at ``path``, and draw its confusions and hardest images beside it."""
+) -> Judgement[Evaluation, Summary]:
+    """Evaluate the saved model at ``path``; its pictures are its confusions and hardest images."""
     model, card = load_for(path, ImageCard, images.classes, config.data)
     return judge(
         path,

@@ -10,8 +10,10 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 
+from mgic_geo.training.divergence import refuse_divergence
 from mgic_geo.training.optimizers import OptimizerConfig
 
 ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
@@ -40,7 +42,7 @@ class Learner(L.LightningModule, Generic[ConfigT]):
     The base of :class:`Classifier` and :class:`Segmenter`, which say what the loss and the measure are.
 
     The training loader must have ``set_epoch``. Logged for each epoch, over all ranks: ``train_loss``, the
-    measure as ``train_<key>`` and, with validation, ``val_loss`` and ``val_<key>``.
+    measure as ``train_<key>`` and, with validation, ``val_loss``, the plain cross-entropy, and ``val_<key>``.
 
     Args:
         model: maps inputs (B, …) to logits.
@@ -64,6 +66,10 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         """Return the loss of a batch, a scalar."""
         raise NotImplementedError
 
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the plain cross-entropy of a batch, a scalar: what validation logs."""
+        raise NotImplementedError
+
     def count(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return integers that, added up over batches and ranks, :meth:`score` can be computed from."""
         raise NotImplementedError
@@ -82,6 +88,18 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         self.train_score.update(counts)
         return {"loss": loss, "counts": counts}
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """
+        Give the last step of an epoch the mean gradient of its batches, where it has fewer than others.
+
+        Lightning divides each batch's loss by ``accumulate_grad_batches``, however many follow.
+        """
+        planned = self.trainer.accumulate_grad_batches
+        if taken := (self.trainer.fit_loop.batch_idx + 1) % planned:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(planned / taken)
+
     def on_train_epoch_start(self) -> None:
         """Seed the epoch by its number, so that a resumed run draws what the uninterrupted one drew."""
         self.trainer.train_dataloader.set_epoch(self.current_epoch)  # type: ignore[union-attr]
@@ -89,14 +107,16 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's figures."""
+        """Log the epoch's figures, unless the training diverged: the checkpoint of this epoch comes after."""
+        refuse_divergence(self.model, self.train_loss.compute(), self.trainer)
         self.log_dict({"train_loss": self.train_loss, f"train_{self.measure.key}": self.train_score})
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add one batch to the validation's figures."""
+        """Add one batch to the validation's figures, in float32 whatever the training's precision."""
         inputs, targets = batch
-        logits = self.model(inputs).float()
-        self.val_loss.update(self.loss(logits, targets), len(targets))
+        with torch.autocast(self.device.type, enabled=False):
+            logits = self.model(inputs)
+        self.val_loss.update(self.cross_entropy(logits, targets), len(targets))
         self.val_score.update(self.count(logits, targets))
 
     def on_validation_epoch_end(self) -> None:

@@ -34,6 +34,10 @@ class Classifier(Learner[OptimizerConfig]):
         """Return the cross-entropy with smoothed labels."""
         return F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
 
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy."""
+        return F.cross_entropy(logits, targets)
+
     def count(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return how many were classified rightly, and how many there are."""
         right = (logits.argmax(1) == targets).sum()

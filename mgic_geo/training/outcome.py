@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -21,6 +23,26 @@ WRITTEN = (
 )
 
 
+ResultT = TypeVar("ResultT")
+SummaryT = TypeVar("SummaryT", bound=Summary)
+
+
+@dataclass(frozen=True)
+class Judgement(Generic[ResultT, SummaryT]):
+    """
+    What is said of a saved model. Figures come first: pictures may fail, and must not take them along.
+
+    Args:
+        result: the model's answers.
+        summary: its figures.
+        draw: draws the pictures beside the model.
+    """
+
+    result: ResultT
+    summary: SummaryT
+    draw: Callable[[], None]
+
+
 def judge(
     path: Path,
     model: nn.Module,
@@ -31,9 +53,9 @@ def judge(
     batches: Iterable[tuple[Tensor, Tensor]],
     gallery: Callable[[Path, Evaluation], None],
     fitted: Fitted,
-) -> tuple[Evaluation, Summary]:
+) -> Judgement[Evaluation, Summary]:
     """
-    Evaluate the model saved at ``path``, and draw confusion.png and gallery.png beside it.
+    Evaluate the model saved at ``path``; its pictures are confusion.png and gallery.png.
 
     Args:
         path: the model's file, or the folder it is in.
@@ -51,9 +73,6 @@ def judge(
     cost = complexity(model, example)
     with blaming("evaluation"):
         result = evaluate(model, batches, card.classes, fitted.device)
-    folder = path if path.is_dir() else path.parent
-    plot_confusion(folder / "confusion.png", result)
-    gallery(folder / "gallery.png", result)
     summary = summarize(
         card.model,
         data,
@@ -63,16 +82,26 @@ def judge(
         device=fitted.device,
         history=fitted.rows,
     )
-    return result, summary
+
+    def draw() -> None:
+        folder = path if path.is_dir() else path.parent
+        plot_confusion(folder / "confusion.png", result)
+        gallery(folder / "gallery.png", result)
+
+    return Judgement(result, summary, draw)
 
 
-def conclude(config: RunConfig, fitted: Fitted, result: Evaluation, summary: Summary) -> None:
-    """Write summary.json and curves.png of a finished run, and print its table."""
-    summary.save(config.output / "summary.json")
-    plot_curves(config.output / "curves.png", fitted.rows, result.accuracy)
-    print(f"\n{summary.table()}\n\nWritten to {config.output}: {WRITTEN}")  # noqa: T201
+def conclude(config: RunConfig, fitted: Fitted, judgement: Judgement[Evaluation, Summary]) -> None:
+    """Write summary.json of a finished run, print its table, and draw its pictures."""
+    judgement.summary.save(config.output / "summary.json")
+    print(f"\n{judgement.summary.table()}\n", flush=True)  # noqa: T201
+    judgement.draw()
+    plot_curves(config.output / "curves.png", fitted.rows, judgement.result.accuracy)
+    print(f"Written to {config.output}: {WRITTEN}")  # noqa: T201
 
 
-def conclude_evaluation(summary: Summary) -> None:
-    """Print the table of a model that was saved earlier."""
-    print(f"{summary.table()}\n\nconfusion.png and gallery.png are beside the model")  # noqa: T201
+def conclude_evaluation(judgement: Judgement[Evaluation, Summary]) -> None:
+    """Print the table of a model that was saved earlier, and draw its pictures."""
+    print(f"{judgement.summary.table()}\n", flush=True)  # noqa: T201
+    judgement.draw()
+    print("confusion.png and gallery.png are beside the model")  # noqa: T201

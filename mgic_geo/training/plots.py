@@ -37,6 +37,8 @@ def plot_curves(
     """
     Draw loss and measure over epochs, and the final score as a star.
 
+    The training's loss is what is minimised, as with smoothed labels; validation's the plain cross-entropy.
+
     Args:
         path: the PNG to write.
         rows: those of ``History``.
@@ -54,6 +56,8 @@ def plot_curves(
         for split, color, label in (("train", BLUE, "training"), ("val", ORANGE, "validation")):
             if f"{split}_{name}" in rows[0]:
                 values = [row[f"{split}_{name}"] for row in rows]
+                if (split, name) == ("train", "loss"):
+                    label = "training, as minimised"
                 axes.plot(epochs, values, color=color, label=label, marker="." if len(rows) < 40 else None)
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -84,8 +88,9 @@ def plot_confusion(path: Path, result: Evaluation) -> None:
         color = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
     if named:
-        axes.set_xticks(range(size), result.classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(size), result.classes)
+        names = [literal(name) for name in result.classes]
+        axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(size), names)
     by = "" if named else ", by number"
     axes.set(xlabel=f"predicted class{by}", ylabel=f"true class{by}")
     axes.set_title(f"{len(result.labels):,} test samples, {result.accuracy:.1%} classified rightly")
@@ -106,7 +111,7 @@ def plot_gallery(
         columns: clouds in a row.
         rows: rows at most.
     """
-    chosen = result.worst_first()[: columns * rows].tolist()
+    chosen: list[int] = result.worst_first()[: columns * rows].tolist()
     rows = math.ceil(len(chosen) / columns)
     figure = Figure(figsize=(2.1 * columns, 2.3 * rows + 0.6), layout="constrained")
     wrong = int((result.predictions != result.labels).sum())
@@ -116,7 +121,7 @@ def plot_gallery(
         _draw_cloud(axes, points[index].numpy())
         write_verdict(axes, result, index)
         place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-        axes.text(0.5, 0, names[index], fontsize=6, color="grey", **place)
+        axes.text(0.5, 0, literal(names[index]), fontsize=6, color="grey", **place)
     for axes in figure.axes:
         axes.set_axis_off()
     save_figure(figure, path)
@@ -128,8 +133,8 @@ def write_verdict(axes: Axes, result: Evaluation, index: int) -> None:
     truth, share = (float(result.probabilities[index, c]) for c in (label, prediction))
     right = label == prediction
     axes.set_title(
-        f"true: {result.classes[label]} {truth:.1%}\n"
-        f"{'✓✗'[not right]} {result.classes[prediction]} {share:.1%}",
+        f"true: {literal(result.classes[label])} {truth:.1%}\n"
+        f"{'✓✗'[not right]} {literal(result.classes[prediction])} {share:.1%}",
         color=BLUE if right else ORANGE, fontsize=9,
     )  # fmt: skip
 
@@ -146,6 +151,11 @@ def _draw_cloud(
     size = min(9.0, 9000 / len(points))
     axes.scatter(right[order], up[order], c=depth[order], s=size, cmap="viridis", linewidths=0)
     axes.set_aspect("equal", adjustable="datalim")  # all panels stay of one size
+
+
+def literal(name: str) -> str:
+    """Return a name of the data's so that matplotlib draws it as it is: a formula stands between two $."""
+    return name.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

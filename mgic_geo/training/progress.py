@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: one bar for the whole run, or one line per epoch in a log file."""
+"""What a person sees while a model trains: a line per epoch and, at a terminal, one bar for the whole run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Progress(Checkpoint):
     """
     Shows loss, the measure of the :class:`Learner` that trains, and the time left for the whole run.
 
-    A bar where standard error is a terminal, else one line per epoch; nothing on ranks above 0. A subclass of
-    Lightning's ``Checkpoint`` because those run after the module has logged its epoch.
+    One line per epoch, and a bar below where standard error is a terminal; nothing on ranks above 0. A
+    subclass of Lightning's ``Checkpoint`` because those run after the module has logged its epoch.
     """
 
     def __init__(self, seconds_between: float = 0.5):
@@ -50,7 +50,8 @@ class Progress(Checkpoint):
         if self.bar is None:
             return
         size, learner = len(batch[1]), _learner(pl_module)
-        self.loss += outputs["loss"].detach() * size
+        # Lightning hands the loss over as it is added up: divided by the number of batches of a step.
+        self.loss += outputs["loss"].detach() * (size * trainer.accumulate_grad_batches)
         self.counts = self.counts + outputs["counts"]
         self.samples += size
         if (now := time.perf_counter()) - self.shown > self.seconds_between:
@@ -63,8 +64,8 @@ class Progress(Checkpoint):
         self.bar.update()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the epoch's line where there is no terminal."""
-        if self.bar is not None or not trainer.is_global_zero:
+        """Write the epoch's line, above the bar if there is one: validation is told nowhere else."""
+        if not trainer.is_global_zero:
             return
         logged, epoch, epochs = trainer.callback_metrics, trainer.current_epoch + 1, trainer.max_epochs or 0
         measure = _learner(pl_module).measure
@@ -72,6 +73,9 @@ class Progress(Checkpoint):
         line += f"  {measure.name} {logged[f'train_{measure.key}']:.1%}"
         if (validated := f"val_{measure.key}") in logged:
             line += f"  validation {logged[validated]:.1%}"
+        if self.bar is not None:
+            self.bar.write(line, file=sys.stderr)
+            return
         left = (time.perf_counter() - self.started) / (epoch - self.first_epoch) * (epochs - epoch)
         print(f"{line}  {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)  # noqa: T201
 

@@ -15,10 +15,11 @@ from torch import nn
 from mgic_geo.memory import keep_memory
 from mgic_geo.model_file import Card, load_model
 from mgic_geo.training.config import RunConfig, UsageError, blaming, claim_output, global_rank
+from mgic_geo.training.divergence import naming_divergence
 from mgic_geo.training.ema import EMA
 from mgic_geo.training.history import History
 from mgic_geo.training.progress import Progress
-from mgic_geo.training.trainer import make_trainer, naming_divergence
+from mgic_geo.training.trainer import make_trainer
 
 CardT = TypeVar("CardT", bound=Card)
 

@@ -14,6 +14,7 @@ from mgic_geo.training.config import blaming
 from mgic_geo.training.data import MakeLoader
 from mgic_geo.training.image_config import ImageConfig
 from mgic_geo.training.image_training import train_images
+from mgic_geo.training.outcome import Judgement
 from mgic_geo.training.run import Fitted, load_for
 from mgic_geo.training.segmentation_config import SegmentationConfig
 from mgic_geo.training.segmentation_data import Split, look_at, name_of, whole_batches
@@ -57,9 +58,11 @@ def train_segmenter(
 
 def judge_segmenter(
     config: ImageConfig, path: Path, split: Split, fitted: Fitted, workers: int | None = None
-) -> tuple[SegmentationEvaluation, SegmenterSummary]:
+) -> Judgement[SegmentationEvaluation, SegmenterSummary]:
     """
-    Evaluate the saved model at ``path`` on whole images; write the table of classes and draw beside it.
+    Evaluate the saved model at ``path`` on whole images, and write the table of classes beside it.
+
+    Its pictures are iou.png and gallery.png.
 
     Args:
         config: the run's settings.
@@ -74,19 +77,9 @@ def judge_segmenter(
         batches = whole_batches(split, card.normalization, workers)(device=fitted.device)
         result = evaluate_segmenter(model, batches, card.classes, fitted.device)
 
-    @torch.inference_mode()
-    def look(index: int) -> tuple[Tensor, Tensor, Tensor]:
-        image, mask = look_at(split, index)
-        logits = model(card.normalization(image[None].to(fitted.device)))
-        return image, mask, logits.argmax(1)[0].cpu()
-
     folder = path if path.is_dir() else path.parent
     with replacing(folder / "iou.md") as temporary:
         temporary.write_text(class_table(result) + "\n", encoding="utf-8")
-    plot_iou(folder / "iou.png", result, split.palette)
-    plot_segmentations(
-        folder / "gallery.png", look, lambda index: name_of(split, index), result, split.palette
-    )
     summary = summarize_segmenter(
         card.model,
         config.data,
@@ -96,4 +89,17 @@ def judge_segmenter(
         device=fitted.device,
         history=fitted.rows,
     )
-    return result, summary
+
+    @torch.inference_mode()
+    def look(index: int) -> tuple[Tensor, Tensor, Tensor]:
+        image, mask = look_at(split, index)
+        logits = model(card.normalization(image[None].to(fitted.device)))
+        return image, mask, logits.argmax(1)[0].cpu()
+
+    def draw() -> None:
+        plot_iou(folder / "iou.png", result, split.palette)
+        plot_segmentations(
+            folder / "gallery.png", look, lambda index: name_of(split, index), result, split.palette
+        )
+
+    return Judgement(result, summary, draw)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgic_geo.datasets import IGNORE
-from mgic_geo.training.plots import BLACK, save_figure
+from mgic_geo.training.plots import BLACK, literal, save_figure
 from mgic_geo.training.segmentation_evaluation import SegmentationEvaluation
 
 Palette = Sequence[tuple[int, int, int]]
@@ -44,7 +44,8 @@ def plot_iou(path: Path, result: SegmentationEvaluation, palette: Palette) -> No
         bars.text(np.nan_to_num(value) + 0.015, place, text, va="center", fontsize=8)
     bars.axvline(result.miou, color=BLACK, linewidth=1, linestyle="--", label=f"mean: {result.miou:.1%}")
     bars.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
-    bars.set(xlim=(0, 1.14), xlabel="intersection over union", yticks=places, yticklabels=result.classes)
+    names = [literal(name) for name in result.classes]
+    bars.set(xlim=(0, 1.14), xlabel="intersection over union", yticks=places, yticklabels=names)
     bars.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bars.spines[["top", "right"]].set_visible(False)
 
@@ -55,7 +56,7 @@ def plot_iou(path: Path, result: SegmentationEvaluation, palette: Palette) -> No
         color = "white" if shares[row, column] > 0.55 else "black"
         text = f"{100 * shares[row, column]:.0f}"
         matrix.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    matrix.set_xticks(places, result.classes, rotation=45, ha="right", rotation_mode="anchor")
+    matrix.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
     matrix.set(xlabel="predicted class", title="share of a class's pixels, in %")
     matrix.tick_params(axis="y", length=0)
     figure.colorbar(image, ax=matrix, format=PercentFormatter(1, decimals=0), shrink=0.8)
@@ -96,7 +97,7 @@ def plot_segmentations(
     for line, index, (image, mask, prediction) in zip(panels, chosen, seen, strict=True):
         pixels = image.permute(1, 2, 0).numpy()
         line[0].imshow(pixels)
-        line[0].set_title(names(index), fontsize=8, loc="left", color="#555555")
+        line[0].set_title(literal(names(index)), fontsize=8, loc="left", color="#555555")
         line[1].imshow(laid_over(pixels, mask.numpy(), palette))
         line[1].set_title("truth", fontsize=9)
         line[2].imshow(laid_over(pixels, prediction.numpy(), palette))
@@ -104,7 +105,7 @@ def plot_segmentations(
     for axes in figure.axes:
         axes.set_axis_off()
     legend: list[Any] = [
-        Patch(facecolor=_fraction(color), edgecolor="#444444", label=name)
+        Patch(facecolor=_fraction(color), edgecolor="#444444", label=literal(name))
         for name, color in zip(result.classes, palette, strict=True)
     ]
     legend.append(Patch(facecolor="#bbbbbb", edgecolor="#555555", hatch="////", label="no label"))

@@ -42,10 +42,15 @@ class Segmenter(Learner[OptimizerConfig]):
     ):
         super().__init__(model, config, (num_classes, num_classes), seed)
         self.criterion = SegmentationLoss(weight, hardest, config.label_smoothing)
+        self.plain = SegmentationLoss()
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch; see :class:`SegmentationLoss`."""
         return self.criterion(logits, targets)
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the labelled pixels, all alike; 0 if there are none."""
+        return self.plain(logits, targets)
 
     def count(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the batch's confusion matrix (C, C); rows are true classes."""

@@ -6,19 +6,16 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mgic_geo.training.checkpoint import AtomicCheckpointIO, SaveLast
-from mgic_geo.training.config import RunConfig, UsageError
+from mgic_geo.training.config import RunConfig
 
 
 def make_trainer(
@@ -28,7 +25,8 @@ def make_trainer(
     Return the trainer for ``config``.
 
     It saves its state to ``checkpoint`` after every epoch, and runs the validation loop if ``validate``.
-    The optimiser steps once in ``accumulate`` batches, and at the end of each epoch.
+    The optimiser steps once in ``accumulate`` batches, and at the end of each epoch; :class:`Learner` sees to
+    it that the batches of that step, which may be fewer, count in full.
     """
     # Lightning's notes (accelerators it sees, tips for other products) are no news of the run; warnings stay.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -54,22 +52,6 @@ def make_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-
-
-@contextmanager
-def naming_divergence(model: nn.Module, trainer: L.Trainer) -> Iterator[None]:
-    """Turn an error inside into a :class:`UsageError` where the weights show that training diverged.
-
-    Looked at only after an error, since looking at every step would make a GPU wait.
-    """
-    try:
-        yield
-    except (ValueError, RuntimeError, IndexError) as error:
-        weights = [p.detach() for p in model.parameters()]
-        if all(bool(w.isfinite().all()) and float(w.abs().max()) < 1e3 for w in weights):
-            raise
-        epoch, lr = trainer.current_epoch + 1, trainer.optimizers[0].defaults["lr"]
-        raise UsageError(f"training diverged in epoch {epoch}: lower --lr, which is {lr:g}") from error
 
 
 def _ddp() -> DDPStrategy:

@@ -79,6 +79,7 @@ def test_the_papers_recipe_with_all_options(main: Main, tmp_path: Path) -> None:
         (["--eval", "gone"], "there is no model at"),
         (["--data", "missing.zip"], "there is no file or folder missing.zip"),
         (["--batch-size", "99"], "smaller batch_size"),
+        (["--model", "resnet56", "--epochs", "2", "--lr", "1e30"], "training diverged in epoch 1"),
     ],
 )
 def test_bad_values_are_refused(
@@ -143,3 +144,16 @@ def test_torchrun_shares_the_images_between_two_processes(
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["epochs"], summary["test_samples"]) == (1, 6)
     assert 0 <= summary["test_accuracy"] <= 1
+
+
+def test_two_processes_that_diverge_say_so_once(
+    torchrun: Callable[..., subprocess.CompletedProcess[str]],
+    pets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MGIC_DATA", str(pets.parent / "cache"))
+    options = f"--data {pets} --model resnet56 --epochs 3 --batch-size 4 --lr 1e30"
+    result = torchrun("cifar10", [*options.split(), "--output", str(tmp_path)], status=1)
+    assert result.stderr.count("error: training diverged in epoch 1: lower --lr, which is 1e+30") == 1
+    assert not (tmp_path / "last.ckpt").exists()

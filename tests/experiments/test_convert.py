@@ -44,3 +44,16 @@ def test_errors_name_the_model(script, name, capsys):
     with pytest.raises(SystemExit):
         script("convert")(["--models", name])
     assert f"--models {name}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--group-size", "0"], "error: --models pyg/GCN: group_size must be at least 1, got 0\n"),
+        (["--init", "foo"], "error: --models pyg/GCN: init must be None or 'project', got 'foo'\n"),
+        (["--image-size", "0"], "error: --image-size is 0; give 32 or more pixels\n"),
+        (["--no-check", "--output", "."], "error: --output: "),
+    ],
+)
+def test_bad_values_are_refused(script, refused, flags, message):
+    assert refused(script("convert"), ["--models", "pyg/GCN", *flags]).startswith(message)

@@ -121,3 +121,11 @@ def test_bad_values_are_refused(
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_mistyped_flag_does_not_lock_the_folder(main: Main, tmp_path: Path) -> None:
+    output = ["--group-sizes", "4", "--steps", "2", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main([*output, "--model", "gone"])
+    main(output)
+    assert (tmp_path / "results.json").exists()

@@ -76,7 +76,8 @@ def test_errors_name_value_and_remedy(script, refused, tmp_path, flags, message)
 def test_another_run_is_not_overwritten(script, refused, tmp_path):
     flags = ["--parts", "images", "--widths", "8", "16", "--rounds", "1", "--images", "1"]
     main = script("scaling")
-    main([*flags, "--output", str(tmp_path)])
+    refused(main, [*flags, "--image-sizes", "0", "8", "--output", str(tmp_path)])
+    main([*flags, "--output", str(tmp_path)])  # what was refused left nothing to keep
     assert "already holds a run with other settings" in refused(
         main, [*flags, "--rounds", "2", "--output", str(tmp_path)]
     )

@@ -1,3 +1,4 @@
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgic_geo.training import AtomicCheckpointIO
+from mgic_geo.training import AtomicCheckpointIO, UsageError
 
 
 class KillAt(L.Callback):
@@ -59,5 +60,34 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path)
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
     with pytest.raises(AttributeError):
         AtomicCheckpointIO().save_checkpoint({"epoch": 2, "cannot be pickled": lambda: None}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nframe #0: c10"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_full_disk_is_said_to_be_full(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+
+    def fail(checkpoint: Any, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UsageError) as caught:
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    cause = str(error).splitlines()[0]
+    assert str(caught.value) == (
+        f"cannot write {path}: {cause}; is the disk full? The last whole checkpoint is kept; "
+        "free space and --resume"
+    )
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]

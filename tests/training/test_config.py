@@ -1,4 +1,6 @@
-from dataclasses import replace
+import os
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from mgic_geo.training import (
     RunConfig,
     UsageError,
     blaming,
+    claim_folder,
     claim_output,
     global_rank,
     plain_errors,
 )
+from mgic_geo.training import config as config_module
 
 
 @pytest.fixture
@@ -107,6 +111,33 @@ def test_resuming_needs_the_same_settings(config: RunConfig, checkpoint: Path) -
         claim_output(replace(config, resume=True), checkpoint)
 
 
+@dataclass(kw_only=True)
+class FilesConfig(RunConfig):
+    workers: int | None = None
+    verify: bool = True
+    skip_corrupt: bool = False
+
+
+def test_what_cannot_change_the_result_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("pets", "cats"):
+        (tmp_path / folder).mkdir()
+    first = FilesConfig(data="pets", output=tmp_path / "run")
+    checkpoint = first.output / "last.ckpt"
+    claim_output(first, checkpoint)
+    checkpoint.touch()
+    resumed = replace(first, resume=True)
+    for changes in (
+        {"workers": 3, "verify": False},
+        {"data": str(tmp_path / "pets")},
+        {"data": "./cats/../pets/"},
+    ):
+        claim_output(replace(resumed, **changes), checkpoint)
+    for changes in ({"data": "cats"}, {"data": "gone"}, {"skip_corrupt": True}):
+        with pytest.raises(UsageError, match=r"cannot resume .* with other settings"):
+            claim_output(replace(resumed, **changes), checkpoint)
+
+
 def test_a_moved_run_may_go_on(config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
     claim_output(config, checkpoint)
     checkpoint.touch()
@@ -114,11 +145,56 @@ def test_a_moved_run_may_go_on(config: RunConfig, checkpoint: Path, tmp_path: Pa
     claim_output(replace(config, resume=True, output=tmp_path / "moved"), tmp_path / "moved" / "last.ckpt")
 
 
+def test_a_folder_is_claimed_for_good_by_its_results_only(config: RunConfig) -> None:
+    def claim(**changes: Any) -> None:
+        claim_folder(config.output, replace(config, **changes), "results.json")
+
+    claim(seed=1)
+    claim()  # the run before it ended without a result
+    record = config.output / "config.yaml"
+    assert yaml.safe_load(record.read_text())["seed"] == 0
+    (config.output / "results.json").touch()
+    claim()  # the same again
+    with pytest.raises(UsageError, match="already holds a run with other settings"):
+        claim(seed=1)
+    (config.output / "results.json").unlink()
+    for others in ("lr: 1\nseed: 0\n", "a note", "\t{"):
+        record.write_text(others)
+        with pytest.raises(UsageError, match="is the record of something else"):
+            claim()
+        assert record.read_text() == others
+
+
 def test_plain_errors_show_the_message_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught, plain_errors(), blaming("--data x"):
         raise ValueError("no such thing")
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: --data x: no such thing\n"
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_other_ranks_speak_after_a_wait(
+    rank: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_module, "GRACE", 0.5)
+    monkeypatch.setenv("RANK", str(rank))
+    start = time.monotonic()
+    with pytest.raises(SystemExit), plain_errors():
+        raise UsageError("mine alone")
+    assert (time.monotonic() - start >= 0.5) == (rank > 0)
+    assert capsys.readouterr().err == "error: mine alone\n"
+
+
+def test_other_ranks_are_silent_where_rank_0_has_ended(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    parents = iter([7, 7, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    with pytest.raises(SystemExit) as caught, plain_errors():
+        raise UsageError("said by rank 0")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_other_errors_keep_their_traceback() -> None:

@@ -1,13 +1,24 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mgic_geo.datasets import PointClouds
-from mgic_geo.training import MIOU, Evaluation, plot_confusion, plot_curves, plot_gallery, plot_images
+from mgic_geo.training import (
+    MIOU,
+    Evaluation,
+    plot_confusion,
+    plot_curves,
+    plot_gallery,
+    plot_images,
+    plots,
+)
 
 
 def ink(path: Path) -> float:
@@ -28,6 +39,15 @@ def test_curves_with_and_without_validation(tmp_path: Path) -> None:
     plot_curves(tmp_path / "a.png", rows, 0.9)
     plot_curves(tmp_path / "b.png", [r | {"val_loss": 1.0, "val_accuracy": 0.0} for r in rows], 0.9)
     assert 0.01 < ink(tmp_path / "a.png") < ink(tmp_path / "b.png")
+
+
+def test_the_losses_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = list[Figure]()
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
+    figures = {"train_loss": 1.0, "val_loss": 0.9, "train_accuracy": 0.5, "val_accuracy": 0.5}
+    plot_curves(tmp_path / "a.png", [{"epoch": 1.0} | figures], 0.9)
+    legends = [axes.get_legend_handles_labels()[1][:2] for axes in drawn[0].axes]
+    assert legends == [["training, as minimised", "validation"], ["training", "validation"]]
 
 
 def test_curves_of_another_measure(tmp_path: Path) -> None:
@@ -63,3 +83,27 @@ def test_gallery_of_images(tmp_path: Path, result: Evaluation, size: int) -> Non
     part = Evaluation(result.probabilities[:size], result.labels[:size], result.classes)
     plot_images(tmp_path / "a.png", lambda index: torch.full((3, 8, 8), 9 * index).byte(), part, 4, 2)
     assert ink(tmp_path / "a.png") > 0.05
+
+
+@pytest.mark.parametrize("name", [r"$\alpha_$_x$y$", "$5", r"\$a$", "a_b"])
+def test_names_are_drawn_as_they_are(
+    tmp_path: Path, make_clouds: Callable[..., PointClouds], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    drawn = list[str]()
+    draw = RendererAgg.draw_text
+
+    def noted(self: RendererAgg, gc: Any, x: float, y: float, text: str, *rest: Any, **more: Any) -> None:
+        drawn.append(text)
+        draw(self, gc, x, y, text, *rest, **more)
+
+    monkeypatch.setattr(RendererAgg, "draw_text", noted)
+    result = Evaluation(torch.eye(2), torch.arange(2), (name, "b"))
+    plot_confusion(tmp_path / "a.png", result)
+    assert drawn.count(name) == 2  # of the row and of the column
+    drawn.clear()
+    plot_gallery(tmp_path / "b.png", make_clouds(2).points, (name, name), result)
+    assert f"true: {name} 100.0%" in drawn
+    assert drawn.count(name) == 2
+    drawn.clear()
+    plot_images(tmp_path / "c.png", lambda index: torch.zeros(3, 8, 8).byte(), result)
+    assert f"true: {name} 100.0%" in drawn

@@ -52,9 +52,11 @@ def test_what_was_trained_is_saved_and_judged(tmp_path: Path) -> None:
     batches = training_batches(split(), 2, IMAGENET, SegmentationAugment())
     fitted = train_segmenter(run, CARD, 2, batches, None)
     assert isinstance(fitted, Fitted)
-    result, summary = judge_segmenter(run, tmp_path / "model.safetensors", split(3), fitted)
-    assert summary.miou == result.miou
-    assert summary.images == 3
+    judgement = judge_segmenter(run, tmp_path / "model.safetensors", split(3), fitted)
+    assert judgement.summary.miou == judgement.result.miou
+    assert judgement.summary.images == 3
+    assert not list(tmp_path.glob("*.png"))  # figures come first, since a picture may fail
+    judgement.draw()
     for name in ("iou.md", "iou.png", "gallery.png"):
         assert (tmp_path / name).stat().st_size > 100
     others = SegmentedImages(split().images, split().masks, ("0", "1"), ("sky", "sea"), PALETTE)

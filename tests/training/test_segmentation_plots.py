@@ -42,6 +42,14 @@ def test_worst_images_are_asked_for_in_their_order(tmp_path: Path, result: Segme
     assert ink(tmp_path / "a.png") > 0.1
 
 
+def test_names_are_drawn_as_they_are(tmp_path: Path, result: SegmentationEvaluation) -> None:
+    named = SegmentationEvaluation(result.confusions, (r"$\alpha_$_x$y$", "$5", "a_b"))
+    plot_iou(tmp_path / "a.png", named, PALETTE)
+    blank = torch.zeros(3, 2, 3, dtype=torch.uint8), torch.zeros(2, 3).byte(), torch.zeros(2, 3).long()
+    plot_segmentations(tmp_path / "b.png", lambda index: blank, lambda index: r"$\a_$.png", named, PALETTE)
+    assert min(ink(tmp_path / "a.png"), ink(tmp_path / "b.png")) > 0.05
+
+
 def test_classes_are_laid_over_and_pixels_without_label_are_hatched() -> None:
     pixels = np.full((16, 16, 3), 100, np.uint8)
     labels = np.zeros((16, 16), np.uint8)
