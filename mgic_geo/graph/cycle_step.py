@@ -13,6 +13,7 @@ from mgic_geo.core import norm_native
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.graph import edge_native
+from mgic_geo.graph.edge_maps import both_maps
 from mgic_geo.native import run
 
 __all__ = ["Level", "Plan", "cycle_step"]
@@ -202,6 +203,6 @@ def _plain(plan: Plan, x: Tensor, col: Tensor, params: Sequence[Tensor], ranks: 
             change = grouped_linear(y - xs[j + 1], up, None, groups)
             y = xs[j] + norm_native.plain_norm(change, scale, shift, plan.correction_eps[j], 1.0)
         sizes = plan.clouds, plan.size, groups, width // groups, width // groups, plan.degree
-        z = edge_native.plain(y, edge_native.both_maps(conv, groups), None, col, ranks[j], sizes)
+        z = edge_native.plain(y, both_maps(conv, groups), None, col, ranks[j], sizes)
         y = y + norm_native.plain_norm(z, weight, bias, plan.eps[j], plan.slopes[j])
     return y

@@ -16,6 +16,7 @@ from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph import edge_native, gpu
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.edge_inputs import check_features
+from mgic_geo.graph.edge_maps import both_biases, both_maps
 from mgic_geo.graph.edge_norm import edge_batch_norm
 from mgic_geo.graph.edge_norm_native import fits_norm, normalised_edge_conv
 from mgic_geo.graph.edges.propagation import watched
@@ -134,8 +135,8 @@ class EdgeConv(MessagePassing):
             return None
         if self.norm is None:
             step = gpu.edge_conv if on_gpu else edge_native.edge_conv
-            weight = edge_native.both_maps(self.lin.weight, self.groups)
-            bias = None if self.lin.bias is None else self._both_biases(self.lin.bias)
+            weight = both_maps(self.lin.weight, self.groups)
+            bias = None if self.lin.bias is None else both_biases(self.lin.bias, self.groups)
             return self.act(step(x, weight, bias, neighbors, self.groups))
         slope = norm_native.slope_of(self.act)
         if slope is None or self.lin.bias is not None:
@@ -144,12 +145,8 @@ class EdgeConv(MessagePassing):
             return None
         step = gpu.normalised_edge_conv if on_gpu else normalised_edge_conv
         sign = _sign(self.norm.weight)
-        weight = edge_native.both_maps(sign.unsqueeze(1) * self.lin.weight, self.groups)
+        weight = both_maps(sign.unsqueeze(1) * self.lin.weight, self.groups)
         return step(x, weight, self.norm, sign, slope, neighbors, self.groups)
-
-    def _both_biases(self, bias: Tensor) -> Tensor:
-        of_u = bias.view(self.groups, -1)
-        return torch.stack([of_u, torch.zeros_like(of_u)], 1).flatten()
 
     def _by_parts(self, source: Tensor, target: Tensor, neighbors: Neighbors) -> Tensor:
         """The sums u + max v before the activation, on any graph and device."""

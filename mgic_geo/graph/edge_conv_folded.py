@@ -13,6 +13,7 @@ from mgic_geo.core.fold import affine_of, in_place
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph import edge_native, gpu
 from mgic_geo.graph.edge_conv import EdgeConv
+from mgic_geo.graph.edge_maps import both_biases, side_by_side
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
 
@@ -94,9 +95,7 @@ class FoldedEdgeConv(MessagePassing):
             on_gpu or edge_native.fits(source, torch.cat(weights, 1), neighbors, self.groups)
         ):
             step = gpu.edge_conv if on_gpu else edge_native.edge_conv
-            both = torch.stack([part.unflatten(0, (self.groups, -1)) for part in weights], 1).flatten(0, 2)
-            of_u = bias.view(self.groups, -1)
-            biases = torch.stack([of_u, torch.zeros_like(of_u)], 1).flatten()
+            both, biases = side_by_side(*weights, self.groups), both_biases(bias, self.groups)
             return step(source, both, biases, neighbors, self.groups)
         on_center = grouped_linear(target, self.center.weight, bias, self.groups)
         return neighbor_max(self.neighbor(source), neighbors).add_(on_center)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from mgic_geo.core import norm_native
 from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies, run
 
-__all__ = ["both_maps", "edge_conv", "fits", "fits_graph", "plain", "scratch", "track"]
+__all__ = ["edge_conv", "fits", "fits_graph", "plain", "scratch"]
 
 _MOST = 255
 """Neighbours of a node whose rank fits a byte."""
@@ -61,36 +60,6 @@ def _most_dense(clouds: int) -> int:
     One that outgrows the cache is torch's to block, and a dense layer has a task a cloud, not one a thread.
     """
     return 2**20 if clouds >= torch.get_num_threads() else 2**16
-
-
-def both_maps(weight: Tensor, groups: int) -> Tensor:
-    """The weight (2C, C_in / groups) of one grouped map to u and v, group by group, from EdgeConv's."""
-    on_center, on_neighbor = weight.chunk(2, dim=1)
-    rows = [part.unflatten(0, (groups, -1)) for part in (on_center - on_neighbor, on_neighbor)]
-    return torch.stack(rows, 1).flatten(0, 2)
-
-
-@torch.no_grad()
-def track(
-    norm: nn.BatchNorm1d, sign: Tensor, mean: Tensor, var: Tensor, weight: Tensor, middle: Tensor, edges: int
-) -> None:
-    """Advance the running statistics by the moments of edges whose points had their common part taken off.
-
-    Args:
-        norm: The normalisation over edges.
-        sign: (C,) -1 where ``weight`` has its sign turned.
-        mean: (C,) of the edges.
-        var: (C,) of the edges, biased.
-        weight: (2C, C_in / groups) of the map to u and v, as :func:`both_maps` gives it.
-        middle: (C_in,) the common part.
-        edges: Number of edges.
-    """
-    groups = middle.numel() // weight.size(1)
-    # It counts for x_i alone: u + v of one and the same point.
-    both = weight.unflatten(0, (groups, 2, -1)).sum(1).to(mean.dtype)
-    with torch.autocast(mean.device.type, enabled=False):
-        common = (both @ middle.to(mean.dtype).view(groups, -1, 1)).flatten()
-    norm_native.track(norm, sign * (mean + common), var, edges)
 
 
 def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbors, groups: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.twice import by_operators, gradients
-from mgic_geo.graph import edge_native
+from mgic_geo.graph.edge_maps import track
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import run
 
@@ -58,7 +58,7 @@ def normalised_edge_conv(
         x, weight, sign * norm.weight, norm.bias, middle, neighbors.col32, neighbors.out_degree.to(x.dtype),
         neighbors.clouds, groups, norm.eps, slope,
     )  # fmt: skip
-    edge_native.track(norm, sign, mean, var, weight, middle, neighbors.col.numel())
+    track(norm, sign, mean, var, weight, middle, neighbors.col.numel())
     return out
 
 

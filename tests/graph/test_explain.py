@@ -7,7 +7,6 @@ import cycles
 import oracles
 import pytest
 import torch
-import torch_geometric.nn as pyg
 from torch import nn
 from torch.nn import functional as F
 from torch_geometric import EdgeIndex

@@ -102,8 +102,8 @@ class Incidence:
         return (
             (self.sources, self.targets) == (sources, targets)
             and self.source.shape == source.shape
+            and torch.equal(self.source, source)  # first: k-NN graphs of one size share their targets
             and torch.equal(self.target, target)
-            and torch.equal(self.source, source)
         )
 
     @property
