@@ -28,7 +28,7 @@ class Epochs:
         device: where the batches lie.
         seed: the seed of everything random.
         rank: this process, in 0 … world_size − 1.
-        world_size: processes that share the samples.
+        world_size: processes that share the samples; ``samples`` is their number on all of them.
 
     Raises:
         ValueError: a value is out of range, or there are too few samples for one training batch.
@@ -60,7 +60,7 @@ class Epochs:
         self.batch_size, self.train, self.device = batch_size, train, torch.device(device)
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
-        self._size = size
+        self.samples = size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (0 or more) that the next iteration gives."""
@@ -69,15 +69,15 @@ class Epochs:
     def __len__(self) -> int:
         """Return the number of batches an epoch gives on this rank."""
         if self.train:
-            return self._size // self.world_size // self.batch_size
-        return math.ceil(len(range(self.rank, self._size, self.world_size)) / self.batch_size)
+            return self.samples // self.world_size // self.batch_size
+        return math.ceil(len(range(self.rank, self.samples, self.world_size)) / self.batch_size)
 
     def _order(self) -> Tensor:
         """Return the samples this rank takes in this epoch, int64, batch after batch."""
         if not self.train:
-            return torch.arange(self.rank, self._size, self.world_size)
-        order = torch.randperm(self._size, generator=generator(self.seed, self.epoch))
-        order = order[self.rank : self._size // self.world_size * self.world_size : self.world_size]
+            return torch.arange(self.rank, self.samples, self.world_size)
+        order = torch.randperm(self.samples, generator=generator(self.seed, self.epoch))
+        order = order[self.rank : self.samples // self.world_size * self.world_size : self.world_size]
         return order[: len(self) * self.batch_size]
 
     def _draws(self, device: torch.device | str = "cpu") -> torch.Generator:

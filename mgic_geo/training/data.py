@@ -88,9 +88,9 @@ def _for_this_rank(trainer: L.Trainer | None, make: Callable[..., LoaderT]) -> L
     with blaming("cannot cut batches"):
         loader = make(device=trainer.strategy.root_device, rank=trainer.global_rank, world_size=world_size)
     # Lightning refuses a loader without batches. Asked of the whole split, so that all ranks refuse it alike.
-    if loader._size < world_size:
+    if loader.samples < world_size:
         raise UsageError(
-            f"{loader._size} sample(s) cannot be shared by {world_size} processes; raise --val-fraction, or "
+            f"{loader.samples} sample(s) cannot be shared by {world_size} processes; raise --val-fraction, or "
             "train with fewer processes"
         )
     return loader
