@@ -90,7 +90,7 @@ def _for_this_rank(trainer: L.Trainer | None, make: Callable[..., LoaderT]) -> L
     # Lightning refuses a loader without batches. Asked of the whole split, so that all ranks refuse it alike.
     if loader.samples < world_size:
         raise UsageError(
-            f"{loader.samples} sample(s) cannot be shared by {world_size} processes; raise --val-fraction, or "
-            "train with fewer processes"
+            f"{loader.samples} sample(s) cannot be shared by {world_size} processes; raise --val-fraction, "
+            "or train with fewer processes"
         )
     return loader
