@@ -157,20 +157,21 @@ def test_non_finite_points_are_named(bad):
         knn(torch.full((1, 6, 8), 1e30) * torch.arange(6).view(1, 6, 1), 2)
 
 
-@pytest.mark.parametrize("channels", [3, 8])
-def test_a_large_cloud_never_holds_all_distances(channels):
+def test_a_large_cloud_never_holds_all_distances():
     """All distances of 20,000 points would take 1.6 GB; the process may grow by a tenth of that."""
-    code = f"""
+    code = """
 import resource, torch
 from mgic_geo import knn
-knn(torch.randn(1, 100, {channels}), 5)
+for channels in (3, 8):
+    knn(torch.randn(1, 100, channels), 5)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-knn(torch.randn(1, 20_000, {channels}), 10)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+for channels in (3, 8):
+    knn(torch.randn(1, 20_000, channels), 10)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     command = [sys.executable, "-W", "ignore", "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 160_000  # in kB
+    assert max(map(int, run.stdout.split())) < 160_000  # in kB
 
 
 def test_no_points_and_no_clouds():
