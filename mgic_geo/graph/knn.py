@@ -13,7 +13,7 @@ from mgic_geo.graph.gpu.faster import faster
 from mgic_geo.graph.knn_chunked import knn_chunked
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
 
-__all__ = ["check_backend", "check_k", "knn", "knn_graph", "knn_table"]
+__all__ = ["check_backend", "check_batch", "check_k", "knn", "knn_graph", "knn_table"]
 
 
 def knn(x: Tensor, k: int, *, backend: str = "auto") -> Tensor:
@@ -143,11 +143,10 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be one of {known}, got {backend!r}")
 
 
-def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> list[int]:
-    if batch is None:
-        return [x.size(0)]
-    if batch.shape != x.shape[:1]:
-        raise ValueError(f"batch needs one cloud index a node: {x.size(0)} nodes, shape {tuple(batch.shape)}")
+def check_batch(batch: Tensor, nodes: int) -> None:
+    """Raise ``ValueError`` unless ``batch`` names a cloud for each of the nodes, in ascending order."""
+    if batch.shape != (nodes,):
+        raise ValueError(f"batch needs one cloud index a node: {nodes} nodes, shape {tuple(batch.shape)}")
     if batch.dtype not in (torch.int64, torch.int32) or (batch.numel() and int(batch.amin()) < 0):
         raise ValueError(
             f"batch holds cloud indices of 0 or more as int64, got {batch.dtype} {batch[:5].tolist()} …"
@@ -157,6 +156,12 @@ def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> lis
             "batch must be ascending (the nodes of a cloud together); sort x and batch first: "
             "batch, order = batch.sort(stable=True); x = x[order]"
         )
+
+
+def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> list[int]:
+    if batch is None:
+        return [x.size(0)]
+    check_batch(batch, x.size(0))
     sizes = torch.bincount(batch, minlength=batch_size or 0).tolist()
     if batch_size is not None and len(sizes) > batch_size:
         raise ValueError(f"batch names cloud {len(sizes) - 1}, but batch_size={batch_size}")

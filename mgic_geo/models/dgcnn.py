@@ -17,7 +17,7 @@ from mgic_geo.core.pointwise import added_linear
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped import grouped, resolve_conv
-from mgic_geo.graph.knn import check_backend, check_k
+from mgic_geo.graph.knn import check_backend, check_batch, check_k
 from mgic_geo.graph.mgic_conv import MGICGraphConv, dynamic_neighbors
 from mgic_geo.graph.neighbors import Neighbors
 
@@ -228,7 +228,8 @@ def _points(points: Tensor | Data, batch: Tensor | None) -> tuple[Tensor, Tensor
         if batch is None and points.batch is not None:
             batch, clouds = points.batch, points.num_graphs
         points = points.pos
-    if batch is not None and batch.numel():
+    if batch is not None and batch.numel() and points.dim() == 2:
+        check_batch(batch, points.size(0))
         sizes = torch.bincount(batch, minlength=clouds or 0)
         if bool((sizes == 0).any()):
             raise ValueError(f"cloud {int(sizes.argmin())} of the batch has no points; leave such clouds out")

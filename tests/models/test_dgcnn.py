@@ -157,6 +157,10 @@ def test_errors_name_value_and_remedy():
     with pytest.raises(ValueError, match="leave flow out"):
         small(conv="SAGEConv", flow="target_to_source")
     full, empty = Data(pos=torch.randn(9, 3)), Data(pos=torch.zeros(0, 3))
+    with pytest.raises(ValueError, match=r"cloud indices of 0 or more as int64, got torch\.float32"):
+        small()(torch.randn(20, 3), torch.zeros(20))
+    with pytest.raises(ValueError, match=r"one cloud index a node: 20 nodes, shape \(19,\)"):
+        small()(torch.randn(20, 3), torch.zeros(19, dtype=torch.long))
     with pytest.raises(ValueError, match="cloud 1 of the batch has no points"):
         small()(Batch.from_data_list([full, empty, full]))
     with pytest.raises(ValueError, match="cloud 1 of the batch has no points"):
