@@ -15,9 +15,9 @@ def keep_memory() -> bool:
     Let the process keep what it frees, so that the next step finds its memory in place.
 
     By default glibc returns large tensors to the kernel as soon as they are freed, and at each step the
-    kernel clears every page anew, which can be a fifth of the time. Call this once, ahead of training on the
-    CPU; the training scripts do. Peak memory stays as it is; between steps the process looks as large as at
-    its peak. Other C libraries are left alone.
+    kernel clears every page anew, which costs some per cent of the time. Call this once, ahead of training
+    on the CPU; the training scripts do. Peak memory stays as it is; between steps the process looks as large
+    as at its peak. Other C libraries are left alone.
 
     Returns:
         Whether the C library took it.
