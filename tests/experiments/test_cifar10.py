@@ -21,10 +21,15 @@ def pets(make_images: Callable[..., Path]) -> Path:
     return make_images("Pets2", lambda _: (8, 8), train=8, test=3)
 
 
-@pytest.fixture
-def main(script: Callable[[str], Main], pets: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
-    """The experiment on them: an epoch has two steps."""
+@pytest.fixture(autouse=True)
+def cache(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded images, for the processes that a test starts as well."""
     monkeypatch.setenv("MGIC_DATA", str(pets.parent / "cache"))
+
+
+@pytest.fixture
+def main(script: Callable[[str], Main], pets: Path) -> Main:
+    """The experiment on them: an epoch has two steps."""
     run = script("cifar10")
     fixed = ["--data", str(pets), "--batch-size", "8", "--accelerator", "cpu"]
     return lambda arguments: run([*fixed, *arguments])
@@ -124,12 +129,8 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 
 
 def test_torchrun_shares_the_images_between_two_processes(
-    torchrun: Callable[..., subprocess.CompletedProcess[str]],
-    pets: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    torchrun: Callable[..., subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("MGIC_DATA", str(pets.parent / "cache"))
     arguments = f"--data {pets} --model resnet56 --epochs 1 --batch-size 4 --ema 0.5 --output {tmp_path}"
     result = torchrun("cifar10", arguments.split())
     assert result.stdout.count("test accuracy") == 1
@@ -147,12 +148,8 @@ def test_torchrun_shares_the_images_between_two_processes(
 
 
 def test_two_processes_that_diverge_say_so_once(
-    torchrun: Callable[..., subprocess.CompletedProcess[str]],
-    pets: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    torchrun: Callable[..., subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("MGIC_DATA", str(pets.parent / "cache"))
     options = f"--data {pets} --model resnet56 --epochs 3 --batch-size 4 --lr 1e30"
     result = torchrun("cifar10", [*options.split(), "--output", str(tmp_path)], status=1)
     assert result.stderr.count("error: training diverged in epoch 1: lower --lr, which is 1e+30") == 1
