@@ -35,8 +35,10 @@ from .meshes import parse_mesh as parse_mesh
 from .meshes import sample_mesh as sample_mesh
 from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
+from .scans import read_points as read_points
 from .segmentation import label_counts as label_counts
 from .segmentation import load_segmentation as load_segmentation
+from .segmentation import palette_of as palette_of
 from .segmentation_augment import SegmentationAugment as SegmentationAugment
 from .splits import split_validation as split_validation
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from .pool import ImagePool as ImagePool
     from .pool import fit_size as fit_size
     from .pool import open_images as open_images
+    from .pool import read_image as read_image
 
 _LATER = {
     "SegmentedFiles": "cityscapes",
@@ -61,6 +64,7 @@ _LATER = {
     "ImagePool": "pool",
     "fit_size": "pool",
     "open_images": "pool",
+    "read_image": "pool",
 }
 
 

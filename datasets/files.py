@@ -8,7 +8,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -58,6 +58,20 @@ def list_files(folder: Path) -> list[str]:
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder of this name is hidden."""
     return name.startswith(".")
+
+
+def known_suffix(path: Path, known: Sequence[str]) -> str:
+    """Return the suffix of a file, in small letters.
+
+    Raises:
+        ValueError: it is none of ``known``.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        raise ValueError(
+            f"files of type {suffix or '(no suffix)'} are not read; convert it to one of {' '.join(known)}"
+        )
+    return suffix
 
 
 def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, Read]]:

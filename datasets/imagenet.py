@@ -152,8 +152,14 @@ def train_transform(
     return v2.Compose(steps)
 
 
-def eval_transform(size: int = 224, resize: int = 256) -> v2.Transform:
-    """Return the evaluation transform: the shorter side is brought to ``resize``, the centre cut out."""
+def eval_transform(size: int = 224, resize: int | None = None) -> v2.Transform:
+    """Return the evaluation transform: the shorter side is brought to ``resize``, the centre cut out.
+
+    Args:
+        size: side of the square that comes out, in pixels.
+        resize: of the shorter side; None: 256 for 224, as is customary, and in proportion for others.
+    """
+    resize = size * 256 // 224 if resize is None else resize
     return v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(size)])
 
 

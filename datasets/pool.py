@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from .cifar10 import OFFICIAL, load_images
 from .decode import IMAGE_SUFFIXES, CorruptImageError, decode_image, read_bytes
-from .files import list_files
+from .files import known_suffix, list_files
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,17 @@ def open_images(data: str | os.PathLike[str]) -> ImagePool:
             return ImagePool(names, lambda index: decode_image(read_bytes(part / names[index])))
     _, test = load_images(data)
     return ImagePool(test.names, lambda index: test.images[index])
+
+
+def read_image(path: Path) -> Tensor:
+    """Return the image in a file (3, H, W) uint8.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no image, or a corrupt one; the message does not name it.
+    """
+    known_suffix(path, IMAGE_SUFFIXES)
+    return decode_image(path.read_bytes())
 
 
 def fit_size(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .camvid import load_camvid
+from .camvid import CLASSES as CAMVID
+from .camvid import PALETTE, load_camvid
 from .cores import usable_cores
-from .masks import IGNORE, SegmentedImages
+from .masks import IGNORE, Palette, SegmentedImages
 
 if TYPE_CHECKING:
     from .cityscapes import SegmentedFiles
@@ -52,6 +53,25 @@ def load_segmentation(
 
         return load_cityscapes(data, splits, verify=verify, skip_corrupt=skip_corrupt, workers=workers)
     return load_camvid(data, splits, skip_corrupt=skip_corrupt)
+
+
+def palette_of(classes: Sequence[str]) -> Palette:
+    """Return the colours of CamVid's or Cityscapes' classes; for any others those of PASCAL VOC's, from 1 on."""
+    if tuple(classes) == CAMVID:
+        return PALETTE
+    from . import cityscapes  # needs torchvision
+
+    if tuple(classes) == cityscapes.CLASSES:
+        return cityscapes.PALETTE
+    return tuple(_voc_colour(label + 1) for label in range(len(classes)))
+
+
+def _voc_colour(label: int) -> tuple[int, int, int]:
+    # Every third bit belongs to one colour, the lowest of them to its highest.
+    red, green, blue = (
+        sum((label >> 3 * place + colour & 1) << 7 - place for place in range(3)) for colour in range(3)
+    )
+    return red, green, blue
 
 
 def label_counts(split: SegmentedImages | SegmentedFiles, workers: int | None = None) -> Tensor:

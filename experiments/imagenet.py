@@ -148,7 +148,7 @@ def loader(config: Config, files: ImageFiles, card: ImageCard, train: bool) -> p
         config.batch_size,
         normalization=card.normalization,
         train=train,
-        transform=config.augment() if train else centre(card),
+        transform=config.augment() if train else eval_transform(card.size[0]),
         channels_last=config.channels_last,
         workers=config.workers,
         seed=config.seed,
@@ -157,12 +157,7 @@ def loader(config: Config, files: ImageFiles, card: ImageCard, train: bool) -> p
 
 def picture(files: ImageFiles, card: ImageCard, index: int) -> Tensor:
     """Return what the model sees of an image, (3, H, W) uint8."""
-    return centre(card)(*files.read(index))[0]
-
-
-def centre(card: ImageCard) -> v2.Transform:
-    """Return the customary evaluation transform: of 224 pixels after the shorter side became 256."""
-    return eval_transform(card.size[0], card.size[0] * 256 // 224)
+    return eval_transform(card.size[0])(*files.read(index))[0]
 
 
 if __name__ == "__main__":

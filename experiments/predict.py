@@ -1,35 +1,52 @@
 """
-Classify meshes or point clouds with a trained model.
+Classify meshes, point clouds or images with a trained model, or segment images.
 
-Meshes (.off .obj .ply .stl) are sampled by area, as in training. Clouds are .npy or .xyz files whose rows
-begin with x, y, z, or .ply files without faces. The up axis is z, as in ModelNet. Where a file cannot be
-classified, the error names it, the others are classified all the same, and the exit status is 1.
+The model decides which. Meshes (.off .obj .ply .stl) are sampled by area, as in training. Clouds are .npy or
+.xyz files whose rows begin with x, y, z, or .ply files without faces. The up axis is z, as in ModelNet.
+Images (.jpg .png …) may have any size. Of one that is segmented the output folder gets NAME-mask.png, whose
+grey values are the numbers of the classes, and NAME-overlay.png, with the classes' colours laid over it.
+Where a file cannot be used, the error names it, the others go through all the same, and the exit status is 1.
 
     python experiments/predict.py --model runs/modelnet10 chair.off scan.npy
     python experiments/predict.py --model mgic_dgcnn_modelnet10 chair.off  # comes with the package
+    python experiments/predict.py --model runs/cifar10 photo.jpg
+    python experiments/predict.py --model runs/segmentation --output masks street.png
 """
 
 from __future__ import annotations
 
-import io
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import trimesh
 import tyro
-from numpy.typing import NDArray
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
-from mgic_geo.datasets import parse_mesh, sample_mesh, unit_sphere
-from mgic_geo.training import UsageError, blaming, command_line, load_model, plain_errors
+from mgic_geo.datasets import palette_of, read_image, read_points
+from mgic_geo.models import LRASPP
+from mgic_geo.training import (
+    ImageCard,
+    ModelCard,
+    UsageError,
+    blaming,
+    classify_image,
+    command_line,
+    kind_of,
+    laid_over,
+    load_model,
+    plain_errors,
+    replacing,
+    segment_image,
+)
 
-POOL = 4096  # points that load_clouds samples from each mesh
-MESHES, CLOUDS = (".off", ".obj", ".ply", ".stl"), (".npy", ".xyz")
+CLASSIFIED = "file", "class", "confidence", "second choice"
+SEGMENTED = "file", "classes, by their share of the pixels"
+
+Row = tuple[str, ...]
 
 
 @dataclass(kw_only=True)
@@ -37,9 +54,11 @@ class Config:
     """Flags of this script."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Meshes or clouds to classify."""
+    """Meshes, clouds or images."""
     model: Path = Path("runs/modelnet10")
     """A run's folder, its model.safetensors, or a name of mgic_geo.list_pretrained()."""
+    output: Path = Path("runs/predictions")
+    """Folder for the masks and pictures of a segmenter."""
     seed: int = 0
     """Decides which points are sampled from a mesh or drawn from a larger cloud."""
 
@@ -49,105 +68,84 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = command_line(Config, argv, __doc__)
     with plain_errors(), blaming("--model"):
         if not config.files:
-            raise UsageError("give the files to classify; --help says which formats are read")
-        model, card = load_model(config.model)
-    rows, failed = [("file", "class", "confidence", "second choice")], False
+            raise UsageError("give the files to look at; --help says which formats are read")
+        head, answer = load(config)
+    rows, failed = [head], False
     for path in config.files:
         try:
-            rng = np.random.default_rng(config.seed)
-            points = torch.from_numpy(read_points(path, card.points, card.kwargs["k"], rng))
+            rows.append((str(path), *answer(path)))
         except (ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             print(f"error: {path}: {reason}", file=sys.stderr)
             failed = True
-            continue
-        rows.append((str(path), *best_two(classify(model, points), card.classes)))
     if len(rows) > 1:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        if head == SEGMENTED:
+            print(f"\nMasks and overlays are in {config.output}")
     if failed:
         raise SystemExit(1)
 
 
+def load(config: Config) -> tuple[Row, Callable[[Path], Row]]:
+    """Return the head of the table, and what gives the rest of a file's row."""
+    kind = kind_of(config.model)
+    if kind is ModelCard:
+        model, card = load_model(config.model, ModelCard)
+        return CLASSIFIED, lambda path: best_two(classify(model, card, path, config.seed), card.classes)
+    if kind is ImageCard:
+        model, image_card = load_model(config.model, ImageCard)
+        if isinstance(model, LRASPP):
+            return SEGMENTED, Segment(model, image_card, config.output)
+        return CLASSIFIED, lambda path: best_two(
+            classify_image(model, image_card, read_image(path)), image_card.classes
+        )
+    raise UsageError(f"the card of {config.model} does not say what its input is like; give a run's folder")
+
+
 @torch.inference_mode()
-def classify(model: torch.nn.Module, points: Tensor) -> Tensor:
-    """Return the class probabilities (C,) of one cloud (N, 3)."""
-    return model(points[None])[0].float().softmax(0)
+def classify(model: nn.Module, card: ModelCard, path: Path, seed: int) -> Tensor:
+    """Return the class probabilities (C,) of the mesh or cloud in a file."""
+    points = read_points(path, card.points, card.kwargs["k"], np.random.default_rng(seed))
+    return model(torch.from_numpy(points)[None])[0].float().softmax(0)
 
 
-def best_two(probabilities: Tensor, classes: Sequence[str]) -> tuple[str, str, str]:
+def best_two(probabilities: Tensor, classes: Sequence[str]) -> Row:
     """Return the most probable class, its probability, and the second choice, as text."""
     shares, order = probabilities.topk(2)
     first, second = classes[int(order[0])], classes[int(order[1])]
     return first, f"{float(shares[0]):.1%}", f"{second} {float(shares[1]):.1%}"
 
 
-def read_points(path: Path, count: int, least: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """
-    Return the mesh or cloud in a file as a model takes it.
+class Segment:
+    """Writes an image's mask and picture into a folder, and says what is in it."""
 
-    Args:
-        path: the file; its suffix tells the format.
-        count: points to return, N.
-        least: points a cloud must have.
-        rng: the source of randomness.
+    def __init__(self, model: nn.Module, card: ImageCard, folder: Path) -> None:
+        self.model, self.card, self.folder = model, card, folder
+        self.palette = palette_of(card.classes)
+        self.written: dict[str, Path] = {}
 
-    Returns:
-        (N, 3) points, centred and in the unit sphere. A mesh is sampled by area; a cloud of more points loses
-        some at random, one of fewer has some repeated.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: its format is not known, or what it holds is no mesh or cloud that a model could take.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in MESHES + CLOUDS:
-        known = " ".join(MESHES + CLOUDS)
-        raise ValueError(
-            f"files of type {suffix or '(no suffix)'} are not read; convert it to one of {known}"
-        )
-    data = path.read_bytes()
-    if not data.strip():
-        raise ValueError("the file is empty; fetch or export it again")
-    if suffix in MESHES and not (suffix == ".ply" and _is_cloud(data)):
-        # More than needed, as the cache has: the cloud is centred and scaled by all of them.
-        return sample_mesh(parse_mesh(data, path.name), max(count, POOL), rng)[0][:count]
-    points = _read_cloud(data, suffix)
-    if len(points) < least:
-        raise ValueError(f"it holds {len(points)} points, but the model's k-NN graphs need {least} or more")
-    order = rng.permutation(len(points))[:count]
-    repeated = rng.integers(len(points), size=count - len(order))
-    return unit_sphere(points[np.concatenate([order, repeated])])
+    def __call__(self, path: Path) -> Row:
+        """Return the classes of an image, the largest first."""
+        if (other := self.written.get(path.stem)) is not None:
+            raise ValueError(f"its mask would replace that of {other}; give it another --output")
+        image = read_image(path)
+        mask = segment_image(self.model, self.card, image)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pixels, labels = image.permute(1, 2, 0).numpy(), mask.numpy()
+        save(self.folder / f"{path.stem}-mask.png", labels)
+        save(self.folder / f"{path.stem}-overlay.png", laid_over(pixels, labels, self.palette))
+        self.written[path.stem] = path
+        shares = mask.flatten().bincount(minlength=len(self.card.classes)) / mask.numel()
+        order = shares.argsort(descending=True, stable=True)
+        return (", ".join(f"{self.card.classes[i]} {shares[i]:.1%}" for i in order if shares[i] >= 0.0005),)
 
 
-def _read_cloud(data: bytes, suffix: str) -> NDArray[np.floating]:
-    file = io.BytesIO(data)
-    try:
-        if suffix == ".ply":
-            points = np.asarray(trimesh.load(file, file_type="ply", process=False).vertices)  # type: ignore
-        elif suffix == ".npy":
-            points = np.load(file, allow_pickle=False)
-        else:
-            text = file.read().decode()
-            points = np.loadtxt([line for line in text.splitlines() if line.split("#")[0].strip()], ndmin=2)
-    except Exception as error:  # parsers raise whatever they stumble over in a broken file
-        hint = "columns are separated by blanks, without a header" if suffix == ".xyz" else "export it again"
-        raise ValueError(f"it cannot be read as {suffix} ({error}); {hint}") from error
-    if not isinstance(points, np.ndarray):  # np.load opens an archive of arrays, too
-        raise ValueError("it is an archive of arrays; save the one array of points with np.save")
-    if points.ndim != 2 or points.shape[1] < 3 or not np.issubdtype(points.dtype, np.number):
-        raise ValueError(f"a cloud needs rows that begin with x, y, z; this is {points.dtype} {points.shape}")
-    points = points[:, :3]
-    if not np.isfinite(points).all():
-        raise ValueError("it holds NaN or infinity; remove these points")
-    return points
-
-
-def _is_cloud(ply: bytes) -> bool:
-    header, end, _ = ply.partition(b"end_header")
-    faces = re.search(rb"element face (\d+)", header)
-    return bool(end) and (faces is None or int(faces[1]) == 0)
+def save(path: Path, pixels: np.ndarray) -> None:
+    """Write a PNG file, whole or not at all."""
+    with replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="png")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from mgic_geo.files import replacing as replacing
 from mgic_geo.model_file import Card as Card
 from mgic_geo.model_file import ImageCard as ImageCard
 from mgic_geo.model_file import ModelCard as ModelCard
+from mgic_geo.model_file import kind_of as kind_of
 from mgic_geo.model_file import load_model as load_model
 from mgic_geo.model_file import save_model as save_model
 
@@ -58,6 +59,9 @@ from .paper_rows import Row as Row
 from .plots import plot_confusion as plot_confusion
 from .plots import plot_curves as plot_curves
 from .plots import plot_gallery as plot_gallery
+from .prediction import as_evaluated as as_evaluated
+from .prediction import classify_image as classify_image
+from .prediction import segment_image as segment_image
 from .progress import Progress as Progress
 from .reconstruction import CodeResult as CodeResult
 from .reconstruction import Moments as Moments
@@ -89,6 +93,7 @@ from .segmentation_evaluation import SegmentationEvaluation as SegmentationEvalu
 from .segmentation_evaluation import evaluate_segmenter as evaluate_segmenter
 from .segmentation_loss import SegmentationLoss as SegmentationLoss
 from .segmentation_loss import hardest_pixels as hardest_pixels
+from .segmentation_plots import laid_over as laid_over
 from .segmentation_plots import plot_iou as plot_iou
 from .segmentation_plots import plot_segmentations as plot_segmentations
 from .segmentation_report import SegmenterSummary as SegmenterSummary

@@ -3,7 +3,7 @@ import pytest
 import torch
 from pictures import write_image
 
-from mgic_geo.datasets import CorruptImageError, SegmentedImages, label_counts, load_segmentation
+from mgic_geo.datasets import CorruptImageError, SegmentedImages, label_counts, load_segmentation, palette_of
 from mgic_geo.datasets.cityscapes import SegmentedFiles
 
 
@@ -71,3 +71,15 @@ def test_a_mask_that_went_bad_is_named(cityscapes):
     train.masks[1].write_bytes(b"")
     with pytest.raises(CorruptImageError, match=r"ulm_000001_000019_gtFine_labelIds\.png is empty"):
         label_counts(train)
+
+
+def test_colours_of_known_classes_and_of_others(camvid, cityscapes):
+    for data in (camvid, cityscapes):
+        (train,) = load_segmentation(data, ["train"])
+        assert palette_of(train.classes) == train.palette
+    others = palette_of([str(place) for place in range(255)])
+    assert others[:8] == (
+        (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128),
+        (64, 0, 0),
+    )  # fmt: skip
+    assert len({*others, (0, 0, 0)}) == 256

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from pictures import read_pixels, write_image
 
 from mgic_geo import from_pretrained
-from mgic_geo.training import ModelCard, save_model
+from mgic_geo.datasets import palette_of
+from mgic_geo.training import Card, ImageCard, ModelCard, save_model
 
 Main = Callable[[list[str]], None]
 
@@ -39,65 +41,16 @@ def test_meshes(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     assert head.index("class") == row.index(first)
 
 
-@pytest.mark.parametrize("count", [5, 32, 200])
-@pytest.mark.parametrize("suffix", ["npy", "xyz", "ply"])
-def test_clouds_of_any_size(
-    main: Main,
-    tmp_path: Path,
-    points: np.ndarray,
-    capsys: pytest.CaptureFixture[str],
-    suffix: str,
-    count: int,
-) -> None:
-    file, cloud = tmp_path / f"cloud.{suffix}", points[:count]
-    if suffix == "npy":
-        np.save(file, np.hstack([cloud, cloud]))  # further columns, such as normals, are left out
-    elif suffix == "xyz":
-        np.savetxt(file, cloud)
-    else:
-        trimesh.PointCloud(cloud).export(file)
-    main([str(file)])
-    assert len(capsys.readouterr().out.splitlines()) == 2
-
-
-def test_size_and_place_do_not_matter(
-    main: Main, tmp_path: Path, points: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
-    np.save(tmp_path / "a.npy", points)
-    np.save(tmp_path / "b.npy", points * 100 + 7)
-    main([str(tmp_path / "a.npy"), str(tmp_path / "b.npy")])
-    _, a, b = capsys.readouterr().out.splitlines()
-    assert a.split()[1:] == b.split()[1:]
-
-
 def test_bad_files_are_named_and_the_rest_goes_through(
     main: Main, tmp_path: Path, points: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "good.npy", points)
     np.save(tmp_path / "few.npy", points[:3])
-    np.save(tmp_path / "flat.npy", points[:, :2])
-    np.save(tmp_path / "same.npy", np.ones((9, 3)))
-    np.save(tmp_path / "nan.npy", np.where(np.arange(600).reshape(200, 3) == 0, np.nan, points))
-    with (tmp_path / "archive.npy").open("wb") as file:
-        np.savez(file, points=points)
-    np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
-    (tmp_path / "empty.xyz").write_text("\n")
-    (tmp_path / "words.xyz").write_text("one two three\n")
-    (tmp_path / "cut.ply").write_text("ply\nelement vertex 9")
     (tmp_path / "cut.off").write_text("OFF\n3 1 0\n0 0 0\n")
-    (tmp_path / "scene.glb").write_text("x")
     reasons = {
         "few.npy": "3 points, but the model's k-NN graphs need 4",
-        "flat.npy": "rows that begin with x, y, z",
-        "same.npy": "lie at one place",
-        "nan.npy": "NaN or infinity",
-        "pickle.npy": "cannot be read as .npy",
-        "archive.npy": "save the one array of points with np.save",
-        "empty.xyz": "the file is empty",
-        "words.xyz": "cannot be read as .xyz",
-        "cut.ply": "cannot be parsed",
         "cut.off": "cannot be parsed",
-        "scene.glb": "convert it to one of .off .obj .ply .stl .npy .xyz",
+        "photo.png": "convert it to one of .off .obj .ply .stl .npy .xyz",
         "gone.npy": "No such file",
     }
     with pytest.raises(SystemExit) as caught:
@@ -115,7 +68,7 @@ def test_a_missing_model_and_no_files(
 ) -> None:
     for run, arguments, message in (
         (script("predict"), ["--model", str(tmp_path / "gone"), "x.npy"], "there is no model at"),
-        (main, [], "give the files to classify"),
+        (main, [], "give the files to look at"),
     ):
         with pytest.raises(SystemExit) as caught:
             run(arguments)
@@ -131,3 +84,75 @@ def test_the_model_that_comes_with_the_package(
     name, first, *_ = capsys.readouterr().out.splitlines()[1].split()
     assert name == str(tmp_path / "cloud.npy")
     assert first in from_pretrained("mgic_dgcnn_modelnet10").card.classes
+
+
+PLAIN = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+PIXELS = np.random.default_rng(1).integers(0, 256, (48, 80, 3)).astype(np.uint8)
+
+
+def test_images_are_classified(
+    script: Callable[[str], Main], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    card = ImageCard("resnet56", {}, ("cat", "dog", "owl"), *PLAIN, (32, 32))
+    save_model(tmp_path / "model.safetensors", card.build(), card)
+    write_image(tmp_path / "photo.png", PIXELS)
+    write_image(tmp_path / "grey.png", PIXELS[:32, :32, 0])
+    files = [str(tmp_path / name) for name in ("photo.png", "grey.png", "chair.off")]
+    with pytest.raises(SystemExit):
+        script("predict")(["--model", str(tmp_path), "--output", str(tmp_path / "none"), *files])
+    out, err = capsys.readouterr()
+    head, *rows = out.splitlines()
+    assert head.split() == ["file", "class", "confidence", "second", "choice"]
+    assert [row.split()[0] for row in rows] == files[:2]
+    assert all({row.split()[1], row.split()[3]} < set(card.classes) for row in rows)
+    assert f"error: {files[2]}: files of type .off are not read" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_images_are_segmented(
+    script: Callable[[str], Main], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    card = ImageCard("lraspp_mobilenetv3_small", {}, ("sky", "road", "car"), *PLAIN, (48, 80))
+    save_model(tmp_path / "model.safetensors", card.build(), card)
+    write_image(tmp_path / "a.png", PIXELS)
+    write_image(tmp_path / "b.png", PIXELS[:40, ::2])
+    write_image(tmp_path / "other" / "a.png", PIXELS)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
+    files = [str(tmp_path / name) for name in ("a.png", "b.png", "other/a.png", "cut.png")]
+    with pytest.raises(SystemExit) as caught:
+        script("predict")(["--model", str(tmp_path), "--output", str(tmp_path / "masks"), *files])
+    assert caught.value.code == 1
+    out, err = capsys.readouterr()
+    assert f"error: {files[2]}: its mask would replace that of {files[0]}" in err
+    assert f"error: {files[3]}: cannot be decoded" in err
+
+    masks = sorted(file.name for file in (tmp_path / "masks").iterdir())
+    assert masks == ["a-mask.png", "a-overlay.png", "b-mask.png", "b-overlay.png"]
+    head, *rows, _, last = out.splitlines()
+    assert head.startswith("file ")
+    assert last == f"Masks and overlays are in {tmp_path / 'masks'}"
+    for name, row, (height, width) in zip(("a", "b"), rows, ((48, 80), (40, 40)), strict=True):
+        mask = read_pixels(tmp_path / "masks" / f"{name}-mask.png")
+        assert mask.shape == (height, width)
+        counts = mask.flatten().bincount(minlength=3)
+        listed = row.split(maxsplit=1)[1].split(", ")
+        assert listed == [
+            f"{card.classes[i]} {counts[i] / counts.sum():.1%}"
+            for i in counts.argsort(descending=True)
+            if counts[i]
+        ]
+        overlay = read_pixels(tmp_path / "masks" / f"{name}-overlay.png")
+        pixels = read_pixels(tmp_path / f"{name}.png").float().mean(-1, keepdim=True)
+        colours = torch.tensor(palette_of(card.classes))[mask.long()]
+        torch.testing.assert_close(overlay.float(), 0.6 * colours + 0.4 * pixels, rtol=0, atol=0.51)
+
+
+def test_models_of_unknown_input_are_refused(
+    script: Callable[[str], Main], refused: Callable[[Main, list[str]], str], tmp_path: Path
+) -> None:
+    card = Card("mgic_dgcnn", {"k": 4}, ("a", "b"))
+    save_model(tmp_path / "model.safetensors", card.build(), card)
+    message = refused(script("predict"), ["--model", str(tmp_path), "x.npy"])
+    assert "does not say what its input is like" in message
