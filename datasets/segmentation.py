@@ -56,7 +56,7 @@ def load_segmentation(
 
 
 def palette_of(classes: Sequence[str]) -> Palette:
-    """Return the colours of CamVid's or Cityscapes' classes; for any others those of PASCAL VOC's, from 1 on."""
+    """Return the colours of CamVid's or Cityscapes' classes, of any others those of PASCAL VOC."""
     if tuple(classes) == CAMVID:
         return PALETTE
     from . import cityscapes  # needs torchvision
