@@ -130,7 +130,7 @@ void mgic_knn_rounded(const float *points, int64_t clouds, int64_t n, int64_t wi
     uint8_t *again = malloc(clouds * blocks);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     for (int64_t bytes = 1, coarse = -1; bytes >= 0; bytes--) { /* then words, for the blocks that are left */
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
         for (int64_t cloud = 0; cloud < clouds; cloud++) {
             const float *own = points + cloud * n * dimensions;
             float *mean = work + cloud * deep, coordinate;
@@ -149,7 +149,7 @@ void mgic_knn_rounded(const float *points, int64_t clouds, int64_t n, int64_t wi
                 round_all(own, n, wide, dimensions, deep, mean, 23170 / norm[cloud], rounded + cloud, 0);
             }
         }
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < clouds * blocks; task++) {
             int64_t cloud = task / blocks, start = task % blocks * QUERIES, rows = start + QUERIES < n ? QUERIES : n - start;
             int64_t count[QUERIES];
