@@ -46,6 +46,10 @@ class Images:
         """The labels: a validation split takes its share of each class."""
         return self.labels
 
+    def name(self, index: int) -> str:
+        """Return the name of image ``index``."""
+        return self.names[index]
+
     def subset(self, indices: Tensor) -> Images:
         """Return the images at ``indices`` (int64), in that order."""
         return Images(

@@ -62,6 +62,10 @@ class SegmentedImages:
         """(S,) zeros: an image with a mask has no class of its own."""
         return torch.zeros(len(self), dtype=torch.int64)
 
+    def name(self, index: int) -> str:
+        """Return the name of image ``index``."""
+        return self.names[index]
+
     def subset(self, indices: Tensor) -> SegmentedImages:
         """Return the images at ``indices`` (int64), in that order."""
         return SegmentedImages(

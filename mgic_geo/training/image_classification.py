@@ -30,6 +30,10 @@ class LabelledImages(Divisible, Protocol):
 
     def __len__(self) -> int: ...
 
+    def name(self, index: int) -> str:
+        """Return the name of image ``index``."""
+        ...
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the labels."""
@@ -126,7 +130,7 @@ def judge_saved(
         example=torch.zeros(1, 3, *card.size),
         batches=task.loader(config, images, card, False)(device=fitted.device),
         gallery=lambda file, result: plot_images(
-            file, lambda index: task.picture(images, card, index), result
+            file, lambda index: task.picture(images, card, index), images.name, result
         ),
         fitted=fitted,
     )

@@ -11,13 +11,19 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mgic_geo.training.evaluate import Evaluation
-from mgic_geo.training.plots import save_figure, write_verdict
+from mgic_geo.training.plots import save_figure, write_name, write_verdict
 
 NAME = 20  # letters of a class name that are shown
+FILE = 26  # letters of a file's name
 
 
 def plot_images(
-    path: Path, picture: Callable[[int], Tensor], result: Evaluation, columns: int = 8, rows: int = 4
+    path: Path,
+    picture: Callable[[int], Tensor],
+    names: Callable[[int], str],
+    result: Evaluation,
+    columns: int = 8,
+    rows: int = 4,
 ) -> None:
     """
     Draw the images whose true class seemed least probable, worst first.
@@ -25,6 +31,7 @@ def plot_images(
     Args:
         path: the PNG to write.
         picture: returns image i, (3, H, W) uint8.
+        names: returns the name of image i.
         result: the model's answers to them.
         columns: images in a row.
         rows: rows at most.
@@ -42,6 +49,7 @@ def plot_images(
     for axes, index in zip(figure.axes, chosen, strict=False):
         axes.imshow(picture(index).permute(1, 2, 0).numpy())
         write_verdict(axes, result, index)
+        write_name(axes, _end_of(names(index)))
     for axes in figure.axes:
         axes.set_axis_off()
     _fit_titles(figure)
@@ -57,6 +65,10 @@ def _fit_titles(figure: Figure) -> None:
     )
     for axes in figure.axes:
         axes.title.set_fontsize(float(axes.title.get_fontsize()) * min(1.0, room))
+
+
+def _end_of(name: str) -> str:
+    return name if len(name) <= FILE else f"…{name[1 - FILE :]}"
 
 
 def _cut(name: str) -> str:

@@ -120,8 +120,7 @@ def plot_gallery(
     for axes, index in zip(figure.subplots(rows, columns, squeeze=False).flat, chosen, strict=False):
         _draw_cloud(axes, points[index].numpy())
         write_verdict(axes, result, index)
-        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-        axes.text(0.5, 0, literal(names[index]), fontsize=6, color="grey", **place)
+        write_name(axes, names[index])
     for axes in figure.axes:
         axes.set_axis_off()
     save_figure(figure, path)
@@ -137,6 +136,12 @@ def write_verdict(axes: Axes, result: Evaluation, index: int) -> None:
         f"{'✓✗'[not right]} {literal(result.classes[prediction])} {share:.1%}",
         color=BLUE if right else ORANGE, fontsize=9,
     )  # fmt: skip
+
+
+def write_name(axes: Axes, name: str) -> None:
+    """Write the name of a sample below ``axes``."""
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+    axes.text(0.5, -0.02, literal(name), fontsize=6, color="grey", **place)
 
 
 def _draw_cloud(

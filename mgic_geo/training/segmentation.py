@@ -17,7 +17,7 @@ from mgic_geo.training.image_training import train_images
 from mgic_geo.training.outcome import Judgement
 from mgic_geo.training.run import Fitted, load_for
 from mgic_geo.training.segmentation_config import SegmentationConfig
-from mgic_geo.training.segmentation_data import Split, look_at, name_of, whole_batches
+from mgic_geo.training.segmentation_data import Split, look_at, whole_batches
 from mgic_geo.training.segmentation_evaluation import SegmentationEvaluation, evaluate_segmenter
 from mgic_geo.training.segmentation_plots import plot_iou, plot_segmentations
 from mgic_geo.training.segmentation_report import SegmenterSummary, class_table, summarize_segmenter
@@ -98,8 +98,6 @@ def judge_segmenter(
 
     def draw() -> None:
         plot_iou(folder / "iou.png", result, split.palette)
-        plot_segmentations(
-            folder / "gallery.png", look, lambda index: name_of(split, index), result, split.palette
-        )
+        plot_segmentations(folder / "gallery.png", look, split.name, result, split.palette)
 
     return Judgement(result, summary, draw)

@@ -75,8 +75,3 @@ def look_at(split: Split, index: int) -> tuple[Tensor, Tensor]:
         return split.images[index], split.masks[index]
     image, mask = split.read(index)
     return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
-
-
-def name_of(split: Split, index: int) -> str:
-    """Return the name of image ``index``."""
-    return split.names[index] if isinstance(split, SegmentedImages) else split.name(index)

@@ -81,7 +81,7 @@ def test_a_confusion_of_many_classes_stays_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 9])
 def test_gallery_of_images(tmp_path: Path, result: Evaluation, size: int) -> None:
     part = Evaluation(result.probabilities[:size], result.labels[:size], result.classes)
-    plot_images(tmp_path / "a.png", lambda index: torch.full((3, 8, 8), 9 * index).byte(), part, 4, 2)
+    plot_images(tmp_path / "a.png", lambda index: torch.full((3, 8, 8), 9 * index).byte(), str, part, 4, 2)
     assert ink(tmp_path / "a.png") > 0.05
 
 
@@ -105,5 +105,6 @@ def test_names_are_drawn_as_they_are(
     assert f"true: {name} 100.0%" in drawn
     assert drawn.count(name) == 2
     drawn.clear()
-    plot_images(tmp_path / "c.png", lambda index: torch.zeros(3, 8, 8).byte(), result)
+    plot_images(tmp_path / "c.png", lambda index: torch.zeros(3, 8, 8).byte(), lambda index: name, result)
     assert f"true: {name} 100.0%" in drawn
+    assert drawn.count(name) == 2

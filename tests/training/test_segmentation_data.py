@@ -7,7 +7,7 @@ from pictures import write_image
 
 from mgic_geo.datasets import IMAGENET, SegmentationAugment, SegmentedImages, load_segmentation
 from mgic_geo.training import look_at, training_batches, whole_batches
-from mgic_geo.training.segmentation_data import Split, name_of
+from mgic_geo.training.segmentation_data import Split
 
 
 @pytest.fixture
@@ -64,5 +64,5 @@ def test_training_batches_are_augmented_and_depend_on_the_seed(split: Split) -> 
 
 
 def test_names(in_files: Split, in_memory: Split) -> None:
-    assert name_of(in_files, 1) == "ulm_000001_000019_leftImg8bit.png"
-    assert name_of(in_memory, 1) == "b"
+    assert in_files.name(1) == "ulm_000001_000019_leftImg8bit.png"
+    assert in_memory.name(1) == "b"
