@@ -13,6 +13,8 @@ __all__ = ["fits", "neighbors"]
 _MOST_NEIGHBORS, _LEAST_POINTS = 31, 128
 _MOST_POINTS = (2, 2**10), (7, 2**14), (2**16, 2**17)
 """Up to so many dimensions, so many points: more lie too close together for the steps of bytes."""
+_ROOM = 32 * (48 + 256 + 4) + 64
+"""What room_of in the loops has beside 33 numbers a point."""
 _MOST_DOUBTS = 1 / 16
 """Share of points with too many candidates up to which these few are done by differences to all."""
 
@@ -44,7 +46,7 @@ def neighbors(x: Tensor, k: int, loop: bool) -> Tensor | None:
     doubt = torch.empty(clouds * points, dtype=torch.uint8, device=x.device)
     finite = torch.empty(clouds, dtype=torch.uint8, device=x.device)
     made = torch.empty(clouds * wide * (deep + 4), dtype=torch.int32, device=x.device)
-    work = x.new_empty(clouds * deep + torch.get_num_threads() * 32 * (wide + 48))
+    work = x.new_empty(clouds * 2 * deep + torch.get_num_threads() * (33 * wide + _ROOM))
     sizes = clouds, points, wide, channels, deep, k, int(loop)
     run("knn_rounded", x, *sizes, table, doubt, finite, made, work)
     again = doubt.nonzero().view(-1)

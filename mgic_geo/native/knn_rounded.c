@@ -2,8 +2,9 @@
  *
  * If rounding moves point i by r_i, distances between rounded points are off by r_i + r_j at most, so the k nearest are among
  * those within the k-th least of them and twice that. Distances of these few are then computed from the coordinates as they
- * are. Bytes come first; where they leave too many, words do it again. For processors with dot products of both (AVX-512
- * VNNI). */
+ * are; where they are many, first those of k that seem nearest, whose furthest bounds the k-th, so that all are within it and
+ * once that. Bytes come first; where they leave too many, words do it again. For processors with dot products of both
+ * (AVX-512 VNNI). */
 #include "rounded.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
@@ -11,7 +12,9 @@ const int32_t mgic_integral = 1;
 
 #define QUERIES 32    /* points whose products are there at once */
 #define MOST 256      /* candidates of a point */
-#define ENOUGH 48     /* candidates on average, beyond which words are the faster way */
+#define MANY 2        /* times k: candidates that are narrowed first, and of fewer dimensions */
+#define FLAT 2048     /* over the dimensions, so many more */
+#define ENOUGH 48     /* candidates on average, and one more for every 8 dimensions, beyond which words are the faster way */
 #define DEEPEST 16384 /* dimensions up to which sums of bytes fit TOP */
 #define APART 48      /* numbers behind a row of products, so that rows fall on different places of a cache */
 #define TOGETHER 4    /* rows whose bounds are found at once, so that one waits while others go on */
@@ -36,8 +39,8 @@ static inline void bounds_among(const __m512i *largest, int64_t k, int32_t *boun
         }
 }
 
-/* Numbers of the values that are `least` or more, in their place, and how many there are. There is room for 64 more. */
-static inline int64_t candidates(int32_t *product, int64_t n, int32_t least) {
+/* Numbers of the values that are `least` or more, and how many there are. There is room for 64 more. */
+static inline int64_t candidates(const int32_t *product, int64_t n, int32_t least, int32_t *which) {
     __m512i bound = _mm512_set1_epi32(least), numbers; /* bytes, 0 to 63 */
     uint8_t number[64];
     for (int i = 0; i < 64; i++) number[i] = (uint8_t)i;
@@ -54,7 +57,7 @@ static inline int64_t candidates(int32_t *product, int64_t n, int32_t least) {
         int64_t more = __builtin_popcountll(bits);
         do { /* once, nearly always: no branch to predict */
             __m512i own = _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_castsi512_si128(found)), _mm512_set1_epi32((int32_t)j));
-            _mm512_storeu_si512(product + count, own);
+            _mm512_storeu_si512(which + count, own);
             count += more < LANES ? more : LANES;
             more -= LANES;
             found = _mm512_alignr_epi32(found, found, 4);
@@ -63,25 +66,65 @@ static inline int64_t candidates(int32_t *product, int64_t n, int32_t least) {
     return count;
 }
 
-/* What a row's products must be at least for a point that may be among the k nearest. */
-static inline int32_t least_of(const Rounded *own, int64_t i, int32_t bound, int64_t dimensions) {
-    double square = (double)own->norm[i] - 2 * ((double)bound - own->sum[i]) + 1;
-    double reach = sqrt(square > 0 ? square : 0) + 2 * (double)(own->moved[i] + own->furthest);
+/* What products of point i must be at least for a point within `reach` steps of it. */
+static inline int32_t least_within(const Rounded *own, int64_t i, double reach, int64_t dimensions) {
     reach *= 1 + 4e-7 * (double)(dimensions + 64); /* differences are rounded, too */
     double least = floor((own->norm[i] - reach * reach) / 2) - 1 + own->sum[i];
     return least > -TOP ? (int32_t)least : -TOP;
+}
+
+/* The same for a point that may be among the k nearest, if as many have products of `bound` or more. */
+static inline int32_t least_of(const Rounded *own, int64_t i, int32_t bound, int64_t dimensions) {
+    double square = (double)own->norm[i] - 2 * ((double)bound - own->sum[i]) + 1;
+    return least_within(own, i, sqrt(square > 0 ? square : 0) + 2 * (double)(own->moved[i] + own->furthest), dimensions);
 }
 
 typedef struct {
     int64_t n, wide, dimensions, deep, k, loop;
 } Sizes;
 
-/* Numbers of those who may be among the k nearest of some points, from the point `start` on, each row at the beginning of
- * its products; how many there are of each, and of all. */
-INLINE int64_t choose_by(const Rounded *own, int64_t start, int64_t rows, const Sizes *size, int32_t *product, int64_t *count,
-                         const int bytes) {
-    int64_t quads = own->quads, step = size->wide + APART, sum = 0;
-    int32_t bound[QUERIES];
+/* Of point i's candidates `which`, those that may still be among the k nearest by the distances of those whose products are
+ * `bound` or more, who are k at least, or k and i itself. How many there are. */
+static int64_t narrow(const Rounded *own, const float *cloud, int64_t i, const Sizes *size, const int32_t *product,
+                      int32_t bound, int32_t *which, int64_t count) {
+    int64_t first = 0, kept = 0;
+    int32_t near[MOST + FOUR];
+    float square[MOST + FOUR], most = 0;
+    for (int64_t j = 0; j < count; j++) {
+        near[first] = which[j];
+        first += product[which[j]] >= bound;
+        if (first > MOST) return count; /* copies of one point */
+    }
+    for (int64_t j = 0; j < FOUR; j++) near[first + j] = near[0];
+    for (int64_t j = 0; j < first; j += FOUR) {
+        const float *few[FOUR];
+        for (int o = 0; o < FOUR; o++) few[o] = cloud + near[j + o] * size->dimensions;
+        differences(cloud + i * size->dimensions, few, size->dimensions, square + j);
+    }
+    for (int64_t j = 0; j < first; j++) most = square[j] > most ? square[j] : most;
+    double reach = sqrt(most) * (double)own->steps + (double)(own->moved[i] + own->furthest);
+    int32_t least = least_within(own, i, reach, size->dimensions);
+    for (int64_t j = 0; j < count; j++) {
+        which[kept] = which[j];
+        kept += product[which[j]] >= least;
+    }
+    return kept;
+}
+
+/* Who may be among the k nearest of some points: `many` of point r, from `which[r]` on. */
+typedef struct {
+    int64_t many[QUERIES];
+    int32_t *which[QUERIES];
+} Candidates;
+
+/* Numbers that a block's products and candidates take. */
+static inline int64_t room_of(int64_t wide) { return QUERIES * (wide + APART + MOST + FOUR) + wide + 64; }
+
+/* The candidates of some points, from the point `start` on, and how many there are of all. `product` has room_of numbers. */
+INLINE int64_t choose_by(const Rounded *own, const float *cloud, int64_t start, int64_t rows, const Sizes *size,
+                         int32_t *product, Candidates *found, const int bytes) {
+    int64_t quads = own->quads, step = size->wide + APART, sum = 0, fair = MANY * size->k + FLAT / size->dimensions;
+    int32_t bound[QUERIES], *which = product + QUERIES * step;
     __m512i most[QUERIES * PARTS];
     for (int i = 0; i < QUERIES * PARTS; i++) most[i] = _mm512_set1_epi32(-TOP);
     for (int64_t j = 0; j < size->wide; j += 2 * LANES)
@@ -90,40 +133,45 @@ INLINE int64_t choose_by(const Rounded *own, int64_t start, int64_t rows, const 
                  most + r * PARTS + j / LANES % PARTS, bytes);
     for (int64_t r = 0; r < rows; r += TOGETHER) bounds_among(most + r * PARTS, size->k + !size->loop, bound + r);
     for (int64_t r = 0; r < rows; r++) {
-        count[r] = candidates(product + r * step, size->n, least_of(own, start + r, bound[r], size->dimensions));
-        sum += count[r];
+        const int32_t *row = product + r * step;
+        int64_t many = candidates(row, size->n, least_of(own, start + r, bound[r], size->dimensions), which);
+        if (many > fair) many = narrow(own, cloud, start + r, size, row, bound[r], which, many);
+        found->which[r] = which, found->many[r] = many;
+        which += many > MOST ? 0 : many + FOUR;
+        sum += many;
     }
     return sum;
 }
 
 /* Neighbours of these points from those who were chosen. */
-static void put_in_order(const float *cloud, int64_t start, int64_t rows, const Sizes *size, int32_t *product,
-                         const int64_t *count, int64_t *index, uint8_t *doubt) {
+static void put_in_order(const float *cloud, int64_t start, int64_t rows, const Sizes *size, const Candidates *found,
+                         int64_t *index, uint8_t *doubt) {
     float value[MOST + LANES];
     for (int64_t r = 0; r < rows; r++) {
-        int32_t *which = product + r * (size->wide + APART);
-        doubt[start + r] = count[r] > MOST;
-        if (count[r] > MOST) continue;
-        for (int64_t j = 0; j < FOUR; j++) which[count[r] + j] = which[0];
-        for (int64_t j = 0; j < count[r]; j += FOUR) {
+        int64_t count = found->many[r];
+        int32_t *which = found->which[r];
+        doubt[start + r] = count > MOST;
+        if (count > MOST) continue;
+        for (int64_t j = 0; j < FOUR; j++) which[count + j] = which[0];
+        for (int64_t j = 0; j < count; j += FOUR) {
             const float *few[FOUR];
             for (int o = 0; o < FOUR; o++) few[o] = cloud + which[j + o] * size->dimensions;
             differences(cloud + (start + r) * size->dimensions, few, size->dimensions, value + j);
         }
-        for (int64_t j = 0; j < count[r]; j++)
+        for (int64_t j = 0; j < count; j++)
             if (which[j] == start + r) value[j] = size->loop ? -INFINITY : INFINITY;
-        in_order(value, which, count[r], size->k, NULL, index + (start + r) * size->k);
+        in_order(value, which, count, size->k, NULL, index + (start + r) * size->k);
     }
 }
 
 /* points: (clouds, n, dimensions); wide: n rounded up to a multiple of 32; deep: dimensions rounded up to one of 16; index:
  * (clouds * n, k); doubt: (clouds * n), set where there are too many candidates; finite: (clouds), zero where squared
- * distances are not, whose points are all in doubt. `made`: (clouds, wide * (deep + 4)); `work`: deep for each cloud, then
- * 32 (wide + 48) for each thread. */
+ * distances are not, whose points are all in doubt. `made`: (clouds, wide * (deep + 4)); `work`: 2 * deep for each cloud,
+ * then room_of for each thread. */
 void mgic_knn_rounded(const float *points, int64_t clouds, int64_t n, int64_t wide, int64_t dimensions, int64_t deep, int64_t k,
                       int64_t loop, int64_t *index, uint8_t *doubt, uint8_t *finite, int32_t *made, float *work,
                       int64_t threads) {
-    int64_t blocks = wide / QUERIES, size_of_work = QUERIES * (wide + APART);
+    int64_t blocks = wide / QUERIES, enough = ENOUGH + deep / 8 < MOST / 2 ? ENOUGH + deep / 8 : MOST / 2;
     Sizes size = {n, wide, dimensions, deep, k, loop};
     Rounded *rounded = malloc(clouds * sizeof *rounded);
     float *norm = malloc(clouds * sizeof *norm);
@@ -133,37 +181,36 @@ void mgic_knn_rounded(const float *points, int64_t clouds, int64_t n, int64_t wi
 #pragma omp for schedule(dynamic)
         for (int64_t cloud = 0; cloud < clouds; cloud++) {
             const float *own = points + cloud * n * dimensions;
-            float *mean = work + cloud * deep, coordinate;
+            float *middle = work + cloud * 2 * deep, coordinate;
             uint8_t *left = again + cloud * blocks;
             if (bytes) {
-                largest(own, n, dimensions, deep, mean, &coordinate, norm + cloud);
+                largest(own, n, dimensions, deep, middle, middle + deep, &coordinate, norm + cloud);
                 finite[cloud] = norm[cloud] < INFINITY;
                 int apart = 127 / coordinate < INFINITY && 23170 / norm[cloud] < INFINITY; /* so that steps are numbers */
                 memset(doubt + cloud * n, 1, n);
                 memset(left, finite[cloud] && apart, blocks);
-                rounded[cloud] = rounded_in(made + cloud * wide * (deep + 4), wide, deep / 4);
-                if (left[0] && deep <= DEEPEST)
-                    round_all(own, n, wide, dimensions, deep, mean, 127 / coordinate, rounded + cloud, 1);
+                rounded[cloud] = rounded_in(made + cloud * wide * (deep + 4), wide, deep / 4, 127 / coordinate);
+                if (left[0] && deep <= DEEPEST) round_all(own, n, wide, dimensions, deep, middle, rounded + cloud, 1);
             } else if (memchr(left, 1, blocks)) {
-                rounded[cloud] = rounded_in(made + cloud * wide * (deep + 4), wide, deep / 2);
-                round_all(own, n, wide, dimensions, deep, mean, 23170 / norm[cloud], rounded + cloud, 0);
+                rounded[cloud] = rounded_in(made + cloud * wide * (deep + 4), wide, deep / 2, 23170 / norm[cloud]);
+                round_all(own, n, wide, dimensions, deep, middle, rounded + cloud, 0);
             }
         }
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < clouds * blocks; task++) {
             int64_t cloud = task / blocks, start = task % blocks * QUERIES, rows = start + QUERIES < n ? QUERIES : n - start;
-            int64_t count[QUERIES];
-            int32_t *product = (int32_t *)(work + clouds * deep) + omp_get_thread_num() * size_of_work;
+            Candidates found;
+            const float *own = points + cloud * n * dimensions;
+            int32_t *product = (int32_t *)(work + clouds * 2 * deep) + omp_get_thread_num() * room_of(wide);
             if (!again[task] || (bytes && (deep > DEEPEST || cloud == coarse))) continue;
             if (!bytes)
-                choose_by(rounded + cloud, start, rows, &size, product, count, 0);
-            else if (choose_by(rounded + cloud, start, rows, &size, product, count, 1) > ENOUGH * rows) {
+                choose_by(rounded + cloud, own, start, rows, &size, product, &found, 0);
+            else if (choose_by(rounded + cloud, own, start, rows, &size, product, &found, 1) > enough * rows) {
                 coarse = cloud; /* for its next points as well, in all likelihood */
                 continue;
             }
             again[task] = 0;
-            put_in_order(points + cloud * n * dimensions, start, rows, &size, product, count, index + cloud * n * k,
-                         doubt + cloud * n);
+            put_in_order(own, start, rows, &size, &found, index + cloud * n * k, doubt + cloud * n);
         }
     }
     free(rounded);

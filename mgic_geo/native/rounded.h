@@ -10,10 +10,11 @@
 #define TILE_ROWS 8   /* of a tile in registers, with 32 others */
 #define TOP (1 << 30) /* more than half of any squared norm, and than any product */
 
-/* Coordinates less the mean, in steps: 127 are the largest coordinate in bytes, 23,170 (the root of 2^29) the largest norm in
- * words. Four bytes or two words are a quad; norms and sums are of the integers. */
+/* Coordinates less the middle of their range, in steps: 127 are the largest coordinate in bytes, 23,170 (the root of 2^29) the
+ * largest norm in words. Four bytes or two words are a quad; norms and sums are of the integers. */
 typedef struct {
     int64_t quads;              /* of a point */
+    float steps;                /* in a unit of the coordinates */
     int32_t *rows, *panels;     /* (wide / 8, quads, 8) and (wide / 16, quads, 16); bytes of the latter are 128 more */
     int32_t *half, *norm, *sum; /* (wide): half of the squared norm, or TOP where there is no point; that norm; 128 times the
                                    sum of bytes, 0 of words */
@@ -24,26 +25,31 @@ typedef struct {
 /* 32-bit numbers of that. */
 static inline int64_t rounded_size(int64_t wide, int64_t quads) { return wide * (2 * quads + 4); }
 
-static inline Rounded rounded_in(int32_t *at, int64_t wide, int64_t quads) {
+static inline Rounded rounded_in(int32_t *at, int64_t wide, int64_t quads, float steps) {
     int32_t *numbers = at + 2 * wide * quads;
-    return (Rounded){quads, at, at + wide * quads, numbers, numbers + wide, numbers + 2 * wide, (float *)numbers + 3 * wide, 0};
+    float *moved = (float *)numbers + 3 * wide;
+    return (Rounded){quads, steps, at, at + wide * quads, numbers, numbers + wide, numbers + 2 * wide, moved, 0};
 }
 
-/* The largest coordinate of a cloud less its mean, (deep), and the largest norm, which is infinite where squared distances are
- * not all finite. */
-static inline void largest(const float *points, int64_t n, int64_t dimensions, int64_t deep, float *mean, float *coordinate,
-                           float *norm) {
+/* The largest coordinate of a cloud less the `middle` of each one's range, (deep) as `top` is, and the largest norm, which is
+ * infinite where squared distances are not all finite. Of features behind an activation, whose tails are on one side, the
+ * middle leaves little more than half of what the mean would. */
+static inline void largest(const float *points, int64_t n, int64_t dimensions, int64_t deep, float *middle, float *top,
+                           float *coordinate, float *norm) {
     float most = 0, total = 0;
     __m512 each = _mm512_setzero_ps();
-    memset(mean, 0, deep * sizeof *mean);
+    for (int64_t c = 0; c < deep; c++) middle[c] = INFINITY, top[c] = -INFINITY;
     for (int64_t i = 0; i < n; i++)
-        for (int64_t c = 0; c < deep; c += LANES)
-            store(mean + c, load(mean + c) + some(points + i * dimensions + c, dimensions - c));
-    for (int64_t c = 0; c < deep; c++) mean[c] /= (float)n;
+        for (int64_t c = 0; c < deep; c += LANES) {
+            __m512 x = (__m512)some(points + i * dimensions + c, dimensions - c);
+            _mm512_storeu_ps(middle + c, _mm512_min_ps(_mm512_loadu_ps(middle + c), x));
+            _mm512_storeu_ps(top + c, _mm512_max_ps(_mm512_loadu_ps(top + c), x));
+        }
+    for (int64_t c = 0; c < deep; c++) middle[c] = middle[c] / 2 + top[c] / 2;
     for (int64_t i = 0; i < n; i++) {
         __m512 squares = _mm512_setzero_ps();
         for (int64_t c = 0; c < deep; c += LANES) {
-            __m512 x = (__m512)(some(points + i * dimensions + c, dimensions - c) - load(mean + c));
+            __m512 x = (__m512)(some(points + i * dimensions + c, dimensions - c) - load(middle + c));
             each = _mm512_max_ps(each, _mm512_abs_ps(x));
             squares += x * x;
         }
@@ -64,8 +70,8 @@ INLINE void to_quads(__m512i q, int32_t *quads, const int bytes) {
 }
 
 /* Rounds a cloud. */
-INLINE void round_all(const float *points, int64_t n, int64_t wide, int64_t dimensions, int64_t deep, const float *mean,
-                      float steps, Rounded *to, const int bytes) {
+INLINE void round_all(const float *points, int64_t n, int64_t wide, int64_t dimensions, int64_t deep, const float *middle,
+                      Rounded *to, const int bytes) {
     memset(to->rows, 0, 2 * wide * to->quads * sizeof *to->rows);
     for (int64_t i = 0; i < wide; i++) {
         __m512i norm = _mm512_setzero_si512(), sum = norm;
@@ -74,7 +80,7 @@ INLINE void round_all(const float *points, int64_t n, int64_t wide, int64_t dime
         int32_t *panel = to->panels + i / LANES * LANES * to->quads + i % LANES;
         to->half[i] = TOP;
         for (int64_t c = 0; i < n && c < deep; c += LANES) {
-            __m512 x = (__m512)((some(points + i * dimensions + c, dimensions - c) - load(mean + c)) * all(steps));
+            __m512 x = (__m512)((some(points + i * dimensions + c, dimensions - c) - load(middle + c)) * all(to->steps));
             __m512i q = _mm512_cvtps_epi32(x);
             __m512 off = x - _mm512_cvtepi32_ps(q);
             int32_t quads[LANES / 2];

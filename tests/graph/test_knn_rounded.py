@@ -63,6 +63,18 @@ def test_features_of_few_dimensions_in_many(channels):
     assert_exact(x.relu(), 30, False)
 
 
+@pytest.mark.parametrize("channels", [130, 512])
+@pytest.mark.parametrize("loop", [True, False])
+def test_tails_leave_many_candidates(channels, loop):
+    """Steps are wide there, so that the first candidates' distances have to rule the others out."""
+    x = points(3, 400, channels)
+    x[0] = x[0] ** 3
+    x[1] = (2 * x[1]).exp()
+    assert_exact(x, 10, loop)
+    x[2, 200:] = x[2, :200]  # each of them twice
+    assert_exact(x, 3, loop)
+
+
 def test_duplicates_and_ties():
     x = points(1, 100, 8)
     assert_exact(x.repeat(1, 3, 1), 10)
