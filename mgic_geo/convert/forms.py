@@ -1,4 +1,4 @@
-"""What the rules share: sizes, short descriptions, and the scale at which a fresh layer starts."""
+"""What the rules share: sizes, short descriptions, and the scale of a layer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-__all__ = ["Build", "Sizes", "count", "describe", "match_scale", "settle"]
+__all__ = ["Build", "Sizes", "count", "describe", "gain_of", "settle"]
 
 
 @dataclass(frozen=True)
@@ -48,17 +47,12 @@ def settle(new: nn.Module, old: nn.Module) -> nn.Module:
     return new
 
 
-@torch.no_grad()
-def match_scale(levels: nn.Module, weight: Tensor) -> None:
-    """Start the maps of all levels at the gain of a dense ``weight`` (out, in, ...).
+def gain_of(weight: Tensor) -> float:
+    """The root mean square of what a dense ``weight`` (out, in, ...) gives, over that of what it reads.
 
-    A gain is the root mean square of a weight times the root of its fan-in: that of the layer's own
-    initialisation, whichever it was, or of its training.
+    That of the layer's own initialisation, whichever it was, or of its training.
     """
-    gain = weight.float().square().mean().sqrt().item() * math.sqrt(weight[0].numel())
-    for level in levels.children():
-        own: Tensor = level.weight  # type: ignore[assignment]
-        own.mul_(gain / (own.square().mean().sqrt() * math.sqrt(own[0].numel())).clamp_min(1e-12))
+    return weight.detach().float().square().mean().sqrt().item() * math.sqrt(weight[0].numel())
 
 
 def describe(module: nn.Module) -> str:

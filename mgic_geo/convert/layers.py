@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch_geometric.nn.dense.linear import Linear as PyGLinear
 
-from mgic_geo.convert.forms import Build, Sizes, match_scale, settle
-from mgic_geo.core.linear import MGICLinear
+from mgic_geo.convert.forms import Build, Sizes, gain_of, settle
+from mgic_geo.core.linear import MGICLinear, start_levels_
 from mgic_geo.image.mgic_conv import MGICConv2d
 
 __all__ = ["is_layer", "layer_form"]
@@ -31,13 +31,22 @@ def layer_form(layer: nn.Module) -> Build | str:
             depthwise = layer.groups == layer.in_channels
             return "depth-wise" if depthwise else f"already grouped: {layer.groups} groups"
         if type(layer) is not nn.Conv2d:
-            return f"no MGIC form of {type(layer).__name__}"
+            return _none_of(layer)
         return _Conv(layer)
     if type(layer) is nn.Linear or type(layer) is PyGLinear:
         if isinstance(layer.weight, nn.parameter.UninitializedParameter):
             return "its width is not known yet: run the model once first"
         return _Linear(layer)
-    return f"no MGIC form of {type(layer).__name__}"
+    return _none_of(layer)
+
+
+def _none_of(layer: nn.Module) -> str:
+    kind, known = type(layer), (nn.Conv2d, nn.Linear, PyGLinear)
+    if base := next((base for base in known if isinstance(layer, base)), None):
+        return (
+            f"no MGIC form of {kind.__module__}.{kind.__name__}, a {base.__name__} with a forward of its own"
+        )
+    return f"no MGIC form of {kind.__name__}"
 
 
 class _Conv:
@@ -79,7 +88,7 @@ def _carry_over(new: MGICConv2d | MGICLinear, old: nn.Module) -> nn.Module:
     """Keep the gain of the old weight, and the old bias, which couples nothing."""
     settle(new, old)
     if old.weight.device.type != "meta":  # type: ignore[union-attr]
-        match_scale(new.cycle.blocks, old.weight)  # type: ignore[arg-type]
+        start_levels_(new.cycle, gain_of(old.weight))  # type: ignore[arg-type]
         if new.bias is not None:
             new.bias.copy_(old.bias)  # type: ignore[arg-type]
     return new

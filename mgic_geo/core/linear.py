@@ -12,7 +12,10 @@ from mgic_geo.core.cycle import MGICBlock
 from mgic_geo.core.hierarchy import ChannelHierarchy
 from mgic_geo.core.pointwise import GroupedLinear
 
-__all__ = ["MGICLinear", "keep_scale_", "light_groups"]
+__all__ = ["MGICLinear", "keep_scale_", "light_groups", "start_levels_"]
+
+LINEAR_GAIN = 1 / math.sqrt(3)
+"""Root mean square of what ``nn.Linear`` and ``nn.Conv2d`` give at first, over that of what they read."""
 
 
 class MGICLinear(nn.Module):
@@ -74,8 +77,9 @@ class MGICLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew: levels and bias as ``nn.Linear`` would, outputs at the scale of its own."""
+        """Draw all weights anew: the bias as ``nn.Linear`` would, outputs at the scale of its own."""
         self.cycle.reset_parameters()
+        start_levels_(self.cycle, LINEAR_GAIN)
         for light in (self.narrow, self.widen):
             if isinstance(light, GroupedLinear):
                 keep_scale_(light.weight)
@@ -90,7 +94,7 @@ class MGICLinear(nn.Module):
                 f"expected in_features={self.in_features} in the last dimension, got shape {tuple(x.shape)}"
             )
         rows = self.widen(self.cycle(self.narrow(x.reshape(-1, self.in_features))))
-        rows = rows if self.bias is None else rows + self.bias
+        rows = rows if self.bias is None else rows + self.bias.to(rows.dtype)  # float32 under autocast
         return rows.reshape(*x.shape[:-1], self.out_features)
 
     def __repr__(self) -> str:
@@ -113,3 +117,23 @@ def keep_scale_(weight: Tensor) -> None:
     """Draw a map's weight (out, fan-in, ...) so that outputs have the mean square of the inputs."""
     bound = math.sqrt(3 / weight[0].numel())
     weight.uniform_(-bound, bound)
+
+
+@torch.no_grad()
+def start_levels_(cycle: MGICBlock, gain: float) -> None:
+    """Scale the linear maps of all levels so that each level's outputs have the size of a dense layer's.
+
+    The coarsest level reads features; any other reads features, of mean square 1, say, and a correction
+    beside them: of mean square 1 where it is normalised, of 1 + gain² where it is not, as the difference of
+    what a level gives and reads. With the dense layer's gain in all levels, outputs would grow with each.
+
+    Args:
+        cycle: Levels with a ``weight`` (out, fan-in, ...).
+        gain: Root mean square of the dense layer's outputs over that of its inputs.
+    """
+    normalised = not all(isinstance(norm, nn.Identity) for norm in cycle.norms)
+    read = math.sqrt(2 if normalised else 2 + gain**2)
+    for level in cycle.blocks:
+        weight: Tensor = level.weight  # type: ignore[assignment]
+        own = weight.square().mean().sqrt() * math.sqrt(weight[0].numel())
+        weight.mul_((gain if level is cycle.blocks[-1] else gain / read) / own.clamp_min(1e-12))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
-from mgic_geo.core.linear import keep_scale_, light_groups
+from mgic_geo.core.linear import LINEAR_GAIN, keep_scale_, light_groups, start_levels_
 
 __all__ = ["MGICConv2d"]
 
@@ -115,8 +115,9 @@ class MGICConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew: levels and bias as ``nn.Conv2d`` would, outputs at the scale of its own."""
+        """Draw all weights anew: the bias as ``nn.Conv2d`` would, outputs at the scale of its own."""
         self.cycle.reset_parameters()
+        start_levels_(self.cycle, LINEAR_GAIN)
         for light in (self.shortcut, self.widen):
             if isinstance(light, nn.Conv2d):
                 keep_scale_(light.weight)
@@ -134,7 +135,7 @@ class MGICConv2d(nn.Module):
         if x.dim() == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         x = self.widen(self.cycle(self.shortcut(x)))
-        return x if self.bias is None else x + self.bias[:, None, None]
+        return x if self.bias is None else x + self.bias[:, None, None].to(x.dtype)  # float32 under autocast
 
     def __repr__(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"

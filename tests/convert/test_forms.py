@@ -1,11 +1,9 @@
-import math
-
 import pytest
 import torch
 from torch import nn
 
 from mgic_geo import MGICLinear
-from mgic_geo.convert.forms import Sizes, copies, count, describe, match_scale, settle
+from mgic_geo.convert.forms import Sizes, copies, count, describe, gain_of, settle
 
 
 def test_too_narrow():
@@ -22,13 +20,12 @@ def test_settle_keeps_precision_mode_and_frozen_weights():
     assert settle(nn.Linear(8, 8), old).weight.requires_grad
 
 
-def test_match_scale_gives_all_levels_the_gain_of_the_dense_weight():
+def test_gain_is_that_of_the_outputs():
     torch.manual_seed(0)
-    layer, weight = MGICLinear(64, 64, 16, 16), 0.5 * torch.randn(64, 64)
-    match_scale(layer.cycle.blocks, weight)
-    for level in layer.cycle.blocks:
-        gain = level.weight.square().mean().sqrt() * math.sqrt(level.weight.size(1))
-        torch.testing.assert_close(gain, weight.square().mean().sqrt() * 8)
+    conv, x = nn.Conv2d(64, 64, 3, bias=False), torch.randn(8, 64, 12, 12)
+    assert gain_of(conv.weight) == pytest.approx(
+        (conv(x).square().mean() / x.square().mean()).sqrt().item(), rel=0.05
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mgic_geo import ChannelHierarchy, GroupedLinear, MGICLinear
-from mgic_geo.core.linear import keep_scale_, light_groups
+from mgic_geo.core.linear import keep_scale_, light_groups, start_levels_
 
 widths = st.integers(1, 40)
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
@@ -77,14 +77,44 @@ def test_light_groups(width_in, width_out, group_size, groups):
     assert light_groups(width_in, width_out, group_size) == groups
 
 
-def test_starts_at_the_scale_of_a_linear_layer():
+@pytest.mark.parametrize("norm", [None, nn.BatchNorm1d], ids=["linear", "normalised"])
+@pytest.mark.parametrize("sizes", [(16, 16), (16, 32), (64, 64)], ids=str)
+def test_starts_at_the_scale_of_a_linear_layer(sizes, norm):
     torch.manual_seed(0)
     x = torch.randn(512, 256)
-    dense = nn.Linear(256, 256)(x).std()
     for width in (128, 256, 1024):
-        assert 0.4 < MGICLinear(256, width, 16, 32)(x).std() / dense < 2.5
+        dense, ours = (
+            (x @ nn.Linear(256, width).weight.T).std(),
+            MGICLinear(256, width, *sizes, bias=False, norm=norm),
+        )
+        assert 0.8 < ours(x).std() / dense < 1.25
+
+
+def test_each_level_starts_at_the_gain_asked_for():
+    torch.manual_seed(0)
+    cycle, x = MGICLinear(512, 512, 32, 32, bias=False).cycle, torch.randn(1024, 512)
+    for gain in (0.5, 2.0):
+        start_levels_(cycle, gain)
+        for level in range(cycle.hierarchy.coarsenings + 1):
+            outputs = []
+            hook = cycle.blocks[level].register_forward_hook(
+                lambda m, args, out, keep=outputs: keep.append(out)
+            )
+            cycle(x)
+            hook.remove()
+            assert 0.8 < outputs[0].square().mean().sqrt() / gain < 1.25
+
+
+def test_keep_scale():
+    torch.manual_seed(0)
     keep_scale_(weight := torch.empty(512, 256))
-    assert 0.9 < (x @ weight.T).std() < 1.1
+    assert 0.9 < (torch.randn(512, 256) @ weight.T).std() < 1.1
+
+
+def test_autocast_gives_what_a_linear_layer_gives():
+    layer, x = MGICLinear(64, 64, 16, 32), torch.randn(8, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == nn.Linear(64, 64)(x).dtype == torch.bfloat16
 
 
 def test_reset_parameters_redraws_everything():

@@ -112,3 +112,22 @@ def test_other_inputs_are_refused():
 def test_groups_must_stay_one():
     with pytest.raises(ValueError, match="groups must stay 1, got 4"):
         MGICConv2d(16, 16, 3, groups=4)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("widths", [(64, 64), (128, 32), (32, 128)], ids=str)
+def test_starts_at_the_scale_of_a_convolution(kernel, widths):
+    torch.manual_seed(0)
+    x = torch.randn(4, widths[0], 32, 32)
+    sides = [
+        nn.Conv2d(*widths, kernel, padding=kernel // 2, bias=False),
+        MGICConv2d(*widths, kernel, padding=kernel // 2, bias=False, group_size=8, coarse_size=8),
+    ]
+    dense, ours = (side(x).std() for side in sides)
+    assert 0.75 < ours / dense < 1.33
+
+
+def test_autocast_gives_what_a_convolution_gives():
+    layer, x = MGICConv2d(16, 16, 3, padding=1, coarse_size=8), torch.randn(2, 16, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == nn.Conv2d(16, 16, 3)(x).dtype == torch.bfloat16
