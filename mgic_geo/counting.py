@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import mha
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -44,7 +45,11 @@ class CountingMode(TorchDispatchMode):
 
     @contextmanager
     def watch(self) -> Iterator[CountingMode]:
-        """Count, and know which modules are running."""
+        """Count, and know which modules are running.
+
+        Attention runs operator by operator meanwhile: in evaluation torch has whole layers as one operator,
+        where the device has it.
+        """
 
         def leave(module: nn.Module, args: Any, out: Any) -> None:
             self._running.pop()
@@ -54,10 +59,13 @@ class CountingMode(TorchDispatchMode):
             register_module_forward_pre_hook(lambda module, args: self._running.append(module)),
             register_module_forward_hook(leave, always_call=True),
         ]
+        whole_layers = mha.get_fastpath_enabled()
+        mha.set_fastpath_enabled(False)
         try:
             with self:
                 yield self
         finally:
+            mha.set_fastpath_enabled(whole_layers)
             for hook in hooks:
                 hook.remove()
 
@@ -149,6 +157,17 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> int:
     return math.prod(query.shape[:-1]) * key.size(-2) * (query.size(-1) + value.size(-1))
 
 
+def _three(a: Tensor, b: Tensor, c: Tensor, *axes: list[int]) -> int:
+    """One for each three values that meet; ``axes`` are those that each factor gets."""
+    shapes = []
+    for factor, new in zip((a, b, c), axes, strict=False):
+        shape = list(factor.shape)
+        for axis in sorted(new):
+            shape.insert(axis, 1)
+        shapes.append(shape)
+    return math.prod(torch.broadcast_shapes(*shapes))
+
+
 def _recurrent(x: Tensor, *weights: Tensor) -> int:
     steps = x.numel() // x.size(-1)
     return steps * sum(weight.numel() for weight in weights[:2])
@@ -161,6 +180,7 @@ _FORMULAS: dict[str, tuple[str | Callable[..., str], Callable[..., int]]] = {
     "aten::addmm": (_kind_of_product, _added_product),
     "aten::addmv": (_kind_of_product, _added_product),
     "aten::_sparse_addmm": (_kind_of_product, _added_product),
+    "aten::_trilinear": (MAPS, _three),
     "aten::_sparse_mm_reduce_impl": (EDGES, _product),
     "aten::mkldnn_rnn_layer": (MAPS, _recurrent),
     "aten::_scaled_dot_product_flash_attention_for_cpu": (ATTENTION, _attention),

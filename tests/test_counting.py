@@ -137,6 +137,22 @@ def test_attention(x):
         assert sum(found.values()) == 4 * N * IN**2 + 2 * N**2 * IN
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_attention_in_evaluation(x, device, need_weights):
+    """torch has whole layers as one operator there."""
+    x, attention = x[None].to(device), 4 * N * IN**2 + 2 * N**2 * IN
+    layer = nn.MultiheadAttention(IN, 2, batch_first=True)
+    assert complexity(layer, x, x, x, need_weights=need_weights).multiply_adds == attention
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(IN, 2, OUT, batch_first=True), 2)
+    assert complexity(encoder, x).multiply_adds == 2 * (attention + 2 * N * IN * OUT)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_bilinear(x):
+    assert complexity(nn.Bilinear(IN, 3, OUT), x, x[:, :3]).kinds == {"maps": N * OUT * IN * 3}
+
+
 @pytest.mark.parametrize(("layer", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
 def test_recurrent_layers(x, layer, gates):
     assert count(lambda: layer(IN, 5)(x.view(5, 4, IN))) == {"maps": 20 * gates * 5 * (IN + 5)}
