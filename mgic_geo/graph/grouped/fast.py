@@ -49,9 +49,13 @@ class Rule:
     """A class to build with ``groups`` before the layer's own arguments, where weights are plain tensors."""
 
     def allows(self, options: Options) -> bool:
-        """Whether the options, as far as shapes do not tell, keep the groups apart."""
+        """Whether the options, as far as shapes do not tell, keep the groups apart.
+
+        In the other flow PyG's two propagations, of which forms have one, pick different sides of a pair.
+        """
         return (
             all(options[name] in allowed for name, allowed in self.only.items() if name in options)
+            and options.get("flow", "source_to_target") == "source_to_target"
             and channelwise(options.get("aggr"))
             and all(channelwise(name) for name in options.get("aggregators", ()))
             and pointwise(options.get("act"))

@@ -62,6 +62,8 @@ GENERAL = [
     (pyg.SAGEConv, {"aggr": ["mean", "max"]}),
     (pyg.SAGEConv, {"normalize": True}),
     (pyg.TransformerConv, {"beta": True}),
+    *[(conv, {"flow": "target_to_source"}) for conv in (pyg.CGConv, pyg.GATv2Conv, pyg.PointNetConv)],
+    (pyg.SAGEConv, {"flow": "target_to_source", "project": True}),
 ]
 
 
@@ -92,7 +94,7 @@ def test_options_of_the_fast_path(conv, options):
 
 
 @pytest.mark.parametrize(("conv", "options"), GENERAL, ids=name_of)
-def test_what_mixes_channels_takes_the_general_path(conv, options):
+def test_what_keeps_to_the_general_path(conv, options):
     torch.manual_seed(0)
     layer = grouped(conv, 4)(16, 16, **options)
     assert isinstance(layer, GroupedConv)
