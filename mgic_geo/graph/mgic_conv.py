@@ -19,7 +19,7 @@ from mgic_geo.graph.edges.propagation import watched
 from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
-from mgic_geo.graph.neighbors import Neighbors, as_neighbors, edges_of, flatten_clouds
+from mgic_geo.graph.neighbors import Neighbors, as_neighbors, compressed, edges_of, flatten_clouds
 from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut
 
 __all__ = ["MGICDynamicEdgeConv", "MGICGraphConv"]
@@ -208,7 +208,7 @@ class MGICGraphConv(MessagePassing):
                 return graph  # an explainer's mask has the edges in the order that they are given in
             sources = x.numel() // x.size(-1) if source is None else source.size(0)
             return as_neighbors(graph, x.numel() // x.size(-1), sources, self.flow)
-        return edges_of(graph, self.flow) if isinstance(graph, Neighbors) else graph
+        return edges_of(graph, self.flow) if isinstance(graph, Neighbors) else compressed(graph)
 
     def _restricted(self, x: Tensor, shortcut: nn.Module) -> Levels:
         """Features that are only read, at the width of every level."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.utils import is_sparse, to_edge_index
 
-__all__ = ["Neighbors", "as_neighbors", "edges_of", "flatten_clouds"]
+__all__ = ["Neighbors", "as_neighbors", "compressed", "edges_of", "flatten_clouds"]
 
 
 class _kept:
@@ -238,8 +238,20 @@ def edges_of(graph: Any, flow: str = "source_to_target") -> Tensor:
         return graph.edge_index.flip(0) if flow == "target_to_source" else graph.edge_index
     if not is_sparse(graph):
         return graph.as_tensor() if isinstance(graph, EdgeIndex) else graph
-    row, col = to_edge_index(graph)[0]
+    if isinstance(graph, Tensor) and graph.layout == torch.sparse_coo:
+        row, col = graph._indices()  # PyG's own would mark the caller's matrix as in order
+    else:
+        row, col = to_edge_index(graph)[0]
     return torch.stack([col, row])
+
+
+def compressed(graph: Any) -> Any:
+    """An adjacency matrix in COO as CSR, all else as it is.
+
+    PyG would mark the caller's matrix as in order, and take it to be.
+    """
+    coo = isinstance(graph, Tensor) and graph.layout == torch.sparse_coo
+    return graph.to_sparse_csr() if coo else graph
 
 
 def _integers(index: Tensor, what: str) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgic_geo.graph.neighbors import Neighbors, as_neighbors, flatten_clouds
+from mgic_geo.graph.neighbors import Neighbors, as_neighbors, compressed, edges_of, flatten_clouds
 
 
 def random_graph(nodes, edges, seed=0):
@@ -58,6 +58,15 @@ def test_the_other_flow():
     b = Neighbors.from_edge_index(edge_index.flip(0), 9)
     assert torch.equal(a.col, b.col)
     assert torch.equal(a.rowptr, b.rowptr)
+
+
+def test_a_matrix_out_of_order_stays_as_it_is():
+    edge_index = random_graph(9, 30)
+    matrix = torch.sparse_coo_tensor(edge_index.flip(0), torch.ones(30), (9, 9), check_invariants=False)
+    assert torch.equal(edges_of(matrix), edge_index)
+    assert torch.equal(compressed(matrix).to_dense(), matrix.to_dense())
+    assert not matrix.is_coalesced()
+    assert compressed(edge_index) is edge_index
 
 
 def test_a_table_of_clouds_is_one_graph():

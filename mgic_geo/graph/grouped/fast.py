@@ -27,6 +27,7 @@ from mgic_geo.graph.grouped.guards import channelwise, only_features, pointwise
 from mgic_geo.graph.grouped.map import group_maps
 from mgic_geo.graph.grouped.state import join_states, separable, split_state
 from mgic_geo.graph.grouped.towers import NodewisePNA
+from mgic_geo.graph.neighbors import compressed
 
 __all__ = ["FAST", "FusedConv", "Rule", "fuse"]
 
@@ -174,7 +175,8 @@ class FusedConv(pyg.MessagePassing):
         Raises:
             ValueError: If the layer returns more than features, such as its attention weights.
         """
-        return only_features(self.layer(*args, **kwargs))
+        named = {name: compressed(value) for name, value in kwargs.items()}
+        return only_features(self.layer(*map(compressed, args), **named))
 
     def split(self) -> list[nn.Module]:
         """The small layers that this one equals, one a group, with copies of its weights."""

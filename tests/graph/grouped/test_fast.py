@@ -60,3 +60,18 @@ def test_what_is_no_number_stays_none(conv, order):
     if "edge_attr" in inputs:
         inputs["edge_attr"] = inputs["edge_attr"][:2]
     assert layer(**inputs)[2].isnan().all()
+
+
+@pytest.mark.parametrize(
+    "conv", [pyg.GraphConv, pyg.SAGEConv, pyg.GINConv, pyg.TransformerConv, pyg.FiLMConv], ids=str
+)
+def test_a_matrix_out_of_order_is_read_and_left_alone(conv):
+    layer, inputs = layer_and_inputs(conv)
+    edges = GRAPH.unique(dim=1).flip(1)  # of a repeated edge a matrix has the sum
+    values = torch.ones(edges.size(1), requires_grad=True)
+    matrix = torch.sparse_coo_tensor(edges.flip(0), values, (20, 20), check_invariants=False)
+    out = layer(inputs["x"], matrix)
+    torch.testing.assert_close(out, layer(inputs["x"], edges), rtol=1e-4, atol=1e-5)
+    out.square().sum().backward()
+    assert not matrix.is_coalesced()
+    assert (values.grad is None) == (conv in (pyg.TransformerConv, pyg.FiLMConv))  # which read no weights
