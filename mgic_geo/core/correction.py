@@ -43,8 +43,10 @@ def _corrected(
     fine: Tensor, coarse: Tensor, restricted: Tensor, prolong: nn.Module, norm: nn.Module
 ) -> Tensor | None:
     tensors = fine, coarse, restricted
+    if type(prolong) is not Prolongation or not applies(*tensors):
+        return None
     rows = [norm_native.rows_of(x) for x in tensors]
-    if type(prolong) is not Prolongation or any(x is None for x in rows):
+    if any(x is None for x in rows):
         return None
     linear = prolong.map
     if (
@@ -61,7 +63,7 @@ def _corrected(
         or linear.weight.shape != (linear.out_channels, linear.in_channels // linear.groups)
         or norm_native.listened(prolong, linear)
         or not norm_native.fits(norm, *rows[0].shape)  # type: ignore[union-attr]
-        or not applies(*tensors, linear.weight)
+        or not applies(linear.weight)
     ):
         return None
     out, mean, var = _Corrected.apply(*rows, linear.weight, norm.weight, norm.bias, linear.groups, norm.eps)

@@ -27,7 +27,8 @@ class MGICBlock(nn.Module):
 
     Args:
         hierarchy: Widths and groups of the levels.
-        block: ``block(width, groups)`` builds the block of one level; it keeps shape and width.
+        block: ``block(width, groups)`` builds the block of one level; it keeps shape and width, and must not
+            overwrite its input, which is read again.
         pointwise: ``pointwise(in_channels, out_channels, groups)`` builds the map of a transfer.
         norm: ``norm(width)`` builds the normalisation N of a prolonged correction.
         transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`Restriction`.

@@ -89,13 +89,13 @@ class MGICLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        if x.dim() == 0 or x.size(-1) != self.in_features:
+        if isinstance(x, Tensor) and (x.dim() == 0 or x.size(-1) != self.in_features):  # no proxy of torch.fx
             raise ValueError(
                 f"expected in_features={self.in_features} in the last dimension, got shape {tuple(x.shape)}"
             )
         rows = self.widen(self.cycle(self.narrow(x.reshape(-1, self.in_features))))
         rows = rows if self.bias is None else rows + self.bias.to(rows.dtype)  # float32 under autocast
-        return rows.reshape(*x.shape[:-1], self.out_features)
+        return rows.reshape(x.shape[:-1] + (self.out_features,))  # noqa: RUF005  # a proxy has no items
 
     def __repr__(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"

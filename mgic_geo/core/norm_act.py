@@ -41,6 +41,8 @@ def norm_act(
     out = norm(x)
     if act_last and residual is not None:
         out, residual = residual + out, None
+    if out is x and getattr(act, "inplace", False):  # without a normalisation: x is not ours to overwrite
+        out = out.clone()
     out = out if act is None else act(out)
     return out if residual is None else residual + out
 

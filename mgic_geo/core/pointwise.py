@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,30 +68,32 @@ class GroupedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_channels) to (..., out_channels), or dimension 1 with ``channel_dim=1``."""
-        if x.size(self.channel_dim) != self.in_channels:
-            raise ValueError(
-                f"expected {self.in_channels} channels in dimension {self.channel_dim}, "
-                f"got shape {tuple(x.shape)}"
-            )
-        if self.channel_dim == -1:
-            return grouped_linear(x, self.weight, self.bias, self.groups)
-        if not 3 <= x.dim() <= 5:
-            raise ValueError(
-                f"channel_dim=1 takes (B, C, ...) of 3 to 5 dimensions, got shape {tuple(x.shape)}"
-            )
-        if self.groups > 1 and applies(x) and x.is_contiguous(memory_format=torch.channels_last):
-            pixels = x.permute(0, 2, 3, 1)
-            if linear_native.fits(pixels.flatten(0, 2), self.weight, self.bias, self.groups):
-                return grouped_linear(pixels, self.weight, self.bias, self.groups).permute(0, 3, 1, 2)
-        weight = self.weight.view(*self.weight.shape, *[1] * (x.dim() - 2))
-        convolution = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
-        return convolution(x, weight, self.bias, groups=self.groups)
+        return _mapped(x, self.weight, self.bias, self.groups, self.channel_dim)
 
     def extra_repr(self) -> str:
         """Widths, groups and what departs from the defaults."""
         text = f"{self.in_channels}, {self.out_channels}, groups={self.groups}"
         text += ", bias=True" if self.bias is not None else ""
         return text + (", channel_dim=1" if self.channel_dim == 1 else "")
+
+
+@torch.fx.wrap  # one node of a graph that torch.fx traces: which operators run depends on shapes
+def _mapped(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, channel_dim: int) -> Tensor:
+    in_channels = weight.size(1) * groups
+    if x.size(channel_dim) != in_channels:
+        raise ValueError(
+            f"expected {in_channels} channels in dimension {channel_dim}, got shape {tuple(x.shape)}"
+        )
+    if channel_dim == -1:
+        return grouped_linear(x, weight, bias, groups)
+    if not 3 <= x.dim() <= 5:
+        raise ValueError(f"channel_dim=1 takes (B, C, ...) of 3 to 5 dimensions, got shape {tuple(x.shape)}")
+    if groups > 1 and applies(x) and x.is_contiguous(memory_format=torch.channels_last):
+        pixels = x.permute(0, 2, 3, 1)
+        if linear_native.fits(pixels.flatten(0, 2), weight, bias, groups):
+            return grouped_linear(pixels, weight, bias, groups).permute(0, 3, 1, 2)
+    convolution = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+    return convolution(x, weight.view(*weight.shape, *[1] * (x.dim() - 2)), bias, groups=groups)
 
 
 def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mgic_geo.core.norm_act import norm_act
-from mgic_geo.image.conv import Layer, conv2d, conv_norm_act
+from mgic_geo.image.conv import Layer, activation, conv2d, conv_norm_act
 from mgic_geo.image.conv_native import convolved
 
 __all__ = ["BasicBlock2d", "Bottleneck2d", "InvertedResidual2d", "SqueezeExcite2d"]
@@ -38,7 +38,7 @@ class _Residual2d(nn.Module):
         for i, conv in enumerate(convolutions, start=1):
             self.add_module(f"conv{i}", conv)
             self.add_module(f"bn{i}", norm_layer(conv.in_channels if preactivation else conv.out_channels))
-        self.act = act_layer(inplace=True)
+        self.act = activation(act_layer)
         out_channels = planes * self.expansion
         if downsample is None and (stride != 1 or in_channels != out_channels):
             downsample = conv_norm_act(in_channels, out_channels, 1, stride, groups, 1, norm_layer, None)
@@ -76,7 +76,7 @@ class BasicBlock2d(_Residual2d):
         groups: Number of channel groups; must divide both widths.
         dilation: Of both convolutions.
         norm_layer: ``norm_layer(width)``; batch normalisation by default.
-        act_layer: Called with ``inplace=True``.
+        act_layer: Called with ``inplace=True`` where it takes that.
         preactivation: Normalise and activate before each convolution, as in equation (2), and nothing behind
             the sum; else after it, as in the ResNets of torchvision.
 
@@ -158,7 +158,7 @@ class InvertedResidual2d(nn.Module):
         groups: Number of channel groups; must divide all widths.
         dilation: Of the depth-wise convolution.
         norm_layer: ``norm_layer(width)``; batch normalisation by default.
-        act_layer: Called with ``inplace=True``.
+        act_layer: Called with ``inplace=True`` where it takes that.
 
     Shapes:
         - input: (B, in_channels, H, W);

@@ -9,7 +9,7 @@ from torch import nn
 
 from mgic_geo.core import MGICBlock
 
-__all__ = ["Layer", "conv2d", "conv_norm_act", "initialize"]
+__all__ = ["Layer", "activation", "conv2d", "conv_norm_act", "initialize"]
 
 Layer = Callable[..., nn.Module]
 
@@ -60,8 +60,16 @@ def conv_norm_act(
 ) -> nn.Sequential:
     """:func:`conv2d`, normalisation ``norm_layer(width)`` and, unless None, ``act_layer(inplace=True)``."""
     convolution = conv2d(in_channels, out_channels, kernel_size, stride, groups, dilation)
-    act = [] if act_layer is None else [act_layer(inplace=True)]
+    act = [] if act_layer is None else [activation(act_layer)]
     return nn.Sequential(convolution, norm_layer(out_channels), *act)
+
+
+def activation(layer: Layer) -> nn.Module:
+    """``layer(inplace=True)``, or ``layer()`` where it takes no ``inplace``."""
+    try:
+        return layer(inplace=True)
+    except TypeError:  # signatures do not tell: that of nn.Tanh has any keyword
+        return layer()
 
 
 def initialize(model: nn.Module) -> None:
@@ -77,7 +85,7 @@ def initialize(model: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, math.sqrt(2 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm) and module.affine:
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):

@@ -133,7 +133,7 @@ class MGICBasicBlock2d(_MGICResidual2d):
         base_width: Must stay 64.
         dilation: Of the 3×3 convolutions.
         norm_layer: ``norm_layer(width)``; batch normalisation by default.
-        act_layer: Called with ``inplace=True``.
+        act_layer: Called with ``inplace=True`` where it takes that.
         group_size: Largest number of channels in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         min_levels: Coarsen at least this many times.
@@ -182,7 +182,7 @@ class MGICInvertedResidual2d(nn.Module):
         squeeze: Squeeze and excite.
         dilation: Of the depth-wise convolutions.
         norm_layer: ``norm_layer(width)``; batch normalisation by default.
-        act_layer: Called with ``inplace=True``.
+        act_layer: Called with ``inplace=True`` where it takes that.
         group_size: Largest number of channels in a group, :math:`s_g`.
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         min_levels: Coarsen at least this many times.

@@ -127,13 +127,14 @@ class MGICConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H', W'), and one image likewise."""
-        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
-            raise ValueError(
-                f"expected images (B, {self.in_channels}, H, W) or one image ({self.in_channels}, H, W), got "
-                f"shape {tuple(x.shape)}"
-            )
-        if x.dim() == 3:
-            return self.forward(x.unsqueeze(0)).squeeze(0)
+        if isinstance(x, Tensor):  # a proxy of torch.fx has no shape, and is taken for a batch
+            if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
+                raise ValueError(
+                    f"expected images (B, {self.in_channels}, H, W) or one image ({self.in_channels}, H, W), "
+                    f"got shape {tuple(x.shape)}"
+                )
+            if x.dim() == 3:
+                return self.forward(x.unsqueeze(0)).squeeze(0)
         x = self.widen(self.cycle(self.shortcut(x)))
         return x if self.bias is None else x + self.bias[:, None, None].to(x.dtype)  # float32 under autocast
 

@@ -151,3 +151,11 @@ def test_errors_name_the_value():
         MGICLinear(8, 8)(torch.tensor(1.0))
     with pytest.raises(ValueError, match="group_size must be at least 1, got 0"):
         MGICLinear(8, 8, 0)
+
+
+def test_fx_traces_it():
+    layer = MGICLinear(16, 32, 8, 8)
+    traced = torch.fx.symbolic_trace(layer)
+    for lead in ((), (5,), (2, 3)):
+        x = torch.randn(*lead, 16)
+        assert torch.equal(traced(x), layer(x))

@@ -104,3 +104,14 @@ def test_errors_name_value_and_remedy():
 
 def test_repr():
     assert repr(GroupedLinear(6, 8, 2)) == "GroupedLinear(6, 8, groups=2)"
+
+
+@pytest.mark.parametrize(
+    ("channel_dim", "shapes"), [(-1, [(3, 8), (2, 5, 8)]), (1, [(2, 8, 3), (1, 8, 4, 5)])]
+)
+def test_is_one_node_for_fx(channel_dim, shapes):
+    layer = GroupedLinear(8, 16, 2, channel_dim=channel_dim)
+    traced = torch.fx.symbolic_trace(nn.Sequential(layer))
+    for shape in shapes:
+        x = torch.randn(shape)
+        assert torch.equal(traced(x), layer(x))

@@ -10,6 +10,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from mgic_geo import (
     GroupedLinear,
@@ -249,3 +250,33 @@ def test_starts_of_the_transfers_are_as_documented(kind, init, negative):
     block = make(kind, 16, 16, transfer_init=init, **sizes)
     rows = [p for name, p in block.named_parameters() if "restrictions" in name]
     assert [bool((p < 0).any()) for p in rows] == [negative] * len(rows) != []
+
+
+@pytest.mark.parametrize("block", [MGICBasicBlock2d, MGICBottleneck2d])
+def test_features_of_a_network_by_torchvisions_extractor(block):
+    network = torchvision.models.ResNet(block.sized(group_size=16, coarse_size=16), [1, 1, 1, 1]).eval()
+    x = torch.randn(1, 3, 32, 32)
+    found = create_feature_extractor(network, {"layer1": "fine", "fc": "logits"})(x)
+    assert found["fine"].shape == (1, 64 * block.expansion, 8, 8)
+    torch.testing.assert_close(found["logits"], network(x))
+
+
+def test_without_normalisation_the_input_is_left_as_it_is():
+    block = MGICBasicBlock2d(
+        16, 16, group_size=4, coarse_size=4, norm_layer=lambda width: nn.Identity(), preactivation=True
+    )
+    x = torch.randn(2, 16, 5, 5)
+    kept = x.clone()
+    out = block(x)
+    for module in block.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    torch.testing.assert_close(out, block(kept))
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("act", [nn.GELU, nn.PReLU, nn.Tanh, nn.SiLU])
+def test_any_activation(act):
+    block = MGICBasicBlock2d(16, 32, act_layer=act, group_size=8, coarse_size=8)
+    assert any(type(module) is act for module in block.modules())
+    assert block(torch.randn(1, 16, 4, 4)).shape == (1, 32, 4, 4)

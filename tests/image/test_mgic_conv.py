@@ -131,3 +131,8 @@ def test_autocast_gives_what_a_convolution_gives():
     layer, x = MGICConv2d(16, 16, 3, padding=1, coarse_size=8), torch.randn(2, 16, 5, 5)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == nn.Conv2d(16, 16, 3)(x).dtype == torch.bfloat16
+
+
+def test_fx_traces_it():
+    layer, x = MGICConv2d(16, 32, 3, 2, 1, group_size=8, coarse_size=8), torch.randn(2, 16, 6, 5)
+    assert torch.equal(torch.fx.symbolic_trace(layer)(x), layer(x))
