@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
-__all__ = ["FeatureMaps", "linear_head"]
+__all__ = ["FeatureMaps", "linear_head", "placement"]
 
 
-def linear_head(features: int, num_classes: int) -> nn.Module:
-    """A linear classifier, or the identity for 0 classes.
+def linear_head(features: int, num_classes: int, like: nn.Module) -> nn.Module:
+    """A linear classifier on the device and with the number type of ``like``; the identity for 0 classes.
 
     Raises:
         ValueError: On a negative number of classes.
@@ -17,14 +19,22 @@ def linear_head(features: int, num_classes: int) -> nn.Module:
         raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
     if num_classes == 0:
         return nn.Identity()
-    head = nn.Linear(features, num_classes)
+    head = nn.Linear(features, num_classes, **placement(like))
     nn.init.normal_(head.weight, 0.0, 0.01)
     nn.init.zeros_(head.bias)
     return head
 
 
+def placement(like: nn.Module) -> dict[str, Any]:
+    """The device and number type of a network, as arguments of what joins it."""
+    first = next(like.parameters())
+    return {"device": first.device, "dtype": first.dtype}
+
+
 class FeatureMaps(nn.Module):
     """An image network without its classifier; gives the feature maps of all stages.
+
+    Weights of a whole network load into :attr:`network`: ``load_weights(maps.network, path, strict=False)``.
 
     Args:
         network: A network with ``forward_stages``, ``stage_channels``, ``stage_strides`` and

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgic_geo.image.conv import conv2d, conv_norm_act, initialize
-from mgic_geo.models.heads import FeatureMaps
+from mgic_geo.models.heads import FeatureMaps, placement
 
 __all__ = ["LRASPP", "lraspp"]
 
@@ -60,9 +60,10 @@ class LRASPP(nn.Module):
         """
         if num_classes < 1:
             raise ValueError(f"segmentation needs num_classes of at least 1, got {num_classes}")
-        self.low_classifier = conv2d(self.fine_channels, num_classes, 1, bias=True)
-        self.high_classifier = conv2d(self.filters, num_classes, 1, bias=True)
-        self.last = conv2d(num_classes, num_classes, 1, bias=True)
+        widths, like = (self.fine_channels, self.filters, num_classes), placement(self)
+        self.low_classifier, self.high_classifier, self.last = (
+            conv2d(width, num_classes, 1, bias=True).to(**like) for width in widths
+        )
         self.num_classes = num_classes
 
     def forward(self, x: Tensor) -> Tensor:

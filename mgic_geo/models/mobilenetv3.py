@@ -141,13 +141,13 @@ class MobileNetV3(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layer by a new one for ``num_classes``; 0 removes both linear layers."""
-        last = linear_head(self.hidden, num_classes)
+        last = linear_head(self.hidden, num_classes, like=self)
         if num_classes == 0:
             self.classifier = last
         elif isinstance(self.classifier, nn.Sequential):
             self.classifier[3] = last
         else:
-            first = linear_head(self.num_features, self.hidden)
+            first = linear_head(self.num_features, self.hidden, like=self)
             self.classifier = nn.Sequential(first, nn.Hardswish(), nn.Dropout(self.dropout), last)
         self.num_classes = num_classes
 

@@ -83,7 +83,7 @@ class ResNet(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layer by a new one for ``num_classes``; 0 removes it."""
-        self.fc = linear_head(self.num_features, num_classes)
+        self.fc = linear_head(self.num_features, num_classes, like=self)
         self.num_classes = num_classes
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:

@@ -1,5 +1,8 @@
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
 
 from mgic_geo import create_model, list_models
 from mgic_geo.models import FeatureMaps
@@ -49,3 +52,15 @@ def test_unknown_names_suggest_near_ones():
         create_model("mgic_dgcn")
     with pytest.raises(ValueError, match="there are dgcnn, lraspp_mgic_mobilenetv3_large"):
         create_model("xyz")
+
+
+@pytest.mark.parametrize("name", ["mgic_resnet56", "mobilenetv3_small", "lraspp_mobilenetv3_small"])
+def test_a_new_classifier_has_the_type_of_the_network(name):
+    model = create_model(name, num_classes=2).double().eval()
+    model.reset_classifier(5)
+    assert model(torch.randn(1, 3, 32, 32).double()).shape[:2] == (1, 5)
+
+
+def test_normalisations_without_a_scale():
+    model = create_model("mgic_resnet56", num_classes=2, norm_layer=partial(nn.BatchNorm2d, affine=False))
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
