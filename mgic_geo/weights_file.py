@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,21 +64,35 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], strict: bool = 
     Args:
         model: The module; it keeps its device, number type and memory format.
         path: The file.
-        strict: Whether names must be the same on both sides.
+        strict: Whether names must be the same on both sides. If not, a warning says which were not.
 
     Returns:
         The model.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no safetensors file.
+        ValueError: If it is no safetensors file, or none of its names is the model's.
         RuntimeError: From torch, naming what is missing, not expected or of another shape.
     """
     read_metadata(path)  # says what is wrong with the file, if something is
     names = {name.replace(_COMPILED, ""): name for name in model.state_dict()}
     state = {name.replace(_COMPILED, ""): value for name, value in load_file(path).items()}
-    model.load_state_dict({names.get(name, name): value for name, value in state.items()}, strict=strict)
+    if state and not strict and not state.keys() & names.keys():
+        raise ValueError(
+            f"no name in {path} is one of the model's: there {next(iter(state))!r}, for example, here "
+            f"{next(iter(names), None)!r}; load into the part of the model that the file is of"
+        )
+    state = {names.get(name, name): value for name, value in state.items()}
+    missing, unexpected = model.load_state_dict(state, strict=strict)
+    if missing or unexpected:
+        kept = f"not in the file, so left as they were: {_some(missing)}" if missing else ""
+        left = f"not in the model, so left out: {_some(unexpected)}" if unexpected else ""
+        warnings.warn(f"{path}: {'; '.join(filter(None, (kept, left)))}", stacklevel=2)
     return model
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

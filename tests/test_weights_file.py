@@ -84,8 +84,23 @@ def test_errors_name_the_file_or_the_part(tmp_path):
         load_weights(nn.Linear(3, 2), tmp_path / "w")
     with pytest.raises(RuntimeError, match=r'Unexpected key.*"bias"'):
         load_weights(nn.Linear(2, 2, bias=False), tmp_path / "w")
-    load_weights(nn.Linear(2, 2, bias=False), tmp_path / "w", strict=False)
 
+
+def test_what_is_not_strict_is_said(tmp_path):
+    save_weights(nn.Linear(2, 2), tmp_path / "w")
+    with pytest.warns(UserWarning, match="not in the model, so left out: bias"):
+        load_weights(nn.Linear(2, 2, bias=False), tmp_path / "w", strict=False)
+    other = nn.Linear(2, 2)
+    other.more = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
+    with pytest.warns(
+        UserWarning, match="left as they were: more.0.weight, more.0.bias, more.1.weight and 1 more"
+    ):
+        load_weights(other, tmp_path / "w", strict=False)
+    with pytest.raises(ValueError, match=r"no name in .* there 'bias', for example, here '0.weight'"):
+        load_weights(nn.Sequential(nn.Linear(2, 2)), tmp_path / "w", strict=False)
+
+
+def test_states_that_are_no_tensors_are_refused(tmp_path):
     class Stateful(nn.Linear):
         def get_extra_state(self):
             return {"step": 3}

@@ -10,6 +10,7 @@ mistaken: its layers are replaced one by one.
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,8 @@ __all__ = ["block_form"]
 
 def block_form(block: nn.Module) -> Build | None:
     """How to build the MGIC form of a residual block; None if it is none that we know."""
+    if len(inspect.signature(block.forward).parameters) != 1:
+        return None  # it may be given more than an image
     return _residual(block) or _inverted(block)
 
 

@@ -22,7 +22,9 @@ Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 Key = TypeVar("Key", bound=Hashable)
 
 
-def capture(model: nn.Module, inputs: Sequence[Any], modules: Mapping[Key, nn.Module]) -> dict[Key, Calls]:
+def capture(
+    model: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any], modules: Mapping[Key, nn.Module]
+) -> dict[Key, Calls]:
     """What each of the modules is called with while the model runs once, in evaluation mode."""
     calls: dict[Key, Calls] = {key: [] for key in modules}
     modes = {module: module.training for module in model.modules()}
@@ -34,7 +36,7 @@ def capture(model: nn.Module, inputs: Sequence[Any], modules: Mapping[Key, nn.Mo
     hooks = [module.register_forward_pre_hook(keep(key), with_kwargs=True) for key, module in modules.items()]
     try:
         with torch.no_grad():
-            model.eval()(*inputs)
+            model.eval()(*inputs, **named)
     finally:
         for hook in hooks:
             hook.remove()
@@ -64,6 +66,9 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
         ValueError: If a layer cannot run on Gaussian features and a random graph alone.
     """
     calls = calls or [(_gaussian(new, old), {}) for _ in range(8)]
+    linear = new if isinstance(new, MGICLinear | MGICConv2d) else None
+    if linear is not None:
+        calls = [_batched(linear, *args, **kwargs) for args, kwargs in calls]
     modes = {module: module.training for side in (new, old) for module in side.modules()}
     frozen = [p for p in new.parameters() if not p.requires_grad]
     new.eval().requires_grad_(True)
@@ -76,7 +81,6 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
             f"which does not run on random ones: {error}"
         ) from error
     seen, unseen = _split(calls, targets, on_graph=isinstance(old, MessagePassing))
-    linear = new if isinstance(new, MGICLinear | MGICConv2d) else None
     if linear is not None:
         _solve_last(linear, seen[0], seen[1])
     start, first = copy.deepcopy(new.state_dict()), _relative_error(new, *unseen)
@@ -94,6 +98,12 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
     return error
 
 
+def _batched(new: MGICLinear | MGICConv2d, input: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with one row or image as a batch of one; ``input`` is what torch calls it."""
+    return (input.unsqueeze(0) if input.dim() == (1 if isinstance(new, MGICLinear) else 3) else input,), {}
+
+
+@torch.enable_grad()
 def _descend(new: nn.Module, calls: Calls, targets: list[Tensor], steps: int) -> None:
     """Adam on all weights. Batch normalisations see the batch, and keep its statistics in the end."""
     norms = [m for m in new.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, overload
 
@@ -42,7 +42,7 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
     coarse_size: int = 64,
     *,
     match: Match = None,
-    inputs: Sequence[Any] | Any = None,
+    inputs: Sequence[Any] | Mapping[str, Any] | Any = None,
     dry_run: bool = False,
     init: str | None = None,
     blocks: bool = True,
@@ -67,9 +67,10 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
             wider than that is left alone.
         match: Which modules to replace: name patterns (``"layer4.*"``; what is inside a named module is
             chosen with it), or ``match(name, module) -> bool``. None means all.
-        inputs: Example inputs of the model, a tuple or one tensor: multiply-adds are counted on them, and
-            ``init="project"`` fits to what the layers see of them. A layer whose weight something else reads
-            in that run is left alone; without inputs the sources of the modules tell.
+        inputs: Example inputs of the model, a tuple or list of its arguments, a dict of named ones, or one
+            tensor (of a detector, whose one argument is a list of images, ``([a, b],)``): multiply-adds are
+            counted on them, and ``init="project"`` fits to what the layers see of them. A layer whose weight
+            something else reads in that run is left alone; without inputs the sources of the modules tell.
         dry_run: Change nothing, return the table of what would be done.
         init: None draws the MGIC weights at the scale of those they replace. ``"project"`` fits them to what
             is replaced, by least squares over its own inputs (Gaussian ones, where no ``inputs`` are given),
@@ -89,6 +90,8 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
     Raises:
         ValueError: If a pattern fits no name, an option is unknown, the model itself is the layer to replace
             in place, or the projection of a layer needs inputs that were not given.
+        TypeError: If the model, or a part of it, is a TorchScript module.
+        RuntimeError: On ``init="project"`` in inference mode.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.Linear(256, 10))
@@ -101,19 +104,27 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
         raise ValueError(f"steps must be at least 1, got {steps}")
     ChannelHierarchy(1, group_size, coarse_size)  # names an impossible size
     sizes = Sizes(group_size, coarse_size, min_levels)
-    given = inputs if isinstance(inputs, tuple | list) else () if inputs is None else (inputs,)
+    if init == "project" and torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "init='project' trains, which inference_mode forbids: call replace_convs outside it"
+        )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError("a TorchScript module's layers cannot be replaced: convert the model, then script it")
+    named = dict(inputs) if isinstance(inputs, Mapping) else {}
+    given = () if named or inputs is None else inputs if isinstance(inputs, tuple | list) else (inputs,)
     if not inplace or dry_run:
         model = copy.deepcopy(model)
 
     with watch_weights(model) as read:
-        before = complexity(model, *given) if given else None
+        before = complexity(model, *given, **named) if given or named else None
     parameters = count(model)
     with _seeded(seed, model):
         plan = _plan(find_units(model, blocks, read), sizes, chooser(match, model), skip_ends)
         new = {unit: made for unit, made, _ in plan if made is not None}
         errors: dict[Unit, float] = {}
         if init == "project":
-            calls: dict[Unit, Calls] = capture(model, given, {u: u.module for u in new}) if given else {}
+            seen = {unit: unit.module for unit in new}
+            calls: dict[Unit, Calls] = capture(model, given, named, seen) if given or named else {}
             errors = {unit: project(made, unit.module, calls.get(unit), steps) for unit, made in new.items()}
     rows = [
         Row(
@@ -127,7 +138,7 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
         for unit, made, why in plan
     ]
     model = _install(model, new, inplace and not dry_run)
-    after = complexity(model, *given) if given else None
+    after = complexity(model, *given, **named) if given or named else None
     if before is not None and after is not None:
         costs = ((before.modules[row.name][1], after.modules[row.name][1]) for row in rows)
         rows = [replace(row, multiply_adds=cost) for row, cost in zip(rows, costs, strict=True)]

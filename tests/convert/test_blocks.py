@@ -142,3 +142,12 @@ def test_settings_are_kept_and_narrow_blocks_are_not_replaced():
     assert (new.cycle.norms[0].eps, new.cycle.blocks[0].bn1.momentum) == (0.5, 0.25)
     assert new.cycle.norms[0].weight.dtype == torch.float64
     assert block_form(block)(Sizes(8, 16)) == "too narrow: 16 channels, coarse_size=16"
+
+
+def test_a_block_that_may_be_given_more_than_an_image_is_none():
+    class Scaled(BasicBlock):
+        def forward(self, x, scale=None):
+            out = super().forward(x)
+            return out if scale is None else out * scale
+
+    assert block_form(Scaled(16, 16)) is None

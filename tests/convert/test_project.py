@@ -74,7 +74,7 @@ def test_modes_and_frozen_weights_stay():
 def test_inputs_are_captured_as_they_were():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 4)).train()
     x = torch.randn(3, 4)
-    calls = capture(model, (x,), {"first": model[0], "relu": model[1]})
+    calls = capture(model, (x,), {}, {"first": model[0], "relu": model[1]})
     assert torch.equal(calls["first"][0][0][0], x)
     torch.testing.assert_close(calls["relu"][0][0][0], model[0](x))
     assert model.training
@@ -85,3 +85,23 @@ def test_what_cannot_run_on_random_inputs_asks_for_some():
     conv = pyg.RGCNConv(32, 32, num_relations=2)
     with pytest.raises(ValueError, match=r"needs inputs=.* for this RGCNConv"):
         project(message_form(conv)(SIZES), conv, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shape"),
+    [
+        (
+            nn.Conv2d(16, 16, 3, padding=1),
+            MGICConv2d(16, 16, 3, padding=1, group_size=4, coarse_size=4),
+            (16, 6, 6),
+        ),
+        (nn.Linear(16, 16), MGICLinear(16, 16, 4, 4), (16,)),
+    ],
+)
+def test_one_image_or_row_is_a_batch_of_one(old, new, shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    start, again = copy.deepcopy(new), copy.deepcopy(new)
+    error = project(start, old, [((x,), {})] * 2, steps=20)
+    assert error == pytest.approx(project(again, old, [((), {"input": x[None]})] * 2, steps=20))
+    assert error < 0.5

@@ -190,3 +190,30 @@ def test_bad_options():
         replace_convs(mlp(), steps=0)
     with pytest.raises(ValueError, match="group_size must be at least 1, got 0"):
         replace_convs(mlp(), 0)
+
+
+def test_inputs_by_name_and_a_list_as_one_argument():
+    class Named(nn.Sequential):
+        def forward(self, images, flip=False):
+            x = torch.stack(images) if isinstance(images, list) else images
+            return super().forward(x.flip(0) if flip else x)
+
+    model, x = Named(*mlp()), torch.randn(4, 16)
+    table = replace_convs(model, **SIZES, inputs=x, dry_run=True)
+    for inputs in ({"images": x, "flip": True}, ([*x],), (x, True)):
+        assert replace_convs(model, **SIZES, inputs=inputs, dry_run=True).multiply_adds == table.multiply_adds
+    named = replace_convs(model, **SIZES, inputs={"images": x}, init="project", steps=2)
+    assert any(row.error is not None for row in named.conversion.rows)
+
+
+def test_torchscript_is_refused():
+    with pytest.raises(TypeError, match="convert the model, then script it"):
+        replace_convs(nn.Sequential(torch.jit.ScriptModule()))
+
+
+def test_projection_where_gradients_are_off():
+    with torch.no_grad():
+        converted = replace_convs(mlp(), **SIZES, init="project", steps=2)
+    assert all(p.requires_grad for p in converted.parameters())
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="call replace_convs outside it"):
+        replace_convs(mlp(), **SIZES, init="project")
