@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
@@ -57,10 +58,9 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         super().__init__()
         self.model, self.config, self.seed = model, config, seed
         self.train_score, self.val_score = Score(counts, self.score), Score(counts, self.score)
-        self.train_loss, self.val_loss = (
-            MeanMetric(nan_strategy="disable"),
-            MeanMetric(nan_strategy="disable"),
-        )
+        # With "disable", which alone keeps NaN and lets no GPU wait, torchmetrics 1.9 ignores weights: so a
+        # batch's mean is given once for each of its samples.
+        self.train_loss, self.val_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar."""
@@ -84,7 +84,7 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         inputs, targets = batch
         logits = self.model(inputs).float()
         loss, counts = self.loss(logits, targets), self.count(logits.detach(), targets)
-        self.train_loss.update(loss.detach(), len(targets))
+        self.train_loss.update(loss.detach().expand(len(targets)))
         self.train_score.update(counts)
         return {"loss": loss, "counts": counts}
 
@@ -111,12 +111,23 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         refuse_divergence(self.model, self.train_loss.compute(), self.trainer)
         self.log_dict({"train_loss": self.train_loss, f"train_{self.measure.key}": self.train_score})
 
+    def on_validation_start(self) -> None:
+        """
+        Give all ranks the buffers of rank 0, whose model is saved: each has its own averages of batch norm.
+
+        Once an epoch, so shards of unequal size wait for nothing. Callbacks come first, so :class:`EMA` has
+        put its average in.
+        """
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add one batch to the validation's figures, in float32 whatever the training's precision."""
         inputs, targets = batch
         with torch.autocast(self.device.type, enabled=False):
             logits = self.model(inputs)
-        self.val_loss.update(self.cross_entropy(logits, targets), len(targets))
+        self.val_loss.update(self.cross_entropy(logits, targets).expand(len(targets)))
         self.val_score.update(self.count(logits, targets))
 
     def on_validation_epoch_end(self) -> None:

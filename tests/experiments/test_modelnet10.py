@@ -14,7 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mgic_geo.training import ModelCard, save_model
+from mgic_geo.datasets import CloudLoader, load_clouds, split_validation
+from mgic_geo.training import ModelCard, load_model, save_model
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "modelnet10.py"
 TINY = ["--points", "16", "--batch-size", "8", "--k", "4"]
@@ -175,3 +176,12 @@ def test_torchrun_trains_with_two_processes(
     assert result.stdout.count("test accuracy") == 1
     assert result.stderr.count("epoch 1/1") == 1
     assert rows(tmp_path) == 2
+    # The figures are those of the model that is saved, though each process has its own batch norms' averages.
+    model, card = load_model(tmp_path, ModelCard)
+    held_out = split_validation(load_clouds(tiny_data)[0], 0.2, seed=0)[1]
+    ((points, labels),) = CloudLoader(held_out, 32, points=card.points)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(model(points), labels)
+    with (tmp_path / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["val_loss"]) == pytest.approx(float(expected), rel=1e-4)

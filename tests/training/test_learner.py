@@ -104,6 +104,17 @@ def test_validation_is_the_plain_cross_entropy_in_float32(kind: str) -> None:
     assert float(module.val_loss.compute()) == pytest.approx(float(expected), rel=1e-6)
 
 
+def test_losses_are_those_of_a_sample_where_batches_differ_in_size() -> None:
+    module = Classifier(nn.Identity(), ImageOptimizerConfig(label_smoothing=0.0))
+    logits = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 5.0], [0.0, 2.0]])
+    labels = torch.tensor([0, 1, 1, 0])
+    for part in (slice(3), slice(3, None)):
+        module.training_step((logits[part], labels[part]), 0)
+        module.validation_step((logits[part], labels[part]), 0)
+    expected = pytest.approx(float(nn.functional.cross_entropy(logits, labels)))
+    assert float(module.train_loss.compute()) == float(module.val_loss.compute()) == expected
+
+
 def test_the_last_step_of_an_epoch_has_the_mean_gradient_of_its_batches(tmp_path: Path) -> None:
     config = ImageOptimizerConfig(lr=0.1, warmup=0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
