@@ -71,6 +71,6 @@ def fold_cycle(cycle: MGICBlock) -> FoldedCycle | None:
     restriction = cycle.restrictions[-1].get_submodule("map")
     coarsest = cycle.blocks[-1].get_submodule("conv")
     assert isinstance(coarsest, FoldedEdgeConv)
-    if type(restriction) is not GroupedLinear or restriction.channel_dim != -1 or coarsest.centred:
+    if type(restriction) is not GroupedLinear or restriction.channel_dim != -1:
         return None
     return FoldedCycle(cycle, coarsest.behind(restriction))

@@ -17,7 +17,7 @@ from mgic_geo.graph import edge_native, gpu
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.edge_inputs import check_features
 from mgic_geo.graph.edge_maps import both_biases, both_maps
-from mgic_geo.graph.edge_norm import edge_batch_norm
+from mgic_geo.graph.edge_norm import by_batch, edge_batch_norm
 from mgic_geo.graph.edge_norm_native import fits_norm, normalised_edge_conv
 from mgic_geo.graph.edges.propagation import watched
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, edges_of, flatten_clouds
@@ -154,9 +154,9 @@ class EdgeConv(MessagePassing):
         sign = _sign(self.norm.weight) if self.norm is not None else torch.ones_like(self.lin.weight[:, 0])
         on_center, on_neighbor = (sign.unsqueeze(1) * self.lin.weight).chunk(2, dim=1)
         bias = None if self.lin.bias is None else sign * self.lin.bias
-        if self.norm is not None:
+        if self.norm is not None and by_batch(self.norm):
             # u and v nearly cancel where points are far from the origin, so that the common part goes first:
-            # the layer sees it through x_i alone, as one more bias.
+            # the layer sees it through x_i alone, as one more bias. In evaluation no node sees other graphs.
             middle = source.detach().mean(0, keepdim=True)
             source, target = source - middle, target - middle
             bias = grouped_linear(middle, on_center, bias, self.groups).squeeze(0)

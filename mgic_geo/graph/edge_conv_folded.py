@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from mgic_geo.core.fold import affine_of, in_place
-from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
+from mgic_geo.core.pointwise import GroupedLinear
 from mgic_geo.graph import edge_native, gpu
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_maps import both_biases, side_by_side
@@ -42,7 +42,7 @@ class FoldedEdgeConv(MessagePassing):
     def __init__(self, conv: EdgeConv, scale: Tensor, shift: Tensor, isolated: Tensor) -> None:
         super().__init__(aggr=None, flow=conv.flow)
         self.in_channels, self.out_channels, self.groups = conv.in_channels, conv.out_channels, conv.groups
-        self.act, self.centred = in_place(conv.act), conv.norm is not None
+        self.act = in_place(conv.act)
         weight = conv.lin.weight.detach().double() * scale.unsqueeze(1)
         if conv.lin.bias is not None:
             shift = shift + conv.lin.bias.detach().double() * scale
@@ -73,22 +73,14 @@ class FoldedEdgeConv(MessagePassing):
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
         neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
-        back: Tensor | None = None
-        if self.centred:  # as EdgeConv; what the centre's map no longer sees of the middle comes back
-            middle = source.mean(0, keepdim=True)
-            back = self.center(middle) - self.center.bias + self.neighbor(middle)
-            same, source = source is target, source - middle
-            target = source if same else target - middle
-        out = self.act(self._gathered(source, target, back, neighbors))
+        out = self.act(self._gathered(source, target, neighbors))
         if neighbors.has_isolated:
             out = torch.where((neighbors.in_degree > 0).unsqueeze(1), out, self.isolated)
         return out.view(*shape, self.out_channels)
 
-    def _gathered(self, source: Tensor, target: Tensor, back: Tensor | None, neighbors: Neighbors) -> Tensor:
-        """The sums u + max v, and ``back`` (1, C)."""
-        weights = self.center.weight, self.neighbor.weight
-        shift = cast(Tensor, self.center.bias)
-        bias = shift if back is None else shift + back.squeeze(0)
+    def _gathered(self, source: Tensor, target: Tensor, neighbors: Neighbors) -> Tensor:
+        """The sums u + max v."""
+        weights, bias = (self.center.weight, self.neighbor.weight), cast(Tensor, self.center.bias)
         # What fits is told from a weight of PyG's layout, both maps side by side.
         on_gpu = gpu.fits(source, self.center.weight, neighbors)
         if source is target and (
@@ -97,8 +89,7 @@ class FoldedEdgeConv(MessagePassing):
             step = gpu.edge_conv if on_gpu else edge_native.edge_conv
             both, biases = side_by_side(*weights, self.groups), both_biases(bias, self.groups)
             return step(source, both, biases, neighbors, self.groups)
-        on_center = grouped_linear(target, self.center.weight, bias, self.groups)
-        return neighbor_max(self.neighbor(source), neighbors).add_(on_center)
+        return neighbor_max(self.neighbor(source), neighbors).add_(self.center(target))
 
     @torch.no_grad()
     def behind(self, restriction: GroupedLinear) -> FoldedEdgeConv:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, distributed, nn
 
@@ -9,7 +11,12 @@ from mgic_geo.core import norm_native
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.graph.reduce import neighbor_sum
 
-__all__ = ["edge_batch_norm"]
+__all__ = ["by_batch", "edge_batch_norm"]
+
+
+def by_batch(norm: nn.BatchNorm1d) -> bool:
+    """Whether a normalisation takes the statistics of its input, in training or for want of running ones."""
+    return norm.training or norm.running_mean is None or norm.running_var is None
 
 
 def edge_batch_norm(
@@ -35,13 +42,13 @@ def edge_batch_norm(
     """
     dtype, out, u, v = out.dtype, _full(out), _full(u), _full(v)
     degree = neighbors.in_degree.unsqueeze(1).to(u.dtype)
-    if norm.training or norm.running_mean is None or norm.running_var is None:
+    if by_batch(norm):
         _refuse_sync(norm)
         mean, var, total = _edge_moments(u, v, degree, neighbors)
         if norm.training:
             norm_native.track(norm, sign * mean, var, neighbors.col.numel())
     else:
-        mean, var = sign * norm.running_mean, norm.running_var
+        mean, var = sign * cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
         total = neighbor_sum(v, neighbors) if torch.is_grad_enabled() else None
     if total is not None and torch.is_grad_enabled():
         # All neighbours tie where the scale is zero; its gradient is that of their mean, as PyG's.

@@ -110,6 +110,28 @@ def test_running_statistics_over_steps(momentum):
     torch.testing.assert_close(conv.norm.state_dict(), twin.nn[1].state_dict())
 
 
+def test_in_evaluation_no_graph_of_a_batch_sees_another():
+    torch.manual_seed(0)
+    x, edge_index = torch.randn(20, 4), torch.randint(20, (2, 60))
+    conv = perturbed(EdgeConv(4, 6)).eval()
+    alone = conv(x, edge_index)
+    for other in (1e6, torch.nan):
+        both = torch.cat([x, other * torch.randn(20, 4)]), torch.cat([edge_index, edge_index + 20], 1)
+        assert torch.equal(conv(*both)[:20], alone)
+
+
+def test_evaluation_far_from_the_origin_is_nearly_as_exact_as_edge_by_edge():
+    torch.manual_seed(0)
+    x = 1e3 + torch.rand(500, 16)
+    edge_index = knn_graph(x, 10)
+    conv = EdgeConv(16, 32)
+    conv.norm.momentum = None
+    conv(x, edge_index)
+    truth = oracles.pyg_edge_conv(copy.deepcopy(conv.eval()).double())(x.double(), edge_index)
+    per_edge = oracles.relative_difference(oracles.pyg_edge_conv(conv)(x, edge_index), truth)
+    assert oracles.relative_difference(conv(x, edge_index), truth) < 2 * per_edge
+
+
 def test_a_table_equals_the_edge_index():
     torch.manual_seed(0)
     x = torch.randn(3, 30, 5)

@@ -35,6 +35,15 @@ def test_the_norm_inside_whatever_its_signs(groups, bias):
     assert repr(folded).startswith(f"FoldedEdgeConv(\n  4, 8, groups={groups}")
 
 
+def test_no_graph_of_a_batch_sees_another():
+    torch.manual_seed(0)
+    conv = EdgeConv(4, 8).eval()
+    statistics(conv.norm)
+    folded, x, edges = fold_edge_conv(conv), torch.randn(40, 4), torch.randint(20, (2, 60))
+    alone, x[20:] = folded(x[:20], edges), torch.nan
+    assert torch.equal(folded(x, torch.cat([edges, edges + 20], 1))[:20], alone)
+
+
 def test_the_norm_behind_where_scales_are_positive():
     torch.manual_seed(0)
     conv, norm = EdgeConv(4, 8, norm=None, act=None).double(), statistics(nn.BatchNorm1d(8)).double()
