@@ -233,6 +233,8 @@ def _over_heads(linear: Any, heads: int, x: Tensor) -> Tensor:
     def mean(values: Tensor) -> Tensor:
         return values.unflatten(0, (linear.groups, heads, -1)).mean(1).flatten(0, 1)
 
+    if heads == 1:  # whose edges' map is a plain one, without groups
+        return linear(x)
     refreshed(linear, x)
     weight, bias = mean(linear.weight), None if linear.bias is None else mean(linear.bias)
     if linear.shared == linear.in_channels:  # the features of edges

@@ -29,6 +29,7 @@ FAST = [
     (pyg.GINConv, {"eps": 0.5}),
     (pyg.GatedGraphConv, {"num_layers": 2, "bias": False}),
     (pyg.GeneralConv, {"heads": 2, "directed_msg": False, "skip_linear": True}),
+    (pyg.GeneralConv, {"in_edge_channels": 3}),
     (pyg.LEConv, {"aggr": "std"}),  # of GraphConv, PyG would then refuse sparse graphs in the whole process
     (pyg.NNConv, {"edge_dim": 3, "root_weight": False, "aggr": "mean"}),
     (pyg.PNAConv, {**PNA, "towers": 2, "pre_layers": 2, "post_layers": 2, "act": "elu"}),
