@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from mgic_geo.training.learner import Learner
@@ -82,9 +83,9 @@ class Progress(Checkpoint):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Leave the terminal tidy; after Ctrl-C, says how to go on."""
+        """Leave the terminal tidy; after Ctrl-C or SIGTERM, says how to go on."""
         self._close()
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.is_global_zero:
             text = (
                 f"stopped in epoch {trainer.current_epoch + 1}; add --resume to the same command to continue"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from mgic_geo.memory import keep_memory
@@ -71,19 +73,21 @@ def fit(
 
     Returns:
         The outcome on rank 0; None on all others, which have nothing left to do.
+
+    Raises:
+        SystemExit: the process was told to stop, by Ctrl-C or SIGTERM.
     """
     keep_memory()
     checkpoint, history = _checkpoint(config), History(config.output)
     average = EMA(ema) if ema else None
     callbacks: list[Callback] = [history, Progress(), *([average] if average else [])]
     trainer = make_trainer(config, checkpoint, callbacks, validate, accumulate)
-    with naming_divergence(module, trainer):
-        trainer.fit(
-            module,
-            data,
-            ckpt_path=checkpoint if config.resume and checkpoint.exists() else None,
-            weights_only=True,
-        )
+    resumed = checkpoint if config.resume and checkpoint.exists() else None
+    try:
+        with naming_divergence(module, trainer):
+            trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+    except SIGTERMException as error:
+        raise SystemExit(128 + signal.SIGTERM) from error  # Lightning's own would end with status 0
     if not trainer.is_global_zero:
         return None
     if average is not None:

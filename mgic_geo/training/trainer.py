@@ -55,9 +55,9 @@ def make_trainer(
 
 
 def _ddp() -> DDPStrategy:
-    # Batch norm's running averages need no broadcast at every step: rank 0's are saved, and Learner gives them
-    # to all ranks ahead of validation, whose shards may differ by a batch, so that it would wait for ever in
-    # one. torch renamed the switch.
+    # Batch norm's running averages need no broadcast at every step: rank 0's are saved, and Learner gives
+    # them to all ranks ahead of validation, whose shards may differ by a batch, so that it would wait for
+    # ever in one. torch renamed the switch.
     known = inspect.signature(DistributedDataParallel).parameters
     switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {switch: False}

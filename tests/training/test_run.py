@@ -1,8 +1,23 @@
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
-from mgic_geo.training import ImageCard, UsageError, load_for, save_model
+from mgic_geo.training import (
+    Classifier,
+    CloudData,
+    ImageCard,
+    OptimizerConfig,
+    RunConfig,
+    UsageError,
+    fit,
+    load_for,
+    save_model,
+)
 
 NAMES = tuple(f"class {i}" for i in range(12))
 
@@ -32,3 +47,27 @@ def test_of_many_classes_the_message_names_those_that_differ(tmp_path: Path) -> 
     assert "but --data pets has cat, class 0, class 1, " in message
     assert message.count("… (12 in all)") == 2
     assert "class 10" not in message
+
+
+class ToldToStop(nn.Sequential):
+    """Has its process told to stop, as a cluster's scheduler does, in the first step."""
+
+    def forward(self, points: Tensor) -> Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(points)
+
+
+def test_sigterm_ends_with_its_status_and_says_how_to_go_on(
+    make_clouds: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig(data="", output=tmp_path, epochs=4, batch_size=8, accelerator="cpu")
+    model = ToldToStop(nn.Flatten(), nn.Linear(48, 3))
+    with pytest.raises(SystemExit) as caught:
+        fit(
+            config,
+            Classifier(model, OptimizerConfig()),
+            CloudData(make_clouds(24), None, 8, points=16),
+            validate=False,
+        )
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert "stopped in epoch 1; add --resume" in capsys.readouterr().err
