@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"cannot write {path}: {cause}; is the disk full? "
                 "The last whole checkpoint is kept; free space and --resume"
             ) from error
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """
+        Load the checkpoint at ``path``.
+
+        Raises:
+            UsageError: it cannot be read, which its writer prevents but a failing disk or a copy does not.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error}") from error
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"{path} is damaged ({cause}); delete it and start anew") from error
 
 
 class SaveLast(Checkpoint):

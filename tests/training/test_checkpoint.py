@@ -64,6 +64,16 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_damaged_checkpoint_is_said_to_be_damaged(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": torch.ones(99)}, path)
+    assert float(AtomicCheckpointIO().load_checkpoint(path, weights_only=True)["epoch"].sum()) == 99
+    path.write_bytes(path.read_bytes()[:-50] if content is None else content)
+    with pytest.raises(UsageError, match=r"last\.ckpt is damaged \(.+\); delete it and start anew$"):
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=True)
+
+
 @pytest.mark.parametrize(
     "error",
     [
