@@ -24,7 +24,10 @@ class _kept:
         if graph is None:
             return self
         name = self.make.__name__
-        if name not in graph.kept:
+        if name not in graph.kept and not torch.compiler.is_compiling():
+            with torch.inference_mode(False):  # what is kept may be needed for a gradient later
+                graph.kept[name] = self.make(graph)
+        elif name not in graph.kept:
             graph.kept[name] = self.make(graph)
         return graph.kept[name]
 
@@ -150,8 +153,8 @@ class Neighbors:
 
     @_kept
     def has_isolated(self) -> bool:
-        """Whether some target has no neighbour at all; taken for granted where compiling cannot look."""
-        return torch.compiler.is_compiling() or bool((self.in_degree == 0).any())
+        """Whether some target has no neighbour at all; taken for granted where nobody can look."""
+        return _unseen(self.rowptr) or bool((self.in_degree == 0).any())
 
     @_kept
     def out_degree(self) -> Tensor:
@@ -239,10 +242,8 @@ def edges_of(graph: Any, flow: str = "source_to_target") -> Tensor:
     if not is_sparse(graph):
         return graph.as_tensor() if isinstance(graph, EdgeIndex) else graph
     if isinstance(graph, Tensor) and graph.layout == torch.sparse_coo:
-        row, col = graph._indices()  # PyG's own would mark the caller's matrix as in order
-    else:
-        row, col = to_edge_index(graph)[0]
-    return torch.stack([col, row])
+        return graph._indices().flip(0)  # PyG's own would mark the caller's matrix as in order
+    return to_edge_index(graph)[0].flip(0)
 
 
 def compressed(graph: Any) -> Any:
@@ -250,8 +251,12 @@ def compressed(graph: Any) -> Any:
 
     PyG would mark the caller's matrix as in order, and take it to be.
     """
-    coo = isinstance(graph, Tensor) and graph.layout == torch.sparse_coo
-    return graph.to_sparse_csr() if coo else graph
+    return graph.to_sparse_csr() if isinstance(graph, Tensor) and graph.layout == torch.sparse_coo else graph
+
+
+def _unseen(index: Tensor) -> bool:
+    """Whether there are no values to look at, or a look would break a graph that is compiled."""
+    return torch.compiler.is_compiling() or index.is_meta
 
 
 def _integers(index: Tensor, what: str) -> Tensor:
@@ -261,7 +266,7 @@ def _integers(index: Tensor, what: str) -> Tensor:
 
 
 def _check_range(index: Tensor, nodes: int, what: str, hint: str) -> None:
-    if torch.compiler.is_compiling() or not index.numel():  # a look at the values would break the graph
+    if _unseen(index) or not index.numel():
         return
     if not bool(((index >= 0) & (index < nodes)).all()):
         low, high = int(index.min()), int(index.max())

@@ -131,6 +131,20 @@ def test_what_was_computed_is_kept_and_travels():
     assert torch.equal(pickle.loads(pickle.dumps(neighbors)).row, neighbors.row)
 
 
+def test_what_was_computed_in_inference_mode_serves_a_gradient():
+    neighbors = Neighbors.from_edge_index(random_graph(5, 20), 5)
+    with torch.inference_mode():
+        found = [neighbors.row, neighbors.col32, neighbors.in_degree, neighbors.out_degree, neighbors.ranks]
+    assert not any(values.is_inference() for values in found)
+
+
+def test_without_values_nothing_is_looked_at():
+    neighbors = Neighbors.from_edge_index(random_graph(5, 20).to("meta"), 5)
+    assert neighbors.row.shape == (20,)
+    assert neighbors.has_isolated
+    assert Neighbors.from_table(torch.zeros(2, 5, 3, dtype=torch.long, device="meta")).num_targets == 10
+
+
 @settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 4), st.booleans())
 def test_an_edge_index_tells_its_degree_and_its_clouds(clouds, size, degree, shuffle):
