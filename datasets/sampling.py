@@ -42,6 +42,8 @@ def sample_chunk(source: str, chunk: list[tuple[int, str, str]], pool: int, seed
                 results.append((index, sample_mesh(parse_mesh(read(path), path), pool, mesh_rng(seed, key))))
             except CorruptMeshError as error:
                 results.append((index, str(error)))
+            except OSError as error:
+                results.append((index, f"cannot be read ({error})"))
             except _ARCHIVE_ERRORS as error:
                 results.append((index, f"cannot be unpacked ({error})"))
     return results

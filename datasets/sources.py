@@ -49,18 +49,19 @@ class MeshSource:
 def find_meshes(path: Path) -> MeshSource:
     """List the meshes ``NAME/<class>/{train,test}/*.off`` of a folder or zip.
 
-    ``path`` may be the folder NAME itself, or one that holds it. The fingerprint is made from names, sizes
-    and, in a zip, the members' checksums, in a folder, the files' modification times.
+    ``path`` may be the folder NAME itself, or one that holds it; links in it are followed. The
+    fingerprint is made from names, sizes and, in a zip, the members' checksums, in a folder, the files'
+    modification times.
 
     Raises:
-        ValueError: ``path`` is neither folder nor zip, or what it holds is not in the layout.
+        ValueError: ``path`` is neither folder nor zip, what it holds is not in the layout, or train and test
+            differ in their classes.
     """
+    from .files import list_files  # imports torch, like the next, and workers that sample do without
+    from .splits import check_classes
+
     if path.is_dir():
-        stamps = {
-            file.relative_to(path).as_posix(): (file.stat().st_size, file.stat().st_mtime_ns)
-            for file in path.rglob("*")
-            if file.is_file()
-        }
+        stamps = {name: _stamp(path / name) for name in list_files(path)}
     elif zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -85,6 +86,8 @@ def find_meshes(path: Path) -> MeshSource:
         raise ValueError(
             f"{path} holds no {' or '.join(missing)} meshes; the layout is NAME/<class>/{{train,test}}/*.off"
         )
+    train, test = ({mesh.label for mesh in meshes if mesh.split == split} for split in SPLITS)
+    check_classes(f"{path}'s train", train, "test", test)
     digest = hashlib.sha256(repr([(mesh.key, stamps[mesh.path]) for mesh in meshes]).encode())
     return MeshSource(path, tuple(meshes), digest.hexdigest())
 
@@ -97,6 +100,14 @@ def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
     else:
         with zipfile.ZipFile(path) as archive:
             yield archive.read
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        stat = file.stat()
+    except OSError:  # a link to nothing: whoever reads the file says so, by name
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _mesh_file(path: str, size: int) -> MeshFile | None:

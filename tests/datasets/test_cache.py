@@ -133,6 +133,12 @@ def test_corrupt_meshes_are_all_named(meshes, tmp_path):
         check_complete(file)
 
 
+def test_a_link_to_nothing_is_a_corrupt_mesh(meshes, tmp_path):
+    (meshes / "box/test/gone.off").symlink_to("nowhere.off")
+    with pytest.raises(CorruptMeshError, match=r"box/test/gone\.off: cannot be read \(.*No such file"):
+        build(tmp_path / "c.h5", meshes)
+
+
 def test_a_damaged_zip_member_is_a_corrupt_mesh(meshes, tmp_path):
     path = tmp_path / "t.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -1,5 +1,6 @@
 import os
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,23 @@ def test_fingerprint_follows_the_content(meshes, tmp_path):
     assert find_meshes(zipped(meshes, tmp_path / "b.zip")).fingerprint == packed
     file.write_bytes(file.read_bytes().replace(b"1", b"2"))
     assert find_meshes(zipped(meshes, tmp_path / "c.zip")).fingerprint != packed
+
+
+def test_links_are_followed_and_one_to_nothing_is_a_mesh(meshes, tmp_path):
+    root = tmp_path / "links"
+    root.mkdir()
+    for folder in meshes.iterdir():
+        (root / folder.name).symlink_to(folder)
+    assert find_meshes(root) == replace(find_meshes(meshes), path=root)
+    (meshes / "box/train/gone.off").symlink_to("nowhere.off")
+    assert [mesh.size for mesh in find_meshes(root).meshes if mesh.name == "gone"] == [0]
+
+
+def test_train_and_test_must_have_the_same_classes(meshes):
+    for file in (meshes / "box/test").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"Tiny2's train and test must hold the same class folders; .* box$"):
+        find_meshes(meshes)
 
 
 def test_wrong_layouts(meshes, tmp_path):
