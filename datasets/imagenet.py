@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import EDITION, IMAGE_SUFFIXES, decode_image, read_bytes, settle
+from .decode import EDITION, IMAGE_SUFFIXES, decode_image, read_bytes, settle, shown
 from .file_loader import Sample
 from .files import fingerprint, is_hidden, list_files
 from .hdf5 import as_bytes
@@ -94,7 +94,8 @@ def load_image_files(
 
     Raises:
         FileNotFoundError: a split's folder is missing.
-        ValueError: a split holds no images in class folders, or has other classes than the first.
+        ValueError: a split holds no images in class folders, has a class without any, or other classes than
+            the first.
         CorruptImageError: images cannot be read; the error's ``problems`` lists all of them.
     """
     if skip_corrupt and not verify:
@@ -172,6 +173,11 @@ def _list(folder: Path) -> ImageFiles:
     labels = [places[name.partition("/")[0]] for name in names]
     if not names:
         raise ValueError(f"{folder} holds no images in class folders; the layout is {folder}/<class>/*.jpg")
+    present = set(labels)
+    if empty := [name for name, label in places.items() if label not in present]:
+        raise ValueError(
+            f"{folder} has folders without images: {', '.join(shown(empty))}; fill or remove them"
+        )
     return ImageFiles(folder, as_bytes(tuple(names)), torch.tensor(labels), tuple(classes))
 
 

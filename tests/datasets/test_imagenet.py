@@ -153,6 +153,14 @@ def test_layouts_are_checked(root):
         load_image_files(root, ["flat"])
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_without_images_is_named(root, split):
+    for file in (root / split / "n02").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=rf"{split} has folders without images: n02; fill or remove them"):
+        load_image_files(root)
+
+
 def test_test_stands_for_val_where_there_is_none(root):
     both = load_image_files(root)
     (root / "val").rename(root / "test")
