@@ -169,7 +169,7 @@ def train(config: Config) -> None:
             train_clouds, val_clouds = split_validation(train_clouds, config.val_fraction, config.seed)
 
     card = ModelCard(config.model, config.model_kwargs(), train_clouds.classes, config.points)
-    model = build(config, card, f"{len(train_clouds):,} training clouds")
+    model = build(config, card, len(train_clouds), "clouds")
     fitted = fit(
         config,
         Classifier(model, config, config.seed),

@@ -176,7 +176,7 @@ def claim_folder(output: Path, config: Any, result: str) -> None:
     """
     record, settings = output / "config.yaml", plain(config)
     with blaming("--output"):
-        if record.exists() and (before := _loaded(record)) != settings:
+        if record.exists() and (before := read_settings(record)) != settings:
             if (output / result).exists():
                 raise UsageError(
                     f"{output} already holds a run with other settings. Choose another folder with --output, "
@@ -193,14 +193,14 @@ def claim_folder(output: Path, config: Any, result: str) -> None:
 def _read_record(record: Path) -> dict[str, Any]:
     if not record.exists():
         raise UsageError(f"{record} is missing, so this run's settings are unknown; choose another --output")
-    settings = _loaded(record)
+    settings = read_settings(record)
     if settings is None or "seed" not in settings:
         raise UsageError(f"{record} is not a run's record and would be replaced; choose another --output")
     return settings
 
 
-def _loaded(record: Path) -> dict[str, Any] | None:
-    """Return the settings that a record holds, None if it is no record."""
+def read_settings(record: Path) -> dict[str, Any] | None:
+    """Return what a record holds, None if it is no record."""
     try:
         settings = yaml.safe_load(record.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):

@@ -37,7 +37,7 @@ def train_images(
     Returns:
         The outcome on rank 0, None on all others.
     """
-    model = build(config, card, f"{size:,} training images")
+    model = build(config, card, size, "images")
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fitted = fit(

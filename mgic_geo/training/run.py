@@ -17,6 +17,7 @@ from torch import nn
 from mgic_geo.memory import keep_memory
 from mgic_geo.model_file import Card, load_model
 from mgic_geo.training.config import RunConfig, UsageError, blaming, claim_output, global_rank
+from mgic_geo.training.data_record import claim_data
 from mgic_geo.training.divergence import naming_divergence
 from mgic_geo.training.ema import EMA
 from mgic_geo.training.history import History
@@ -40,14 +41,27 @@ def claim(config: RunConfig) -> None:
         claim_output(config, _checkpoint(config))
 
 
-def build(config: RunConfig, card: Card, what: str) -> nn.Module:
-    """Build the model from the run's seed, compiled if asked for; say so, with ``what`` it is trained on."""
+def build(config: RunConfig, card: Card, samples: int, what: str) -> nn.Module:
+    """
+    Build the model from the run's seed, compiled if asked for; say so, and claim the data for the run.
+
+    Args:
+        config: the run's settings.
+        card: the model.
+        samples: number of training samples.
+        what: their name in the plural.
+
+    Raises:
+        UsageError: the run is resumed with other data; see :func:`claim_data`.
+    """
+    if global_rank() == 0:
+        claim_data(config, _checkpoint(config), card.classes, samples)
     torch.manual_seed(config.seed)
     model = card.build()
     if config.compile:
         model.compile()  # in place, so the names of the weights stay as they are
     if global_rank() == 0:
-        print(f"{card.model} on {config.data}, {what}", flush=True)  # noqa: T201
+        print(f"{card.model} on {config.data}, {samples:,} training {what}", flush=True)  # noqa: T201
     return model
 
 

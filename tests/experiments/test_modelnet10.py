@@ -40,6 +40,7 @@ def test_two_steps_end_with_everything_written(
     assert (summary["model"], summary["epochs"], summary["test_samples"]) == ("mgic_dgcnn", 1, 6)
     assert summary["multiply_adds"] > summary["parameters"]
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["k"] == 4
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["samples"] == 16
     weights = load_file(tmp_path / "model.safetensors")
     assert sum(w.numel() for name, w in weights.items() if "running" not in name) >= summary["parameters"]
     for picture in ("curves.png", "confusion.png", "gallery.png"):
