@@ -156,6 +156,7 @@ class _GroupedGRUCell(nn.Module):
         kept = self._gates(state, self.weight_hh, self.bias_hh)
         reset, update = (a + b for a, b in zip(read[:2], kept[:2], strict=True))
         fresh = (read[2] + reset.sigmoid() * kept[2]).tanh()
+        fresh, update = fresh.to(state.dtype), update.to(state.dtype)  # autocast narrows the gates alone
         return torch.lerp(fresh, state, update.sigmoid())
 
     def _gates(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:

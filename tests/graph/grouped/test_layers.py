@@ -3,7 +3,7 @@
 import grouping
 import pytest
 import torch
-from torch_geometric.nn import ChebConv
+from torch_geometric.nn import ARMAConv, ChebConv, GatedGraphConv, GCN2Conv
 
 from mgic_geo import grouped
 from mgic_geo.graph.grouped import GroupedConv
@@ -54,3 +54,13 @@ def test_enough_layers_take_the_fast_path():
 def test_what_is_left_out_takes_no_widths():
     left_out = {conv.__name__: reason_against(conv) for conv in layer_classes() if conv not in LAYERS}
     assert left_out == {}
+
+
+@pytest.mark.parametrize("conv", [GatedGraphConv, GCN2Conv, ARMAConv], ids=lambda conv: conv.__name__)
+def test_layers_with_weights_of_their_own_under_autocast(conv):
+    torch.manual_seed(0)
+    options, x, edges = options_of(conv), torch.randn(NODES, 16), example_graph(NODES, 4)
+    layer, inputs = grouped(conv, GROUPS)(16, 16, **options), inputs_of(conv, x, edges, options)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(**inputs)
+    torch.testing.assert_close(half.float(), layer(**inputs), rtol=0.1, atol=0.1)
