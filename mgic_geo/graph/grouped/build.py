@@ -73,8 +73,8 @@ def construct(
                     f"{name}'s {key} depends on each level's width, so it is built here: leave {key} out"
                 )
         options.update(made)
-    if "heads" in given and "concat" in given and options.get("concat", True):
-        out_channels = _width_of_a_head(out_channels, options.get("heads", 1))
+    if _value(conv, "concat", options):
+        out_channels = _width_of_a_head(out_channels, _value(conv, "heads", options) or 1)
     if "in_channels" in given and "out_channels" in given:
         return conv(in_channels, out_channels, **options)
     if "out_channels" in given:  # narrower inputs are padded by the layer
@@ -107,6 +107,15 @@ def parameters_of(conv: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     if isinstance(conv, type) and {p.kind for p in parameters.values()} == hidden:
         return parameters_of(conv.__mro__[1])
     return {name: p for name, p in parameters.items() if p.kind not in hidden}
+
+
+def _value(conv: Builder, name: str, options: dict[str, Any]) -> Any:
+    """An option as given, or its default, in a base class if need be; None where there is none."""
+    if name in options:
+        return options[name]
+    source = getattr(conv, "func", conv)  # of a partial call
+    named = [parameters_of(base).get(name) for base in (conv, *getattr(source, "__mro__", ()))]
+    return next((p.default for p in named if p is not None and p.default is not p.empty), None)
 
 
 def _needs_no_width(conv: Any, options: dict[str, Any]) -> bool:

@@ -26,7 +26,10 @@ from mgic_geo.graph.grouped.guards import only_features
 __all__ = ["FEATURES", "GroupedConv", "grouped", "resolve_conv"]
 
 FEATURES = ("x", "x_0", "x_dict")
-"""Arguments of a layer's ``forward`` whose channels fall into groups; all others go to every group whole."""
+"""Arguments of a layer's ``forward`` whose channels fall into groups; all others go to every group whole.
+
+Of a layer that calls its features otherwise, they are the first argument.
+"""
 
 
 def resolve_conv(conv: str | Builder) -> Builder:
@@ -110,6 +113,8 @@ class GroupedConv(pyg.MessagePassing):
         small = in_channels // groups, out_channels // groups
         self.convs = nn.ModuleList(construct(conv, *small, kwargs) for _ in range(groups))
         self.arguments = tuple(inspect.signature(self.convs[0].forward).parameters)
+        known = {"x", "x_dict"} & {*self.arguments}
+        self.features = FEATURES if known else (*FEATURES, *self.arguments[:1])
 
     @property
     def add_self_loops(self) -> bool:
@@ -153,7 +158,7 @@ class GroupedConv(pyg.MessagePassing):
 
     def _divide(self, name: str, value: Any) -> list[Any]:
         """What each group gets of one argument."""
-        return _chunk(value, len(self.convs)) if name in FEATURES else [value] * len(self.convs)
+        return _chunk(value, len(self.convs)) if name in self.features else [value] * len(self.convs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.convs)} x {self.convs[0]})"

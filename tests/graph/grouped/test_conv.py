@@ -1,6 +1,7 @@
 """Options of grouped layers: what keeps to the fast path, what declines it, and errors."""
 
 import copy
+import functools
 import pickle
 
 import grouping
@@ -162,6 +163,36 @@ def test_any_callable_serves():
     assert layer(torch.randn(6, 8), example_graph(6, 2)).shape == (6, 4)
     phi = grouped(pyg.AntiSymmetricConv, 2)(8, 8)
     assert phi(torch.randn(6, 8), example_graph(6, 2), torch.rand(12)).shape == (6, 8)
+
+
+class FourHeads(pyg.GATConv):
+    def __init__(self, in_channels, out_channels, heads=4, **kwargs):
+        super().__init__(in_channels, out_channels, heads=heads, **kwargs)
+
+
+class CallsThemH(pyg.SAGEConv):
+    def forward(self, h, edge_index):
+        return super().forward(h, edge_index)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        functools.partial(pyg.GATConv, heads=2),
+        functools.partial(pyg.GATConv, heads=2, concat=False),
+        FourHeads,
+        functools.partial(FourHeads, heads=2),
+        CallsThemH,
+    ],
+    ids=["partial", "averaged", "subclass", "partial subclass", "other name"],
+)
+def test_layers_of_ones_own(conv, groups):
+    torch.manual_seed(0)
+    layer, x = grouped(conv, groups)(16, 16), torch.randn(6, 16)
+    assert layer(x, example_graph(6, 2)).shape == (6, 16)
+    if groups > 1 and conv is CallsThemH:
+        assert torch.equal(layer(h=x, edge_index=example_graph(6, 2)), layer(x, example_graph(6, 2)))
 
 
 def test_copies_and_pickles():
