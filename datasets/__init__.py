@@ -36,6 +36,7 @@ from .meshes import sample_mesh as sample_mesh
 from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
 from .scans import read_points as read_points
+from .segmentation import check_labels as check_labels
 from .segmentation import label_counts as label_counts
 from .segmentation import load_segmentation as load_segmentation
 from .segmentation import palette_of as palette_of

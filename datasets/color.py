@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ class Color:
         saturation: likewise their distance from the pixel's own grey.
 
     Raises:
-        ValueError: a value is below 0.
+        ValueError: a value is below 0, or not finite.
     """
 
     brightness: float = 0.0
@@ -30,8 +31,8 @@ class Color:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 (off) or more; got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 (off) or more, and finite; got {getattr(self, name)}")
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Change ``images`` (B, 3, H, W), uint8 or floats in 0 … 1.

@@ -74,6 +74,17 @@ def _voc_colour(label: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def check_labels(split: SegmentedImages | SegmentedFiles) -> None:
+    """Raise a ValueError unless a pixel of the training split has a label; reads files up to the first."""
+    in_memory = isinstance(split, SegmentedImages)
+    masks = split.masks if in_memory else (split.read_mask(index) for index in range(len(split)))
+    if all((mask == IGNORE).all() for mask in masks):
+        raise ValueError(
+            f"no pixel of its {len(split)} training image(s) has a label, so there is nothing to learn; "
+            "give it the masks that hold labels"
+        )
+
+
 def label_counts(split: SegmentedImages | SegmentedFiles, workers: int | None = None) -> Tensor:
     """Count the pixels of each class in each mask.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -41,8 +42,8 @@ class SegmentationAugment:
     color: Color | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale must be (low, high) with 0 < low <= high; got {self.scale}")
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
+            raise ValueError(f"scale must be (low, high) with 0 < low <= high, finite; got {self.scale}")
         if self.size is not None and min(self.size) < 1:
             raise ValueError(
                 f"size must be (height, width) in pixels, or None for the image's; got {self.size}"
@@ -100,8 +101,9 @@ def resize(image: Tensor, size: torch.Size) -> Tensor:
     """Resize an image (3, H, W) uint8 to ``size``, bilinear with antialiasing."""
     if image.shape[1:] == size:
         return image
-    # Bytes are resized as they are on CPU only, where that is several times faster than in floats.
-    pixels = image if image.device.type == "cpu" else image.float()
+    # Bytes are resized as they are on CPU only, where that is several times faster than in floats, and where
+    # torch 2.14 fails if one pixel comes out.
+    pixels = image if image.device.type == "cpu" and max(size) > 1 else image.float()
     pixels = F.interpolate(pixels[None], tuple(size), mode="bilinear", antialias=True)[0]
     return pixels if pixels.dtype == torch.uint8 else pixels.round_().byte()
 

@@ -14,6 +14,7 @@ depend on the recipe: --recipe paper --help shows the paper's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from mgic_geo.datasets import (
     Normalization,
     SegmentationAugment,
     SegmentedImages,
+    check_labels,
     label_counts,
     load_segmentation,
     split_validation,
@@ -137,13 +139,13 @@ class Config(SegmentationConfig):
         found = super().problems()
         if self.crop is not None and min(self.crop) < 32:
             found.append(f"--crop is {self.crop[0]} {self.crop[1]}; give 32 or more pixels each")
-        if not 0 < self.scale_min <= self.scale_max:
+        if not 0 < self.scale_min <= self.scale_max < math.inf:
             found.append(
                 f"--scale-min is {self.scale_min} and --scale-max is {self.scale_max}; give more than 0, "
-                "and no less for --scale-max"
+                "and no less for --scale-max, which must be finite"
             )
         for name in ("brightness", "contrast", "saturation"):
-            if not (value := getattr(self, name)) >= 0:
+            if not 0 <= (value := getattr(self, name)) < math.inf:
                 found.append(f"--{name} is {value}; give 0 (none) or more")
         if self.workers is not None and self.workers < 0:
             found.append(f"--workers is {self.workers}; give 0 (read in the training's process) or more")
@@ -194,6 +196,7 @@ def train(config: Config) -> None:
             images, val = split_validation(images, config.val_fraction, config.seed)
 
     with blaming(f"--data {config.data}"):
+        check_labels(images)
         height, width = look_at(images, 0)[0].shape[1:]
         weight = None
         if config.class_weights != "none":

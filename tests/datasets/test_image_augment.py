@@ -103,6 +103,7 @@ def test_colour_stays_in_range_and_off_is_off(batch):
         (lambda: ImageAugment(padding=-1), "padding must be 0"),
         (lambda: ImageAugment(cutout=-1), "cutout must be 0"),
         (lambda: Color(contrast=-0.1), "contrast must be 0"),
+        (lambda: Color(brightness=float("inf")), "brightness must be 0"),
     ],
 )
 def test_values_are_checked(make, message):

@@ -3,7 +3,14 @@ import pytest
 import torch
 from pictures import write_image
 
-from mgic_geo.datasets import CorruptImageError, SegmentedImages, label_counts, load_segmentation, palette_of
+from mgic_geo.datasets import (
+    CorruptImageError,
+    SegmentedImages,
+    check_labels,
+    label_counts,
+    load_segmentation,
+    palette_of,
+)
 from mgic_geo.datasets.cityscapes import SegmentedFiles
 
 
@@ -64,6 +71,17 @@ def test_labels_are_counted_image_by_image(layout, request):
         mask = train.masks[index] if layout == "camvid" else train.read_mask(index)
         assert row.tolist() == [int((mask == c).sum()) for c in range(len(train.classes))]
     assert counts.dtype == torch.int64
+
+
+@pytest.mark.parametrize("layout", ["camvid", "cityscapes"])
+def test_training_needs_a_label(layout, request):
+    data = request.getfixturevalue(layout)
+    check_labels(load_segmentation(data, ["train"])[0])
+    void = np.full((6, 8), 11 if layout == "camvid" else 0, np.uint8)
+    for mask in [*data.glob("trainannot/*"), *data.glob("gtFine/train/*/*")]:
+        write_image(mask, void)
+    with pytest.raises(ValueError, match=r"no pixel of its 2 training image\(s\) has a label"):
+        check_labels(load_segmentation(data, ["train"])[0])
 
 
 def test_a_mask_that_went_bad_is_named(cityscapes):

@@ -136,9 +136,19 @@ def test_colours_change_and_labels_do_not():
     [
         ({"scale": (2.0, 1.0)}, "scale must be"),
         ({"scale": (0.0, 1.0)}, "scale must be"),
+        ({"scale": (1.0, float("inf"))}, "scale must be"),
         ({"size": (0, 5)}, "size must be"),
     ],
 )
 def test_values_are_checked(parts, message):
     with pytest.raises(ValueError, match=message):
         SegmentationAugment(**parts)
+
+
+def test_of_an_image_shrunk_to_a_pixel_its_mean_is_left():
+    images, masks = noise()
+    results, result_masks = changed(images, masks, scale=(0.01, 0.01))
+    shown = result_masks != IGNORE
+    assert shown.sum() == len(images)
+    means = images.float().mean((2, 3))
+    assert (results.movedim(1, -1)[shown].float() - means).abs().max() < 15

@@ -113,6 +113,15 @@ def test_cityscapes_is_read_from_its_files(main: Main, tmp_path: Path) -> None:
     assert (len(card.classes), card.size) == (19, (36, 40))
 
 
+def test_training_without_a_label_is_refused(
+    main: Main, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mask in (scenes / "trainannot").iterdir():
+        write_image(mask, np.full((36, 40), 11, np.uint8))
+    message = refused(main, ["--class-weights", "median", "--output", str(tmp_path)], capsys)
+    assert "no pixel of its 5 training image(s) has a label" in message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -120,6 +129,8 @@ def test_cityscapes_is_read_from_its_files(main: Main, tmp_path: Path) -> None:
         (["--ohem", "0", "--crop", "8", "99"], "--ohem is 0.0; give more than 0, and at most 1 (all pixels)"),
         (["--ohem", "0", "--crop", "8", "99"], "--crop is 8 99; give 32 or more pixels each"),
         (["--scale-min", "2", "--scale-max", "1"], "--scale-min is 2.0 and --scale-max is 1.0; give more"),
+        (["--scale-max", "inf"], "--scale-max is inf; give more than 0, and no less for --scale-max, which"),
+        (["--brightness", "inf"], "--brightness is inf; give 0 (none) or more"),
         (["--contrast", "-1"], "--contrast is -1.0; give 0 (none) or more"),
         (["--norm-momentum", "0"], "--norm-momentum is 0.0; give more than 0"),
         (["--workers", "-1"], "--workers is -1; give 0"),
