@@ -51,12 +51,12 @@ class Plan:
     def integers(self, channels: int) -> Tensor:
         """What the loops have to know, for an input of so many channels."""
         sizes = self.clouds, self.size, self.degree, len(self.widths), self.ahead, channels
-        return torch.tensor([*sizes, *self.widths, *self.groups])
+        return torch.tensor([*sizes, *self.widths, *self.groups], device="cpu")
 
     def reals(self) -> Tensor:
         """Likewise."""
         rows = zip(self.slopes, self.eps, (*self.correction_eps, 0.0), strict=True)
-        return torch.tensor([value for row in rows for value in row], dtype=torch.float32)
+        return torch.tensor([value for row in rows for value in row], dtype=torch.float32, device="cpu")
 
     def panels(self, *widths: int) -> int:
         """Values of features in panels of 16 channels, with a node more in each."""

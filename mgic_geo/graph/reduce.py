@@ -110,7 +110,7 @@ def _max(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> tuple[Tensor, T
         return _max_by_rank(y, rowptr, col, clouds)
     targets, sources, edges = (rowptr.numel() - 1) // clouds, y.size(0) // clouds, col.numel() // clouds
     out = y.new_empty(targets * clouds, y.size(1))
-    best = torch.empty(out.shape, dtype=torch.int32)
+    best = out.new_empty(out.shape, dtype=torch.int32)
     if edges == 0:
         return out.zero_(), best.zero_()
     step = max(1, min(clouds, _CHUNK // max(1, sources * y.size(1))))
@@ -206,7 +206,7 @@ _sum.register_autograd(_sum_backward, setup_context=_sum_setup)
 
 
 def _csr(rowptr: Tensor, col: Tensor, y: Tensor) -> Tensor:
-    ones = torch.ones(col.numel(), dtype=y.dtype)
+    ones = y.new_ones(col.numel())
     size = (rowptr.numel() - 1, y.size(0))
     return torch.sparse_csr_tensor(rowptr, col, ones, size=size, check_invariants=False)
 
@@ -218,7 +218,7 @@ def _max_packed(y: Tensor, rowptr: Tensor, col: Tensor, sources: int) -> tuple[T
     fast kernel without arguments (about ten times faster than the one with) tells both, exactly.
     """
     packed = y.double()
-    number = torch.arange(sources).repeat(y.size(0) // sources).unsqueeze(1)
+    number = torch.arange(sources, device=y.device).repeat(y.size(0) // sources).unsqueeze(1)
     packed.view(torch.int64).bitwise_or_(number)
     bits = torch.sparse.mm(_csr(rowptr, col, packed), packed, "amax").view(torch.int64)
     best = bits.bitwise_and(2**29 - 1).clamp_(max=sources - 1)  # a maximum that is nan has lost its number

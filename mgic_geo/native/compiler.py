@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ __all__ = ["compiled"]
 
 _FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+_LONGEST = 600  # seconds for a file, which take less than ten of a core's
 _TUNED = ("-march=native", "-fopenmp")
 
 
@@ -27,7 +29,7 @@ def compiled() -> Path:
     Raises:
         OSError: If there is no compiler, if it fails, and if the folder cannot be written.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    compiler = _compiler()
     if compiler is None or sys.platform == "win32":
         raise OSError("no C compiler (cc, gcc or clang) on the path")
     sources = sorted(_FOLDER.glob("*.c"))
@@ -39,6 +41,15 @@ def compiled() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with _alone(cache):
         return _kept(cache, key) or _made(cache, key, compiler, sources)
+
+
+def _compiler() -> list[str] | None:
+    """The command: ``CC``, which may hold more than a name (``ccache gcc``), or what there is."""
+    for command in (os.environ.get("CC", "cc"), "gcc", "clang"):
+        name, *rest = shlex.split(command) or [""]
+        if (path := shutil.which(name)) is not None:
+            return [path, *rest]
+    return None
 
 
 def _kept(cache: Path, key: str) -> Path | None:
@@ -62,7 +73,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _made(cache: Path, key: str, compiler: str, sources: list[Path]) -> Path:
+def _made(cache: Path, key: str, compiler: list[str], sources: list[Path]) -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         made = Path(folder) / "kernels.so"
         _run(compiler, sources, made)
@@ -75,35 +86,40 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _run(compiler: str, sources: list[Path], target: Path) -> None:
+def _run(compiler: list[str], sources: list[Path], target: Path) -> None:
     """Compile for this machine with threads, or as far as the compiler goes along; a file a core."""
     message = ""
     # Apple's clang has no OpenMP; some compilers know no -march=native.
     for extra in (_TUNED, _TUNED[:1], ()):
         objects = [target.with_name(f"{path.stem}.o") for path in sources]
         commands = [
-            [compiler, *_FLAGS, *extra, "-c", str(path), "-o", str(made)]
+            [*compiler, *_FLAGS, *extra, "-c", str(path), "-o", str(made)]
             for path, made in zip(sources, objects, strict=True)
         ]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(_cores()) as pool:
             failed = [error for error in pool.map(_error, commands) if error is not None]
-        link = [compiler, *_FLAGS, *extra, "-shared", *map(str, objects), "-o", str(target), "-lm"]
+        link = [*compiler, *_FLAGS, *extra, "-shared", *map(str, objects), "-o", str(target), "-lm"]
         message = failed[0] if failed else _error(link) or ""
         if not message:
             return
-    raise OSError(f"{compiler} failed: {message[:500]}")
+    raise OSError(f"{shlex.join(compiler)} failed: {message[:500]}")
+
+
+def _cores() -> int:
+    """Those that this process may use, where that can be told."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _error(command: list[str]) -> str | None:
     """What a command that failed says."""
     pipes = {"capture_output": True, "text": True, "errors": "replace"}
-    done = subprocess.run(command, timeout=120, check=False, **pipes)
+    done = subprocess.run(command, timeout=_LONGEST, check=False, **pipes)
     return None if done.returncode == 0 else done.stderr.strip() or f"exit status {done.returncode}"
 
 
 def _cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MGIC_NATIVE_CACHE") or Path(base) / "mgic_geo" / "native")
+    return Path(os.environ.get("MGIC_NATIVE_CACHE") or Path(base) / "mgic_geo" / "native").expanduser()
 
 
 def _machine() -> str:

@@ -120,8 +120,8 @@ def why_not() -> str | None:
 @cache
 def load() -> tuple[ctypes.CDLL | None, str | None]:
     """The library, or why there is none."""
-    if os.environ.get("MGIC_NATIVE", "1") == "0":
-        return None, "switched off by MGIC_NATIVE=0"
+    if (wanted := os.environ.get("MGIC_NATIVE", "1")).lower() in ("0", "off", "false", "no"):
+        return None, f"switched off by MGIC_NATIVE={wanted}"
     try:
         library = ctypes.CDLL(str(compiled()))
         for name, arguments in _ARGUMENTS.items():

@@ -26,6 +26,7 @@ def applies(*tensors: Tensor | None) -> bool:
             and x.is_cpu
             and x.layout == torch.strided
             and not x.is_neg()  # a lazy sign, which memory does not show
+            and not x._is_zerotensor()  # zeros without memory
             for x in tensors
             if x is not None
         )

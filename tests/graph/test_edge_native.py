@@ -12,6 +12,7 @@ from torch.func import jvp
 from mgic_geo import EdgeConv, knn
 from mgic_geo.graph import edge_native, reduce
 from mgic_geo.graph.neighbors import Neighbors
+from mgic_geo.native import plain_torch
 
 pytestmark = compiled.needed
 edge_conv = sys.modules["mgic_geo.graph.edge_conv"]
@@ -49,6 +50,23 @@ def test_layers(shape, width, bias, act):
     graph = Neighbors.from_table(table(clouds, size, degree))
     with compiled.threads(threads):
         compiled.assert_as_plain(step_on(graph), module, [rows(clouds * size, width * groups)])
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_what_is_no_number_reaches_all_that_gather_it(groups, broken):
+    module, x = layer(16 * groups, 16 * groups, groups).eval(), rows(64, 16 * groups)
+    graph = Neighbors.from_table(table(2, 32, 6))
+    x[5] = broken
+    with torch.no_grad():
+        ours = module(x, graph)
+        with plain_torch():
+            twin = module(x, graph)
+    source, target = graph.edge_index
+    reached = torch.zeros(64, dtype=torch.bool)
+    reached[[5, *target[source == 5].tolist()]] = True
+    assert torch.equal(~ours.isfinite().all(1), reached)
+    torch.testing.assert_close(ours, twin, equal_nan=True)
 
 
 @pytest.mark.parametrize("degree", [254, 255, 256])

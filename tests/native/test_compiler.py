@@ -110,6 +110,9 @@ def test_compiled_once(copying, tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "other")
     assert fresh()[1] is None
     assert copying() == 2
+    monkeypatch.setenv("CC", "other -g0")
+    assert fresh()[1] is None
+    assert copying() == 3
 
 
 @compiled.needed
@@ -194,6 +197,8 @@ def test_no_home(monkeypatch):
 def test_where_the_cache_is(monkeypatch):
     monkeypatch.setenv("MGIC_NATIVE_CACHE", "/one")
     assert compiler._cache() == Path("/one")
+    monkeypatch.setenv("MGIC_NATIVE_CACHE", "~/one")
+    assert compiler._cache() == Path.home() / "one"
     monkeypatch.setenv("MGIC_NATIVE_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", "/two")
     assert compiler._cache() == Path("/two/mgic_geo/native")

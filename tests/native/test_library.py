@@ -6,9 +6,10 @@ import pytest
 from mgic_geo.native import compiler, kernels, library, plain_torch, why_not
 
 
-def test_switched_off(monkeypatch):
-    monkeypatch.setenv("MGIC_NATIVE", "0")
-    assert library.load.__wrapped__() == (None, "switched off by MGIC_NATIVE=0")
+@pytest.mark.parametrize("value", ["0", "off", "False", "no"])
+def test_switched_off(monkeypatch, value):
+    monkeypatch.setenv("MGIC_NATIVE", value)
+    assert library.load.__wrapped__() == (None, f"switched off by MGIC_NATIVE={value}")
 
 
 @compiled.needed

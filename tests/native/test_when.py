@@ -30,8 +30,9 @@ def test_plain_tensors_and_parameters():
         torch.zeros(2, 2).to_sparse(),
         torch.zeros(2).as_subclass(Own),
         torch._neg_view(torch.ones(2)),
+        torch._efficientzerotensor(2),
     ],
-    ids=["float64", "bfloat16", "integers", "elsewhere", "sparse", "subclass", "lazy sign"],
+    ids=["float64", "bfloat16", "integers", "elsewhere", "sparse", "subclass", "lazy sign", "lazy zeros"],
 )
 def test_other_tensors(x):
     assert not applies(x)

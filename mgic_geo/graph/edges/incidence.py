@@ -135,8 +135,8 @@ class Incidence:
         else:
             degree = self.degree.repeat_interleave(count)
             ptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
-            pair = torch.arange(degree.numel()).repeat_interleave(degree)
-            place = torch.arange(pair.numel()) - ptr[pair] + self.ptr[pair // count]
+            pair = torch.arange(degree.numel(), device=degree.device).repeat_interleave(degree)
+            place = torch.arange(pair.numel(), device=pair.device) - ptr[pair] + self.ptr[pair // count]
             head = pair % count
             source, edge = self.source_by_target[place] * count + head, self.edges[place] * count + head
             if source.nbytes + edge.nbytes + ptr.nbytes <= _BYTES:
@@ -147,7 +147,7 @@ class Incidence:
     def rows(self, like: Tensor) -> Tensor:
         """A sparse matrix (targets, E) of ones in the precision of ``like``."""
         if like.dtype not in self._kept:
-            ones = torch.ones(self.edges.numel(), dtype=like.dtype)
+            ones = torch.ones(self.edges.numel(), dtype=like.dtype, device=self.edges.device)
             size = (self.targets, self.edges.numel())
             matrix = torch.sparse_csr_tensor(self.ptr, self.edges, ones, size, check_invariants=False)
             self._kept[like.dtype] = (matrix,)
@@ -169,10 +169,10 @@ class Incidence:
             first, second, third = parts
             own = [self.target] if first else []
             own += [self.source + first] if second else []
-            rest = torch.arange(first + second, first + second + third)
+            rest = torch.arange(first + second, first + second + third, device=self.edges.device)
             columns = [index.unsqueeze(1) for index in own] + [rest.expand(self.edges.numel(), third)]
             rows = torch.cat(columns, 1)
-            ptr = torch.arange(rows.size(0) + 1) * rows.size(1)
+            ptr = torch.arange(rows.size(0) + 1, device=rows.device) * rows.size(1)
             self._kept[parts] = rows.flatten(), ptr
         return self._kept[parts]
 
@@ -189,7 +189,7 @@ class Incidence:
             for same in order.split(torch.bincount(bits).tolist()):
                 for targets in same.split(most) if same.numel() else ():
                     degree, first = self.degree[targets].unsqueeze(1), self.ptr[targets].unsqueeze(1)
-                    column = torch.arange(max(1, int(degree.max())))
+                    column = torch.arange(max(1, int(degree.max())), device=degree.device)
                     made.append(edges[torch.where(column < degree, first + column, self.edges.numel())])
             self._kept["places", most] = (order.argsort(),)  # first: another thread may look for the tables
             self._kept["tables", most] = tuple(made) or (edges.new_zeros(0, 1),)

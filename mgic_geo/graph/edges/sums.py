@@ -189,5 +189,6 @@ def _outer(attribute: Tensor, grad: Tensor) -> Tensor:
     count, few = attribute.shape
     if torch.is_grad_enabled():
         return (attribute.t() @ grad).t()
-    rows, ptr = torch.arange(count).repeat(few), torch.arange(few + 1) * count
+    rows = torch.arange(count, device=grad.device).repeat(few)
+    ptr = torch.arange(few + 1, device=grad.device) * count
     return bag(grad, rows, ptr, attribute.t().flatten()).t()

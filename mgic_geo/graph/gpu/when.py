@@ -16,7 +16,10 @@ from mgic_geo.native import in_transform
 __all__ = ["applies", "serves"]
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_WANTED = os.environ.get("MGIC_TRITON") != "0" and importlib.util.find_spec("triton") is not None
+_WANTED = (
+    os.environ.get("MGIC_TRITON", "1").lower() not in ("0", "off", "false", "no")
+    and importlib.util.find_spec("triton") is not None
+)
 
 
 def applies(*tensors: Tensor) -> bool:
