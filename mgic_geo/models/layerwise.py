@@ -18,6 +18,7 @@ from mgic_geo.graph import MGICGraphConv
 
 __all__ = ["TrimHops", "infer"]
 
+_EXPECTED = "inference needs a loader over all nodes in their order, input_nodes=None and shuffle=False"
 _ROWS = 2**16  # nodes that are moved to the device at a time
 
 
@@ -82,8 +83,8 @@ def infer(
         (N, out_channels), as the model's own on the whole graph.
 
     Raises:
-        ValueError: If the model is training, its jumping knowledge needs all layers at once, or degrees are
-            needed of a graph that is no edge index.
+        ValueError: If the model is training, its jumping knowledge needs all layers at once, the loader lacks
+            nodes or shuffles them, or degrees are needed of a graph that is no edge index.
     """
     if model.training:
         raise ValueError("inference needs a model in evaluation mode; call eval() first")
@@ -145,12 +146,19 @@ def _passes(
         if kept:
             yield from kept
             return
+        seen = 0
         for batch in loader:
+            seeds = batch.n_id[: batch.batch_size]
+            if not torch.equal(seeds.cpu(), torch.arange(seen, seen + len(seeds))):
+                raise ValueError(f"{_EXPECTED}, got others behind the first {seen}")
+            seen += len(seeds)
             graph = batch.adj_t if hasattr(batch, "adj_t") else batch.edge_index
             item = batch.n_id, batch.batch_size, weighed(graph.to(device), batch.n_id)
             if cache:
                 kept.append(item)
             yield item
+        if seen != len(loader.data.x):
+            raise ValueError(f"{_EXPECTED}, got {seen} of {len(loader.data.x)}")
 
     def on_graph(layer: Callable[..., Tensor], x: Tensor) -> Tensor:
         outs = []

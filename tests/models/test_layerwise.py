@@ -99,10 +99,10 @@ def test_trims_what_no_seed_will_read(sampled, graph):
 class OneHop:
     """As ``NeighborLoader`` with ``num_neighbors=[-1]``, in plain Python."""
 
-    def __init__(self, x, edge_index, batch_size):
+    def __init__(self, x, edge_index, batch_size, nodes=None):
         self.data = Data(x=x, edge_index=edge_index)
         self.batches = []
-        for seeds in torch.arange(len(x)).split(batch_size):
+        for seeds in (torch.arange(len(x)) if nodes is None else nodes).split(batch_size):
             nodes, local, _, _ = sample(edge_index, seeds.tolist(), 1)
             batch = Data(edge_index=local, n_id=nodes, batch_size=len(seeds))
             self.batches.append(batch)
@@ -167,6 +167,17 @@ def test_inference_refuses_what_it_cannot_do(graph):
     sparse.batches[0].adj_t = torch.eye(25).to_sparse()
     with pytest.raises(ValueError, match="leave ToSparseTensor out"):
         MGICGCN(8, 16, 2, 5).eval().inference(sparse)
+
+
+@pytest.mark.parametrize(
+    "nodes", [torch.arange(59, -1, -1), torch.arange(30), torch.arange(65) % 60], ids=len
+)
+def test_inference_refuses_a_loader_of_other_nodes(nodes, graph):
+    for net in (MGICGraphSAGE(8, 16, 2, 5).eval(), MGICGCN(8, 16, 2, 5).eval()):
+        with pytest.raises(
+            ValueError, match=r"a loader over all nodes in their order.*, got (others|30 of 60)"
+        ):
+            net.inference(OneHop(*graph, 25, nodes))
 
 
 @pytest.mark.skipif(not (WITH_PYG_LIB or WITH_TORCH_SPARSE), reason="no neighbour sampler is installed")
