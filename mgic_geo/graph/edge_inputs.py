@@ -8,9 +8,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-__all__ = ["check_edges", "check_features", "check_range"]
+__all__ = ["OF_EDGES", "check_edges", "check_features", "check_range", "of_type"]
 
-_OF_EDGES = ("edge_weight", "edge_attr", "edge_type")
+OF_EDGES = ("edge_weight", "edge_attr", "edge_type")
 
 
 def check_features(x: Any, channels: int, *, clouds: bool = True) -> None:
@@ -53,13 +53,22 @@ def check_edges(inputs: Mapping[str, Any]) -> None:
     if edge_index.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"edge_index holds integers, got {edge_index.dtype}; convert it with .long()")
     edges = edge_index.size(1)
-    for name in _OF_EDGES:
+    for name in OF_EDGES:
         value = inputs.get(name)
         if isinstance(value, Tensor) and (value.dim() == 0 or value.size(0) != edges):
             raise ValueError(
                 f"{name} needs a row for each of the {edges} edges of edge_index, got shape "
                 f"{tuple(value.shape)}; select and sort it as the edges were"
             )
+
+
+def of_type(values: Any, x: Tensor) -> Any:
+    """Floating-point values of edges in the type of the features, which they would widen; all else as it is.
+
+    Under autocast operators choose their types themselves.
+    """
+    floats = isinstance(values, Tensor) and values.is_floating_point()
+    return values.to(x.dtype) if floats and not torch.is_autocast_enabled(x.device.type) else values
 
 
 def check_range(edge_index: Any, sources: int, targets: int, flow: str = "source_to_target") -> None:

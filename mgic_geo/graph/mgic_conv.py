@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing, SAGEConv
 from torch_geometric.nn.inits import reset
@@ -14,7 +15,7 @@ from mgic_geo.core import ChannelHierarchy, MGICBlock
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.edge_inputs import check_edges, check_features, check_range
+from mgic_geo.graph.edge_inputs import OF_EDGES, check_edges, check_features, check_range, of_type
 from mgic_geo.graph.edges.propagation import watched
 from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
@@ -135,6 +136,8 @@ class MGICGraphConv(MessagePassing):
             """One argument as the layers of all levels take it."""
             if name == "edge_index":
                 return self._graph(value, x, source)
+            if name in OF_EDGES:
+                return of_type(value, x)
             if isinstance(value, Tensor) and cloud and name in ("pos", "normal", "x_0"):
                 value = value.flatten(0, 1)
             return self._restricted(value, self.shortcut) if name in FEATURES else value
@@ -203,6 +206,8 @@ class MGICGraphConv(MessagePassing):
         """The graph as the layer takes it; what can be worked out once for all levels is."""
         if x.dim() == 3:
             graph = flatten_clouds(x, graph)[1]
+        if type(graph) is Tensor and graph.dtype == torch.int32:
+            graph = graph.long()  # torch sums by no other index
         if self._takes_neighbors:
             if any(watched(block.conv) for block in getattr(self.cycle, "blocks", ())):
                 return graph  # an explainer's mask has the edges in the order that they are given in

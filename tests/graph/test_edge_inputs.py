@@ -104,3 +104,13 @@ def test_what_is_right_or_no_edge_index_passes():
     check_edges({"edge_index": torch.eye(3).to_sparse(), "edge_weight": torch.rand(5)})
     check_edges({"hyperedge_index": EDGES, "hyperedge_weight": torch.rand(3)})
     check_range(torch.eye(3).to_sparse(), 1, 1)
+
+
+def test_narrow_indices_and_wide_weights_are_taken():
+    weight, attr = torch.rand(30).double(), torch.rand(30, 3).double()
+    given = (pyg.SAGEConv, {}, []), (pyg.GCNConv, {}, [weight]), (pyg.GATv2Conv, {"edge_dim": 3}, [attr])
+    for conv, options, values in given:
+        layer = layer_of(conv, **options).eval()
+        out = layer(X, EDGES.int(), *values)
+        assert out.dtype == torch.float32
+        torch.testing.assert_close(out, layer(X, EDGES, *(value.float() for value in values)))
