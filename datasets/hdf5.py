@@ -46,7 +46,15 @@ def read_text(values: object) -> tuple[str, ...]:
 
 
 def as_bytes(names: tuple[str, ...]) -> NDArray[np.bytes_]:
-    """Return strings as one array of bytes of fixed length, which is read fast."""
+    """Return names of files as one array of bytes of fixed length, which is read fast.
+
+    Raises:
+        ValueError: a name is not UTF-8, which HDF5's texts must be.
+    """
+    if odd := [
+        name for name in names if not name.isascii() and name != name.encode(errors="ignore").decode()
+    ]:
+        raise ValueError(f"the file name {os.fsencode(odd[0])!r} is not UTF-8; rename the file")
     return np.array([name.encode() for name in names], dtype=bytes)
 
 
@@ -57,16 +65,33 @@ def write_hdf5(
 
     The file is written beside ``path``, then renamed, so that ``path`` is always whole; equal arrays give
     equal bytes.
+
+    Raises:
+        OSError: it cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with h5py.File(temporary, "w", libver=("v108", "v108")) as file:
-        for name, value in attributes.items():
-            file.attrs[name] = value
-        for group_name, arrays in groups.items():
-            group = file.create_group(group_name, track_times=False)
-            for name, array in arrays.items():
-                group.create_dataset(name, data=array, track_times=False)
-        file.flush()
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    try:
+        _claim_space(temporary, sum(array.nbytes for arrays in groups.values() for array in arrays.values()))
+        with h5py.File(temporary, "w", libver=("v108", "v108")) as file:
+            for name, value in attributes.items():
+                file.attrs[name] = value
+            for group_name, arrays in groups.items():
+                group = file.create_group(group_name, track_times=False)
+                for name, array in arrays.items():
+                    group.create_dataset(name, data=array, track_times=False)
+            file.flush()
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"cannot write {path}: {cause}; is the disk full?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _claim_space(path: Path, size: int) -> None:
+    """Raise an OSError unless ``size`` bytes fit: of each array that does not h5py shows a traceback."""
+    if size and hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)

@@ -57,7 +57,8 @@ def find_meshes(path: Path) -> MeshSource:
         ValueError: ``path`` is neither folder nor zip, what it holds is not in the layout, or train and test
             differ in their classes.
     """
-    from .files import list_files  # imports torch, like the next, and workers that sample do without
+    from .files import list_files  # imports torch, like the last, and workers that sample do without
+    from .hdf5 import as_bytes
     from .splits import check_classes
 
     if path.is_dir():
@@ -88,6 +89,7 @@ def find_meshes(path: Path) -> MeshSource:
         )
     train, test = ({mesh.label for mesh in meshes if mesh.split == split} for split in SPLITS)
     check_classes(f"{path}'s train", train, "test", test)
+    as_bytes(tuple(mesh.key for mesh in meshes))  # refuses names that the cache could not hold
     digest = hashlib.sha256(repr([(mesh.key, stamps[mesh.path]) for mesh in meshes]).encode())
     return MeshSource(path, tuple(meshes), digest.hexdigest())
 
