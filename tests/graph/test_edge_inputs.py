@@ -107,11 +107,11 @@ def test_what_is_right_or_no_edge_index_passes():
 
 
 def test_narrow_indices_and_wide_weights_are_taken():
-    weight, attr = torch.rand(30).double(), torch.rand(30, 3).double()
+    edges, weight, attr = EDGES[:, torch.randperm(30)], torch.rand(30).double(), torch.rand(30, 3).double()
     given = (pyg.SAGEConv, {}, []), (pyg.GCNConv, {}, [weight]), (pyg.GATv2Conv, {"edge_dim": 3}, [attr])
     for conv, options, values in given:
-        layer = layer_of(conv, **options).eval()
-        out = layer(X, EDGES.int(), *values)
-        assert out.dtype == torch.float32
-        out.sum().backward()
-        torch.testing.assert_close(out, layer(X, EDGES, *(value.float() for value in values)))
+        for layer in (layer_of(conv, **options).eval(), MGICGraphConv(16, 16, conv=conv, **options).eval()):
+            out = layer(X, edges.int(), *values)
+            assert out.dtype == torch.float32
+            out.sum().backward()
+            torch.testing.assert_close(out, layer(X, edges, *(value.float() for value in values)))
