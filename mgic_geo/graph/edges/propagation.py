@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch_geometric.nn import MessagePassing
 
 from mgic_geo.graph.edges.incidence import Incidence
@@ -45,12 +46,14 @@ def watched(layer: MessagePassing) -> bool:
 def edgewise(layer: MessagePassing, edge_index: Any, *features: Tensor | None) -> bool:
     """Whether a layer's form for the edges of a CPU graph applies: plain edges, single or double precision.
 
-    Compiled code keeps PyG's propagation, whose steps the compiler fuses by itself; so does autocast.
+    Compiled code keeps PyG's propagation, whose steps the compiler fuses by itself; so do autocast and who
+    follows torch's operators, to count them, say: a form adds rows up where the layer's definition does not.
     """
     dtypes = {x.dtype for x in features if x is not None}
     return (
         not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
+        and _get_current_dispatch_mode() is None
         and plain_edges(layer, edge_index)
         and dtypes in ({torch.float32}, {torch.float64})
         and all(x is None or x.device.type == "cpu" for x in features)

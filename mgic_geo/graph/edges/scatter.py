@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch_geometric.nn.aggr import Aggregation, SoftmaxAggregation
 from torch_geometric.utils import scatter
 
@@ -106,6 +107,7 @@ def _incidence(x: Tensor, index: Tensor, nodes: int) -> Incidence | None:
         or x.size(0) != index.numel()
         or in_transform()
         or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or _get_current_dispatch_mode() is not None  # who counts operators, say, gets those of the definition
     ):
         return None
     return incidence(torch.stack([index, index]), nodes, nodes)
