@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch_geometric.nn import MLP, GINConv, MessagePassing
 from torch_geometric.nn.aggr import DegreeScalerAggregation, MultiAggregation
+from torch_geometric.nn.dense.linear import Linear
 
 from mgic_geo.graph.grouped import grouped
 
@@ -41,7 +42,8 @@ class Arguments:
 def built(arguments: Arguments, width_in: int, width_out: int, groups: int = 1) -> nn.Module:
     """The layer at other widths, in groups; heads and towers are shared out among the groups."""
     conv, kwargs = arguments.conv, dict(arguments.kwargs)
-    splits = "towers" if "towers" in kwargs else "heads" if kwargs.get("concat") else None
+    splits = next((name for name in ("towers", "num_heads") if name in kwargs), None)
+    splits = splits or ("heads" if kwargs.get("concat") else None)
     if splits:
         width = width_out // groups
         allowed = max(1, kwargs[splits] // groups)
@@ -109,7 +111,8 @@ _MISSING = object()
 def _has_bias(conv: nn.Module) -> Any:
     if hasattr(conv, "bias"):
         return conv.bias if isinstance(conv.bias, bool) else conv.bias is not None
-    return any(getattr(child, "bias", None) is not None for child in conv.children())
+    maps = (part for part in conv.modules() if isinstance(part, nn.Linear | Linear))  # norms have their own
+    return any(part.bias is not None for part in maps)
 
 
 def _linears(conv: nn.Module, name: str) -> Any:
@@ -127,6 +130,8 @@ def _between(conv: nn.Module) -> Any:
 
 
 def _aggregators(conv: nn.Module) -> Any:
+    if hasattr(conv, "aggregators"):
+        return conv.aggregators
     inner = conv.aggr_module.aggr  # type: ignore[union-attr]
     several = isinstance(inner, MultiAggregation)
     return [type(a).__name__ for a in (inner.aggrs if several else [inner])]  # type: ignore[union-attr]

@@ -23,6 +23,10 @@ LAYERS = [
     pyg.GINConv(pyg.MLP([16, 16, 16], norm=None), eps=0.5, train_eps=True, aggr="mean"),
     pyg.PNAConv(16, 16, towers=2, divide_input=True, pre_layers=2, post_layers=2, **PNA),
     pyg.RGCNConv(16, 16, num_relations=3, num_bases=2),
+    pyg.GENConv(16, 32),
+    pyg.MFConv(16, 32, max_degree=3),
+    pyg.MFConv(16, 16, bias=False),
+    pyg.EGConv(16, 16, aggregators=["sum", "max"], num_heads=4, num_bases=2),
 ]
 
 
@@ -50,6 +54,8 @@ def test_heads_and_towers_are_shared_out_among_groups():
     for groups in (1, 4, 8):
         layer = built(attention, 32, 32, groups)
         assert layer(x, graph).shape == (20, 32)
+    _, _, bases = read_arguments(pyg.EGConv(32, 32, num_heads=16))
+    assert [built(bases, 32, 32, groups)(x, graph).shape for groups in (1, 4, 8)] == [(20, 32)] * 3
     _, _, towers = read_arguments(pyg.PNAConv(32, 32, towers=4, **PNA))
     layer = built(towers, 32, 32, 2)
     inner = [m for m in layer.modules() if isinstance(m, pyg.DegreeScalerAggregation)]
