@@ -32,13 +32,16 @@ import torch
 
 from mgic_geo.benchmark import PARTS, Config, Report, describe_machine, missing, verdict_table
 from mgic_geo.memory import keep_memory
-from mgic_geo.training import blaming, command_line, plain_errors, replacing
+from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors, replacing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print, with the arguments ``argv`` or those of the command line."""
     flags = command_line(Config, argv, __doc__)
     with plain_errors(), blaming("flags"):
+        if not flags.parts:
+            raise UsageError(f"--parts is empty; give some of {', '.join(PARTS)}")
+        check_target("--output", flags.output)
         config = flags.resolved()
     torch.manual_seed(0)
     if config.keep_memory:

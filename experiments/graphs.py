@@ -81,6 +81,8 @@ class Config(RunConfig):
         found += [
             f"--models names {m}; give some of {', '.join(MODELS)}" for m in self.models if m not in MODELS
         ]
+        if not self.models:
+            found.append(f"--models is empty; give some of {', '.join(MODELS)}")
         for name in ("seeds", "hidden", "layers", "group_size", "coarse_size", "heads"):
             if getattr(self, name) < 1:
                 found.append(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more")

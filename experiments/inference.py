@@ -30,7 +30,7 @@ from mgic_geo import create_model, from_pretrained, fuse, list_pretrained
 from mgic_geo.files import replacing
 from mgic_geo.memory import keep_memory
 from mgic_geo.models import list_models
-from mgic_geo.training import UsageError, blaming, command_line, plain_errors
+from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors
 
 
 @dataclass
@@ -67,6 +67,8 @@ class Config:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=3) or known
                 found.append(f"--models names {name}, which there is not; try {', '.join(near)}")
+        if not self.models:
+            found.append(f"--models is empty; give some of {', '.join(known)}")
         if found:
             raise UsageError("\n       ".join(found))
 
@@ -84,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = command_line(Config, argv, __doc__)
     with plain_errors():
         config.check()
+        check_target("--output", config.output)
         run(config)
 
 

@@ -56,6 +56,20 @@ class Config:
     output: Path = Path("runs/scaling")
     """Folder for the table, the figures and the plot."""
 
+    def check(self) -> None:
+        """Raise :class:`UsageError` with all that is wrong, before anything is measured."""
+        found = [
+            f"--{name} must be at least 1, got {value}"
+            for name in ("threads", "rounds", "images", "nodes")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if not self.parts:
+            found.append("--parts is empty; give images, graphs or both")
+        if not self.widths:
+            found.append("--widths is empty; give two or more")
+        if found:
+            raise UsageError("\n       ".join(found))
+
 
 def blocks(config: Config) -> dict[str, tuple[Inputs, dict[str, Callable[[int], nn.Module]]]]:
     """By title: the inputs of a width, and what makes the MGIC and the dense block of it."""
@@ -101,9 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
+        config.check()
         if config.threads is not None:
-            if config.threads < 1:
-                raise UsageError(f"--threads must be at least 1, got {config.threads}")
             torch.set_num_threads(config.threads)
         claim_folder(config.output, config, "scaling.json")
         torch.manual_seed(0)

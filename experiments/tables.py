@@ -27,6 +27,7 @@ from mgic_geo.training import (
     Row,
     ScorePoint,
     UsageError,
+    check_target,
     command_line,
     plain_errors,
     plot_scores,
@@ -116,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
+        check_target("--output", config.output)
+        check_target("--plot", config.plot)
         rows = [row for row in ROWS if config.only in row.model]
         if not rows:
             names = ", ".join(row.model for row in ROWS)

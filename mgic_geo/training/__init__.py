@@ -19,6 +19,7 @@ from .command_line import command_line as command_line
 from .config import RunConfig as RunConfig
 from .config import UsageError as UsageError
 from .config import blaming as blaming
+from .config import check_target as check_target
 from .config import claim_folder as claim_folder
 from .config import claim_output as claim_output
 from .config import global_rank as global_rank

@@ -67,6 +67,19 @@ def blaming(what: str) -> Iterator[None]:
         raise UsageError(f"{what}: {error}") from error
 
 
+def check_target(flag: str, path: Path | None) -> None:
+    """Raise :class:`UsageError` if no file could be written to ``path``: said before the work, not after."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a folder; name a file in it")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{flag} {path}: {above} is a file, not a folder; choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag} {path}: nothing may be written into {above}; choose another place")
+
+
 @dataclass(kw_only=True)
 class RunConfig:
     """Flags that all experiments share."""

@@ -39,8 +39,16 @@ def test_benchmark(script, tmp_path, capsys, part, first):
     assert content["rates"]["multiply_adds"] > 0
 
 
-def test_bad_sizes_are_refused(script, refused):
-    assert "rounds must be at least 1, got 0" in refused(script("benchmark"), ["--rounds", "0"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rounds", "0"], "rounds must be at least 1, got 0"),
+        (["--parts"], "--parts is empty; give some of knn, edge_conv"),
+        (["--output", "."], "--output . is a folder; name a file in it"),
+    ],
+)
+def test_bad_values_are_refused(script, refused, flags, message):
+    assert message in refused(script("benchmark"), flags)
 
 
 def test_quick_says_that_bars_are_not_for_it(script, capsys):

@@ -57,6 +57,7 @@ def test_resumes_with_the_models_that_are_missing(main, tmp_path, refused):
     ("arguments", "message"),
     [
         (["--models", "GCNII"], "--models names GCNII; give some of MLP, GCN, MGICGCN"),
+        (["--models"], "--models is empty; give some of MLP, GCN"),
         (["--devices", "2"], "--devices is not 1"),
         (["--hidden", "0"], "--hidden is 0; give 1 or more"),
         (["--dropout", "1"], "--dropout is 1.0; give 0 or more, under 1"),

@@ -19,6 +19,8 @@ def test_inference(script, tmp_path, capsys):
     ("flags", "message"),
     [
         (["--models", "mgic_dgcn"], "--models names mgic_dgcn, which there is not; try mgic_dgcnn"),
+        (["--models"], "--models is empty; give some of "),
+        (["--output", "."], "--output . is a folder; name a file in it"),
         (["--rounds", "0", "--processes", "-1"], "--rounds is 0; give 1 or more"),
         (["--rounds", "0", "--processes", "-1"], "--processes is -1; give 0 or more"),
         (["--batch-size", "-1"], "--batch-size is -1; give 0 or more"),

@@ -88,6 +88,10 @@ def test_errors_name_value_and_remedy(tables, tmp_path, capsys):
         with pytest.raises(SystemExit):
             tables.main(["--results", str(scores)])
         assert message in capsys.readouterr().err
+    for flag in ("--output", "--plot"):
+        with pytest.raises(SystemExit):
+            tables.main([flag, str(tmp_path)])
+        assert f"{flag} {tmp_path} is a folder; name a file in it" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         tables.main(["--only", "vgg"])
     assert "no row's model holds that; there are resnet56, mgic_resnet56" in capsys.readouterr().err

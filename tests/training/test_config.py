@@ -13,6 +13,7 @@ from mgic_geo.training import (
     RunConfig,
     UsageError,
     blaming,
+    check_target,
     claim_folder,
     claim_output,
     global_rank,
@@ -163,6 +164,20 @@ def test_a_folder_is_claimed_for_good_by_its_results_only(config: RunConfig) -> 
         with pytest.raises(UsageError, match="is the record of something else"):
             claim()
         assert record.read_text() == others
+
+
+def test_a_target_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_target("--output", None)
+    check_target("--output", tmp_path / "new" / "folders" / "table.md")
+    (tmp_path / "file").touch()
+    check_target("--output", tmp_path / "file")
+    with pytest.raises(UsageError, match=r"^--plot .* is a folder; name a file in it$"):
+        check_target("--plot", tmp_path)
+    with pytest.raises(UsageError, match="file is a file, not a folder; choose another place"):
+        check_target("--output", tmp_path / "file" / "new" / "table.md")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(UsageError, match="nothing may be written into "):
+        check_target("--output", tmp_path / "table.md")
 
 
 def test_plain_errors_show_the_message_alone(capsys: pytest.CaptureFixture[str]) -> None:
