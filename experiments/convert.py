@@ -11,8 +11,10 @@ image classifier of those, or ``pyg/...`` with a model of torch_geometric.nn.mod
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,14 @@ from torch import Tensor, nn
 
 from mgic_geo import Conversion, replace_convs
 from mgic_geo.files import replacing
-from mgic_geo.training import UsageError, blaming, command_line, plain_errors
+from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors
 
 MODELS = (
     "torchvision/resnet18", "torchvision/resnet50", "torchvision/mobilenet_v3_large",
     "torchvision/efficientnet_b0", "torchvision/convnext_tiny", "timm/resnet26t", "timm/regnety_004",
     "pyg/GCN", "pyg/GraphSAGE", "pyg/GAT", "pyg/GIN", "pyg/PNA",
 )  # fmt: skip
+_FAILURES = (ValueError, TypeError, AssertionError, RuntimeError, OSError)
 NODES, FEATURES, WIDTH, LAYERS, CLASSES = 300, 128, 256, 4, 10
 
 
@@ -69,7 +72,10 @@ def build(name: str) -> nn.Module:
         if library == "torchvision":
             import torchvision
 
-            return torchvision.models.get_model(model, weights=None)
+            # A segmenter's or detector's backbone would be downloaded.
+            known = inspect.signature(torchvision.models.get_model_builder(model)).parameters
+            bare = {"weights_backbone": None} if "weights_backbone" in known else {}
+            return torchvision.models.get_model(model, weights=None, **bare)
         if library == "timm":
             import timm
 
@@ -82,7 +88,7 @@ def build(name: str) -> nn.Module:
                 aggregators, scalers = ["mean", "min", "max", "std"], ["identity", "amplification"]
                 options = {"aggregators": aggregators, "scalers": scalers, "deg": _degrees()}
             return getattr(models, model)(FEATURES, WIDTH, LAYERS, CLASSES, **options)
-    except (ImportError, AttributeError, ValueError, RuntimeError) as error:
+    except (ImportError, AttributeError, *_FAILURES) as error:
         raise UsageError(f"--models {name}: {error}") from error
     raise UsageError(f"--models {name}: no such model; known are {', '.join(MODELS)}")
 
@@ -114,8 +120,11 @@ def check(model: nn.Module, again: nn.Module, inputs: tuple[Tensor, ...]) -> Non
         RuntimeError: If one of these fails.
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    logits = model.train()(*inputs)
-    loss = nn.functional.cross_entropy(logits, torch.arange(len(logits)) % CLASSES)
+    outputs = model.train()(*inputs)
+    # GoogLeNet and Inception give a named tuple while they train: logits, and those of their auxiliary heads.
+    heads = [head for head in outputs if head is not None] if isinstance(outputs, tuple) else [outputs]
+    targets = torch.arange(len(heads[0])) % CLASSES
+    loss = torch.stack([nn.functional.cross_entropy(head, targets) for head in heads]).sum()
     loss.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     if not loss.isfinite() or without:
@@ -128,12 +137,12 @@ def check(model: nn.Module, again: nn.Module, inputs: tuple[Tensor, ...]) -> Non
         torch.save(model, whole := Path(folder) / "model.pt")
         torch.save(model.state_dict(), state := Path(folder) / "state.pt")
         again.load_state_dict(torch.load(state), strict=True)
-        outputs: dict[str, Callable[..., Tensor]] = {
+        forms: dict[str, Callable[..., Tensor]] = {
             "loaded whole": torch.load(whole, weights_only=False),
             "loaded from its state": again.eval(),
             "exported": torch.export.export(model, inputs).module(),
         }
-        for what, run in outputs.items():
+        for what, run in forms.items():
             torch.testing.assert_close(run(*inputs), expected, rtol=1e-4, atol=1e-4, msg=f"{what}: differs")
 
 
@@ -143,14 +152,26 @@ def convert(name: str, config: Config) -> Conversion:
     model = build(name)
     inputs = example(name, config.image_size, 1)
     options: Any = {"group_size": config.group_size, "coarse_size": config.coarse_size, "seed": config.seed}
-    with blaming(f"--models {name}"):
+    with _naming(name, "--image-size", config.image_size):
         converted = replace_convs(model, inputs=inputs, init=config.init, **options)
     if config.check:
         again = replace_convs(model, **options)
-        check(copy.deepcopy(converted), again, example(name, config.check_size, 2))
+        with _naming(name, "--check-size", config.check_size):
+            check(copy.deepcopy(converted), again, example(name, config.check_size, 2))
     conversion = converted.conversion
     assert isinstance(conversion, Conversion)
     return conversion
+
+
+@contextmanager
+def _naming(name: str, flag: str, size: int) -> Iterator[None]:
+    """Turn what a model fails with into a UsageError that names it, and its images' size: it may be why."""
+    try:
+        yield
+    except _FAILURES as error:
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        at = "" if name.startswith("pyg/") else f" (at {flag} {size})"
+        raise UsageError(f"--models {name}: {what}{at}") from error
 
 
 def table(conversions: dict[str, Conversion]) -> str:
@@ -177,6 +198,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for flag, size in (("image", config.image_size), ("check", config.check_size)):
             if size < 32:
                 raise UsageError(f"--{flag}-size is {size}; give 32 or more pixels")
+        if not config.models:
+            raise UsageError(f"--models is empty; give some of {', '.join(MODELS)}")
+        check_target("--output", config.output)
         conversions = {}
         for name in config.models:
             conversions[name] = convert(name, config)

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 CHEAP = ["torchvision/mobilenet_v3_small", "timm/resnet10t", "pyg/GAT", "pyg/PNA"]
 
@@ -39,7 +40,33 @@ def test_a_model_without_a_gradient_fails_the_check(script):
         module.check(model, model, module.example("pyg/GCN", 0, 1))
 
 
-@pytest.mark.parametrize("name", ["torchvision/resnet19", "timm/nothing", "pyg/Nothing", "keras/x"])
+class TwoHeads(torch.nn.Module):
+    """As GoogLeNet does, it gives what its auxiliary head says while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.aux = torch.nn.Linear(4, 10), torch.nn.Linear(4, 10)
+
+    def forward(self, x):
+        return (self.head(x), self.aux(x), None) if self.training else self.head(x)
+
+
+def test_heads_that_only_train_take_part_in_the_step(script):
+    script("convert")
+    sys.modules["experiments_convert"].check(TwoHeads(), TwoHeads(), (torch.randn(2, 4),))
+
+
+def test_a_model_that_takes_other_sizes_is_named(script, refused):
+    flags = ["--models", "torchvision/vit_b_16", "--check-size", "96"]
+    message = (
+        "error: --models torchvision/vit_b_16: Wrong image height! Expected 224 but got 96! (at --check-size"
+    )
+    assert refused(script("convert"), flags).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision/resnet19", "timm/nothing", "pyg/Nothing", "pyg/MLP", "keras/x"]
+)
 def test_errors_name_the_model(script, name, capsys):
     with pytest.raises(SystemExit):
         script("convert")(["--models", name])
@@ -51,8 +78,9 @@ def test_errors_name_the_model(script, name, capsys):
     [
         (["--group-size", "0"], "error: --models pyg/GCN: group_size must be at least 1, got 0\n"),
         (["--init", "foo"], "error: --models pyg/GCN: init must be None or 'project', got 'foo'\n"),
+        (["--models"], "error: --models is empty; give some of torchvision/resnet18"),
         (["--image-size", "0"], "error: --image-size is 0; give 32 or more pixels\n"),
-        (["--no-check", "--output", "."], "error: --output: "),
+        (["--no-check", "--output", "."], "error: --output . is a folder; name a file in it"),
     ],
 )
 def test_bad_values_are_refused(script, refused, flags, message):
