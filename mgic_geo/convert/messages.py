@@ -11,6 +11,7 @@ from torch_geometric.nn.inits import reset
 
 from mgic_geo.convert.arguments import Arguments, built, read_arguments
 from mgic_geo.convert.forms import Build, Sizes, settle
+from mgic_geo.convert.project import gaussian
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.core.linear import keep_scale_, light_groups
 from mgic_geo.graph.graph_block import Levels
@@ -141,6 +142,37 @@ def message_form(conv: MessagePassing) -> Build | str:
         if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape == theirs.shape:
             with torch.no_grad():
                 mine.copy_(theirs)
+        _start_small(new, conv)  # type: ignore[arg-type]
         return new
 
     return build
+
+
+@torch.no_grad()
+def _start_small(new: MGICMessagePassing, old: MessagePassing) -> None:
+    """Scale prolongations so that corrections start at half the size of features, whatever a layer's gain.
+
+    Sums over neighbours make features many times as large, in every level anew. What PyG's layers do with
+    their weights nobody knows, so the corrections are seen, on random features and a random graph; those of a
+    layer that takes more than these keep their start.
+    """
+    if next(new.parameters()).is_meta:
+        return
+
+    def shrink(prolong: nn.Module, _: Any, out: Tensor) -> Tensor:
+        factor = 0.5 / out.square().mean().sqrt().clamp_min(1e-12)
+        prolong.map.weight.mul_(factor)  # type: ignore[operator, union-attr]
+        return out * factor
+
+    hooks = [prolong.register_forward_hook(shrink) for prolong in new.cycle.prolongations]
+    training = new.training
+    start = [prolong.map.weight.clone() for prolong in new.cycle.prolongations]  # type: ignore[operator, union-attr]
+    try:
+        new.eval()(*gaussian(new, old))
+    except Exception:  # whatever a forward raises that misses its arguments
+        for prolong, weight in zip(new.cycle.prolongations, start, strict=True):
+            prolong.map.weight.copy_(weight)  # type: ignore[operator, union-attr]
+    finally:
+        new.train(training)
+        for hook in hooks:
+            hook.remove()

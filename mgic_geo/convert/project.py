@@ -14,7 +14,7 @@ from torch_geometric.nn import MessagePassing
 from mgic_geo.core.linear import MGICLinear
 from mgic_geo.image.mgic_conv import MGICConv2d
 
-__all__ = ["Calls", "capture", "project"]
+__all__ = ["Calls", "capture", "gaussian", "project"]
 
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 """Arguments with which a layer was called, one entry a call."""
@@ -65,7 +65,7 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
     Raises:
         ValueError: If a layer cannot run on Gaussian features and a random graph alone.
     """
-    calls = calls or [(_gaussian(new, old), {}) for _ in range(8)]
+    calls = calls or [(gaussian(new, old), {}) for _ in range(8)]
     linear = new if isinstance(new, MGICLinear | MGICConv2d) else None
     if linear is not None:
         calls = [_batched(linear, *args, **kwargs) for args, kwargs in calls]
@@ -192,7 +192,7 @@ def _relative_error(new: nn.Module, calls: Calls, targets: list[Tensor]) -> floa
     return (error / scale) ** 0.5 if scale else error**0.5
 
 
-def _gaussian(new: Any, old: nn.Module) -> tuple[Tensor, ...]:
+def gaussian(new: Any, old: nn.Module) -> tuple[Tensor, ...]:
     """Random arguments: rows, images, or nodes with eight random neighbours each."""
     like = next(new.parameters())
     options: Any = {"device": like.device, "dtype": like.dtype}

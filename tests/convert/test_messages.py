@@ -162,3 +162,19 @@ def test_converted_models_become_heterogeneous():
 def test_passes_messages_the_way_the_layer_does():
     assert message_form(pyg.SAGEConv(32, 32, flow="target_to_source"))(SIZES).flow == "target_to_source"
     assert message_form(pyg.SAGEConv(32, 32))(SIZES).flow == "source_to_target"
+
+
+@pytest.mark.parametrize("conv", [pyg.GCNConv, pyg.GraphConv, pyg.GATConv, pyg.ResGatedGraphConv])
+def test_starts_near_the_scale_of_the_layer(conv):
+    """Gains of levels multiply otherwise: sums over eight neighbours, four levels."""
+    torch.manual_seed(0)
+    old, x, edges = conv(64, 64), torch.randn(100, 64), graph(100, 800)
+    assert 0.6 < message_form(old)(SIZES)(x, edges).std() / old(x, edges).std() < 1.7
+
+
+def test_a_layer_that_takes_more_than_a_graph_keeps_its_start():
+    torch.manual_seed(0)
+    new = message_form(pyg.TransformerConv(32, 32, edge_dim=3))(SIZES)
+    for prolong in new.cycle.prolongations:
+        rows = prolong.map.weight.detach()
+        assert rows.square().mean().sqrt() * rows.size(1) ** 0.5 == pytest.approx(1, rel=0.2)
