@@ -65,10 +65,12 @@ def check_edges(inputs: Mapping[str, Any]) -> None:
 def of_type(values: Any, x: Tensor) -> Any:
     """Floating-point values of edges in the type of the features, which they would widen; all else as it is.
 
-    Under autocast operators choose their types themselves.
+    Under autocast, where features may be narrow, in at least single precision.
     """
-    floats = isinstance(values, Tensor) and values.is_floating_point()
-    return values.to(x.dtype) if floats and not torch.is_autocast_enabled(x.device.type) else values
+    if not (isinstance(values, Tensor) and values.is_floating_point()):
+        return values
+    narrow = torch.is_autocast_enabled(x.device.type)
+    return values.to(torch.promote_types(x.dtype, torch.float32) if narrow else x.dtype)
 
 
 def check_range(edge_index: Any, sources: int, targets: int, flow: str = "source_to_target") -> None:

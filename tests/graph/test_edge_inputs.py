@@ -115,3 +115,5 @@ def test_narrow_indices_and_wide_weights_are_taken():
             assert out.dtype == torch.float32
             out.sum().backward()
             torch.testing.assert_close(out, layer(X, edges, *(value.float() for value in values)))
+            with torch.autocast("cpu", torch.bfloat16):
+                torch.testing.assert_close(layer(X, edges.int(), *values), out, rtol=0.1, atol=0.1)
