@@ -8,17 +8,18 @@ import struct
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 # Part of the names of caches: raise it when files would give other pixels, or other errors, than before.
-EDITION = 2
+EDITION = 3
 
 SHOWN = 10  # problems that a message names, of hundreds
 
@@ -54,7 +55,8 @@ class CorruptImageError(ValueError):
 def decode_image(data: bytes) -> Tensor:
     """Decode an image file to colours (3, H, W) uint8.
 
-    Grey becomes equal colours, transparency is dropped, and of 16 bits the upper 8 are kept.
+    Grey becomes equal colours, transparency is dropped, of 16 bits the upper 8 are kept, and the image is
+    turned upright, as its EXIF says.
 
     Raises:
         CorruptImageError: the file is empty, cut short, no image, or has pixels of 32 bits, whose range only
@@ -94,6 +96,8 @@ def _decode(data: bytes, mode: str | None) -> Tensor:
                     f"holds {image.mode} pixels; a mask must hold one 8-bit label a pixel (mode L or P)"
                 )
             image.load()
+            with suppress(*_DECODER_ERRORS):  # of a broken EXIF, which says nothing about the pixels
+                ImageOps.exif_transpose(image, in_place=True)
             if mode is not None and image.mode != mode:
                 image = _eight_bits(image)
                 # By way of RGBA: a palette with transparency has no direct way that is free of warnings.

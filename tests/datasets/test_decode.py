@@ -2,11 +2,12 @@
 
 import io
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from mgic_geo.datasets import CorruptImageError
 from mgic_geo.datasets.decode import corrupt, decode_image, decode_mask, odd_size, settle
@@ -15,9 +16,9 @@ RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(8, 32)  # 0, 257, … 6
 EIGHT = torch.arange(256).view(8, 32).byte()
 
 
-def encoded(pixels: np.ndarray, kind: str) -> bytes:
+def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
+    Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -34,6 +35,17 @@ def test_a_png_of_16_bits_as_older_versions_of_pillow_open_it(monkeypatch: pytes
     monkeypatch.setitem(PngImagePlugin._MODES, (16, 0), ("I", "I;16B"))
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "I"
+    assert torch.equal(decode_image(data), EIGHT.expand(3, -1, -1))
+
+
+def test_images_and_masks_are_turned_upright() -> None:
+    pixels, exif = EIGHT.numpy(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned a quarter, clockwise
+    for kind in ("PNG", "TIFF"):
+        data = encoded(pixels, kind, exif=exif)
+        assert torch.equal(decode_mask(data), EIGHT.rot90(-1))
+        assert torch.equal(decode_image(data), EIGHT.rot90(-1).expand(3, -1, -1))
+    data = encoded(pixels, "PNG", exif=b"Exif\0\0no such thing")
     assert torch.equal(decode_image(data), EIGHT.expand(3, -1, -1))
 
 
