@@ -36,12 +36,16 @@ def parse_mesh(data: bytes, name: str) -> trimesh.Trimesh:
     Raises:
         CorruptMeshError: the file cannot be parsed, is cut short, or has no surface.
     """
+    if not data.strip():
+        raise CorruptMeshError("is empty")
     suffix = PurePath(name).suffix.lower().lstrip(".")
     mesh = read_triangles(data) if suffix == "off" else None
     if mesh is None:
         try:
             mesh = trimesh.load_mesh(io.BytesIO(data), file_type=suffix, process=False)
         except _PARSER_ERRORS as error:
+            if suffix == "off" and not re.match(rb"(\s|#.*\n)*[A-Z0-9]*OFF", data):
+                raise CorruptMeshError("does not begin with OFF, as an OFF file must") from error
             raise CorruptMeshError(f"cannot be parsed ({type(error).__name__}: {error})") from error
     # trimesh takes the faces it finds, so a file cut short would pass for a smaller mesh.
     header = re.search(rb"OFF\s*(\d+)\s+(\d+)", re.sub(rb"#.*", b"", data)) if suffix == "off" else None

@@ -15,6 +15,7 @@ Where a file cannot be used, the error names it, the others go through all the s
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from mgic_geo.training import (
     ModelCard,
     UsageError,
     blaming,
+    check_target,
     classify_image,
     command_line,
     kind_of,
@@ -69,11 +71,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with plain_errors(), blaming("--model"):
         if not config.files:
             raise UsageError("give the files to look at; --help says which formats are read")
+        if config.seed < 0:
+            raise UsageError(f"--seed is {config.seed}; give 0 or more")
         head, answer = load(config)
     rows, failed = [head], False
     for path in config.files:
         try:
-            rows.append((str(path), *answer(path)))
+            # A name that is not UTF-8 could not be printed.
+            rows.append((os.fsencode(path).decode(errors="replace"), *answer(path)))
         except (ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             print(f"error: {path}: {reason}", file=sys.stderr)
@@ -97,6 +102,7 @@ def load(config: Config) -> tuple[Row, Callable[[Path], Row]]:
     if kind is ImageCard:
         model, image_card = load_model(config.model, ImageCard)
         if isinstance(model, LRASPP):
+            check_target("--output", config.output / "NAME-mask.png")
             return SEGMENTED, Segment(model, image_card, config.output)
         return CLASSIFIED, lambda path: best_two(
             classify_image(model, image_card, read_image(path)), image_card.classes

@@ -37,8 +37,10 @@ def test_other_formats():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "cannot be parsed"),
-        (b"\x00\xff\x13 nonsense", "cannot be parsed"),
+        (b"", "^is empty$"),
+        (b"\x00\xff\x13 nonsense", "does not begin with OFF"),
+        (b"# exported\n" + SQUARE.removeprefix(b"OFF\n"), "does not begin with OFF"),
+        (b"# exported\n COFF\n3 1", "cannot be parsed"),
         (b"OFF\nfour two\n", "cannot be parsed"),
         (SQUARE[:25], "cannot be parsed"),
         (SQUARE[: SQUARE.index(b"3 0 2 3")], "holds 1 of the 2 faces its header promises"),

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def test_a_missing_model_and_no_files(
     for run, arguments, message in (
         (script("predict"), ["--model", str(tmp_path / "gone"), "x.npy"], "there is no model at"),
         (main, [], "give the files to look at"),
+        (main, ["x.npy", "--seed", "-1"], "--seed is -1; give 0 or more"),
     ):
         with pytest.raises(SystemExit) as caught:
             run(arguments)
@@ -108,6 +110,25 @@ def test_images_are_classified(
     assert all({row.split()[1], row.split()[3]} < set(card.classes) for row in rows)
     assert f"error: {files[2]}: files of type .off are not read" in err
     assert not (tmp_path / "none").exists()
+
+
+def test_masks_need_a_folder(
+    script: Callable[[str], Main], tmp_path: Path, refused: Callable[[Main, list[str]], str]
+) -> None:
+    card = ImageCard("lraspp_mobilenetv3_small", {}, ("sky", "road"), *PLAIN, (48, 80))
+    save_model(tmp_path / "model.safetensors", card.build(), card)
+    (taken := tmp_path / "taken").touch()
+    message = refused(script("predict"), ["--model", str(tmp_path), "--output", str(taken), "a.png"])
+    assert f"{taken} is a file, not a folder" in message
+
+
+def test_a_name_that_is_not_utf_8_is_printed_all_the_same(
+    main: Main, tmp_path: Path, points: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "cloud.npy", points)
+    (file := tmp_path / os.fsdecode(b"\xe4.npy")).write_bytes((tmp_path / "cloud.npy").read_bytes())
+    main([str(file)])
+    assert "\ufffd.npy" in capsys.readouterr().out
 
 
 def test_images_are_segmented(
