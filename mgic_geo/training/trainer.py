@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import signal
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def make_trainer(
         strategy=_ddp() if world > 1 else "auto",
         precision=config.precision,
         accumulate_grad_batches=accumulate,
-        callbacks=[*callbacks, SaveLast(checkpoint)],
+        callbacks=[*callbacks, SaveLast(checkpoint), *([EndBySigterm()] if world > 1 else [])],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=checkpoint.parent,
         logger=False,
@@ -52,6 +54,19 @@ def make_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+class EndBySigterm(Callback):
+    """Lets SIGTERM end each of several processes at once: checkpoints are whole at any moment.
+
+    Lightning's handler would tell the other ranks by a broadcast, in the midst of whatever they exchange, and
+    all of them wait for ever.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replace the handler, which is registered by now; Lightning puts the first one back in the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _ddp() -> DDPStrategy:

@@ -1,5 +1,7 @@
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch.strategies import DDPStrategy
@@ -17,3 +19,17 @@ def test_the_launchers_numbers_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, str(value))
     trainer = make_trainer(replace(config, devices=1), tmp_path / "last.ckpt", [], validate=False)
     assert (trainer.world_size, trainer.num_nodes, trainer.global_rank) == (4, 2, 3)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_sigterm_ends_each_of_several_processes(tmp_path: Path, devices: int) -> None:
+    config = RunConfig(data="", output=tmp_path, devices=devices, accelerator="cpu")
+    trainer: Any = make_trainer(config, tmp_path / "last.ckpt", [], validate=False)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        trainer._signal_connector.register_signal_handlers()
+        for callback in trainer.callbacks:
+            callback.on_train_start(trainer, None)
+        assert (signal.getsignal(signal.SIGTERM) == signal.SIG_DFL) == (devices > 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
