@@ -15,7 +15,7 @@ from mgic_geo.convert.project import gaussian
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.core.linear import keep_scale_, light_groups
 from mgic_geo.graph.graph_block import Levels
-from mgic_geo.graph.grouped.fast import FusedConv
+from mgic_geo.graph.grouped.fast import FusedConv, forget_graphs
 
 __all__ = ["MGICMessagePassing", "message_form"]
 
@@ -74,6 +74,7 @@ class MGICMessagePassing(MessagePassing):
             norm=lambda width: nn.Identity(),
             transfer_init="signed",
         )
+        self._start_small()
 
     @property
     def add_self_loops(self) -> bool:
@@ -86,6 +87,37 @@ class MGICMessagePassing(MessagePassing):
         if isinstance(self.shortcut, GroupedLinear):
             keep_scale_(self.shortcut.weight)
         self.cycle.reset_parameters()
+        self._start_small()
+
+    @torch.no_grad()
+    def _start_small(self) -> None:
+        """Scale prolongations: corrections start at half the size of features, whatever a layer's gain.
+
+        Sums over neighbours make features many times as large, in every level anew. What PyG's layers do with
+        their weights nobody knows, so the corrections are seen, on random features and a random graph; those
+        of a layer that takes more than these keep their start.
+        """
+
+        def shrink(prolong: nn.Module, _: Any, out: Tensor) -> Tensor:
+            factor = 0.5 / out.square().mean().sqrt().clamp_min(1e-12)
+            prolong.map.weight.mul_(factor)  # type: ignore[operator, union-attr]
+            return out * factor
+
+        weights: list[Tensor] = [prolong.map.weight for prolong in self.cycle.prolongations]  # type: ignore[misc, union-attr]
+        if not weights or weights[0].is_meta:
+            return
+        start, training = [weight.clone() for weight in weights], self.training
+        hooks = [prolong.register_forward_hook(shrink) for prolong in self.cycle.prolongations]
+        try:
+            self.eval()(*gaussian(self, self))
+        except Exception:  # whatever a forward raises that misses its arguments
+            for weight, before in zip(weights, start, strict=True):
+                weight.copy_(before)
+        finally:
+            self.train(training)
+            forget_graphs(self)
+            for hook in hooks:
+                hook.remove()
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Run the cycle on a graph; ``args`` and ``kwargs`` reach the layer of every level."""
@@ -142,37 +174,6 @@ def message_form(conv: MessagePassing) -> Build | str:
         if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape == theirs.shape:
             with torch.no_grad():
                 mine.copy_(theirs)
-        _start_small(new, conv)  # type: ignore[arg-type]
         return new
 
     return build
-
-
-@torch.no_grad()
-def _start_small(new: MGICMessagePassing, old: MessagePassing) -> None:
-    """Scale prolongations so that corrections start at half the size of features, whatever a layer's gain.
-
-    Sums over neighbours make features many times as large, in every level anew. What PyG's layers do with
-    their weights nobody knows, so the corrections are seen, on random features and a random graph; those of a
-    layer that takes more than these keep their start.
-    """
-    if next(new.parameters()).is_meta:
-        return
-
-    def shrink(prolong: nn.Module, _: Any, out: Tensor) -> Tensor:
-        factor = 0.5 / out.square().mean().sqrt().clamp_min(1e-12)
-        prolong.map.weight.mul_(factor)  # type: ignore[operator, union-attr]
-        return out * factor
-
-    hooks = [prolong.register_forward_hook(shrink) for prolong in new.cycle.prolongations]
-    training = new.training
-    start = [prolong.map.weight.clone() for prolong in new.cycle.prolongations]  # type: ignore[operator, union-attr]
-    try:
-        new.eval()(*gaussian(new, old))
-    except Exception:  # whatever a forward raises that misses its arguments
-        for prolong, weight in zip(new.cycle.prolongations, start, strict=True):
-            prolong.map.weight.copy_(weight)  # type: ignore[operator, union-attr]
-    finally:
-        new.train(training)
-        for hook in hooks:
-            hook.remove()

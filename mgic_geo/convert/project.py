@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing
 
 from mgic_geo.core.linear import MGICLinear
+from mgic_geo.graph.grouped.fast import forget_graphs
 from mgic_geo.image.mgic_conv import MGICConv2d
 
 __all__ = ["Calls", "capture", "gaussian", "project"]
@@ -40,6 +41,7 @@ def capture(
     finally:
         for hook in hooks:
             hook.remove()
+        forget_graphs(model)
         for module, training in modes.items():
             module.training = training
     return calls
@@ -72,6 +74,7 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
     modes = {module: module.training for side in (new, old) for module in side.modules()}
     frozen = [p for p in new.parameters() if not p.requires_grad]
     new.eval().requires_grad_(True)
+    forget_graphs(old)
     try:
         with torch.no_grad():
             targets = [old.eval()(*args, **kwargs) for args, kwargs in copy.deepcopy(calls)]
@@ -95,6 +98,8 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
         p.requires_grad_(False)
     for module, training in modes.items():
         module.training = training
+    forget_graphs(old)
+    forget_graphs(new)
     return error
 
 

@@ -58,7 +58,7 @@ def conv_norm_act(
     norm_layer: Layer = nn.BatchNorm2d,
     act_layer: Layer | None = nn.ReLU,
 ) -> nn.Sequential:
-    """:func:`conv2d`, normalisation ``norm_layer(width)`` and, unless None, ``act_layer(inplace=True)``."""
+    """:func:`conv2d`, ``norm_layer(width)`` and, unless None, :func:`activation` of ``act_layer``."""
     convolution = conv2d(in_channels, out_channels, kernel_size, stride, groups, dilation)
     act = [] if act_layer is None else [activation(act_layer)]
     return nn.Sequential(convolution, norm_layer(out_channels), *act)

@@ -1,3 +1,4 @@
+import copy
 import io
 
 import oracles
@@ -169,7 +170,33 @@ def test_starts_near_the_scale_of_the_layer(conv):
     """Gains of levels multiply otherwise: sums over eight neighbours, four levels."""
     torch.manual_seed(0)
     old, x, edges = conv(64, 64), torch.randn(100, 64), graph(100, 800)
-    assert 0.6 < message_form(old)(SIZES)(x, edges).std() / old(x, edges).std() < 1.7
+    new, dense = message_form(old)(SIZES), old(x, edges).std()
+    assert 0.6 < new(x, edges).std() / dense < 1.7
+    new.reset_parameters()
+    assert 0.6 < new(x, edges).std() / dense < 1.7
+
+
+@pytest.mark.parametrize("init", [None, "project"])
+@pytest.mark.parametrize(
+    "conv", [pyg.GCNConv(32, 32, cached=True), pyg.SGConv(32, 32, 2, cached=True)], ids=["GCNConv", "SGConv"]
+)
+def test_a_graph_that_is_kept_is_the_models_own(conv, init):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = copy.deepcopy(conv)
+
+        def forward(self, x, edges):
+            return self.conv(x, edges)
+
+    new = replace_convs(Net(), 8, 8, skip_ends=False, init=init, steps=2)
+    x, edges = torch.randn(20, 32), graph()
+    again = copy.deepcopy(new)
+    for module in again.modules():
+        if hasattr(module, "cached"):
+            module.cached = False
+    torch.testing.assert_close(new(x, edges), again(x, edges))
+    torch.testing.assert_close(new(x, edges), again(x, edges))
 
 
 def test_a_layer_that_takes_more_than_a_graph_keeps_its_start():

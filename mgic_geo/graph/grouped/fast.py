@@ -201,13 +201,18 @@ class FusedConv(pyg.MessagePassing):
     def _start(self, small: list[nn.Module]) -> None:
         states = [layer.state_dict() for layer in small]
         self.layer.load_state_dict(join_states(states, self.layer.state_dict()))
-        for module in self.layer.modules():  # what a layer caches belongs to the weights it had
-            for name in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
-                if hasattr(module, name):
-                    setattr(module, name, None)
+        forget_graphs(self.layer)  # what a layer caches belongs to the weights it had
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.groups} x {self._small_repr})"
+
+
+def forget_graphs(layer: nn.Module) -> None:
+    """Drop the one graph, or the features on it, that PyG's layers with ``cached=True`` keep."""
+    for module in layer.modules():
+        for name in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
+            if hasattr(module, name):
+                setattr(module, name, None)
 
 
 def fuse(
