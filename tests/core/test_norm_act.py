@@ -297,13 +297,3 @@ def test_compiled_and_exported():
 
 def test_copies_and_pickles_after_use():
     compiled.assert_copies(Layer(), rows(20, 16))
-
-
-@pytest.mark.parametrize("norm", [nn.Identity(), nn.BatchNorm1d(4)], ids=["no norm", "norm"])
-def test_an_activation_in_place_leaves_the_input(norm):
-    torch.manual_seed(0)
-    x = torch.randn(6, 4)
-    kept = x.clone()
-    expected = x + norm(x).relu()
-    torch.testing.assert_close(norm_act(x, norm, nn.ReLU(inplace=True), residual=x), expected)
-    assert torch.equal(x, kept)

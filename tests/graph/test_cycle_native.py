@@ -298,13 +298,3 @@ def test_copies_and_pickles_after_use():
     module(x, own).sum().backward()
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(twin(x, own), module(x, own))
-
-
-def test_another_default_device():
-    layer, x = MGICDynamicEdgeConv(64, 64, k=20), torch.randn(2, 300, 64)
-    expected = layer(x)
-    torch.set_default_device("meta")
-    try:
-        torch.testing.assert_close(layer(x), expected)
-    finally:
-        torch.set_default_device(None)

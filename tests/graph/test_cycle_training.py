@@ -7,7 +7,7 @@ import cycles
 import pytest
 import torch
 
-from mgic_geo import EdgeConv, MGICGraphConv
+from mgic_geo import EdgeConv, MGICDynamicEdgeConv, MGICGraphConv
 from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.cycle_step import Plan
 from mgic_geo.native import plain_torch
@@ -80,3 +80,14 @@ def test_threads_may_change_before_the_gradient(threads):
         torch.set_num_threads(before)
     for own, expected in zip(*found, strict=True):
         torch.testing.assert_close(own, expected, rtol=0, atol=0)
+
+
+def test_another_default_device():
+    """What the loops have to know lies where they run."""
+    layer, x = MGICDynamicEdgeConv(64, 64, k=20), torch.randn(2, 300, 64)
+    expected = layer(x)
+    torch.set_default_device("meta")
+    try:
+        torch.testing.assert_close(layer(x), expected)
+    finally:
+        torch.set_default_device(None)
