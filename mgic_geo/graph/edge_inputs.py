@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-__all__ = ["OF_EDGES", "check_edges", "check_features", "check_range", "of_type"]
+__all__ = ["OF_EDGES", "check_edges", "check_features", "check_range", "index_of", "of_type"]
 
 OF_EDGES = ("edge_weight", "edge_attr", "edge_type")
 
@@ -34,6 +34,13 @@ def check_features(x: Any, channels: int, *, clouds: bool = True) -> None:
     if channels not in (-1, x.size(-1)) or not x.is_floating_point():
         width = "" if channels == -1 else f"in_channels={channels} "
         raise ValueError(f"x needs {width}floating-point channels, got shape {tuple(x.shape)} of {x.dtype}")
+
+
+def index_of(index: Tensor) -> Tensor:
+    """An index as torch sums by it: of 64 bits, and no tensor of inference mode where a gradient needs it."""
+    index = index.long()
+    kept = torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not index.is_inference()
+    return index if kept else index.clone()
 
 
 def check_edges(inputs: Mapping[str, Any]) -> None:

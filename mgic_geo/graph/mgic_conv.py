@@ -15,7 +15,7 @@ from mgic_geo.core import ChannelHierarchy, MGICBlock
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.edge_inputs import OF_EDGES, check_edges, check_features, check_range, of_type
+from mgic_geo.graph.edge_inputs import OF_EDGES, check_edges, check_features, check_range, index_of, of_type
 from mgic_geo.graph.edges.propagation import watched
 from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
@@ -206,8 +206,8 @@ class MGICGraphConv(MessagePassing):
         """The graph as the layer takes it; what can be worked out once for all levels is."""
         if x.dim() == 3:
             graph = flatten_clouds(x, graph)[1]
-        if type(graph) is Tensor and graph.dtype == torch.int32:
-            graph = graph.long()  # torch sums by no other index
+        if type(graph) is Tensor and graph.dtype in (torch.int32, torch.int64):
+            graph = index_of(graph)
         if self._takes_neighbors:
             if any(watched(block.conv) for block in getattr(self.cycle, "blocks", ())):
                 return graph  # an explainer's mask has the edges in the order that they are given in

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.utils import is_sparse, to_edge_index
 
+from mgic_geo.graph.edge_inputs import index_of
+
 __all__ = ["Neighbors", "as_neighbors", "compressed", "edges_of", "flatten_clouds"]
 
 
@@ -71,14 +73,12 @@ class Neighbors:
         """
         if table.dim() not in (2, 3):
             raise ValueError(f"a neighbour table is (B, N, k) or (N, k), got shape {tuple(table.shape)}")
-        table = _integers(table, "a neighbour table")
-        table = table if table.dim() == 3 else table.unsqueeze(0)
+        table = _integers(table if table.dim() == 3 else table.unsqueeze(0), "a neighbour table")
         clouds, nodes, k = table.shape
         if not checked:
             _check_range(table, nodes, "indices of a neighbour table", "they count within each cloud")
-        first = torch.arange(clouds, device=table.device) * nodes
         rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
-        col = (table + first.view(-1, 1, 1)).flatten()
+        col = (table + nodes * torch.arange(clouds, device=table.device).view(-1, 1, 1)).flatten()
         neighbors = cls(rowptr, col, clouds * nodes, max(1, clouds), k)
         neighbors.kept["has_isolated"] = k == 0 and nodes > 0  # known without looking
         return neighbors
@@ -262,7 +262,7 @@ def _unseen(index: Tensor) -> bool:
 def _integers(index: Tensor, what: str) -> Tensor:
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise ValueError(f"{what} holds integers, got {index.dtype}; convert it with .long()")
-    return index.long()
+    return index_of(index)
 
 
 def _check_range(index: Tensor, nodes: int, what: str, hint: str) -> None:

@@ -5,8 +5,8 @@ import torch
 import torch_geometric.nn as pyg
 from torch_geometric.data import Data
 
-from mgic_geo import MGICDynamicEdgeConv, MGICGraphConv
-from mgic_geo.graph.edge_inputs import check_edges, check_range
+from mgic_geo import EdgeConv, MGICDynamicEdgeConv, MGICGraphConv
+from mgic_geo.graph.edge_inputs import check_edges, check_range, index_of
 from mgic_geo.graph.grouped.survey import example_graph
 
 X, EDGES = torch.randn(10, 16), example_graph(10, 3)
@@ -117,3 +117,16 @@ def test_narrow_indices_and_wide_weights_are_taken():
             torch.testing.assert_close(out, layer(X, edges, *(value.float() for value in values)))
             with torch.autocast("cpu", torch.bfloat16):
                 torch.testing.assert_close(layer(X, edges.int(), *values), out, rtol=0.1, atol=0.1)
+
+
+def test_an_index_made_in_inference_mode_serves_gradients():
+    with torch.inference_mode():
+        index = torch.randint(9, (2, 30))
+        assert index_of(index) is index
+    assert not index_of(index).is_inference()
+    plain = torch.randint(9, (2, 30))
+    assert index_of(plain) is plain
+    for layer in (MGICGraphConv(16, 16, group_size=4, coarse_size=4), EdgeConv(16, 16)):
+        layer(torch.randn(9, 16), index).sum().backward()
+    table = index.view(1, 6, 10).clamp(max=5)
+    EdgeConv(16, 16)(torch.randn(1, 6, 16), table).sum().backward()
