@@ -96,18 +96,13 @@ def _run(compiler: list[str], sources: list[Path], target: Path) -> None:
             [*compiler, *_FLAGS, *extra, "-c", str(path), "-o", str(made)]
             for path, made in zip(sources, objects, strict=True)
         ]
-        with ThreadPoolExecutor(_cores()) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             failed = [error for error in pool.map(_error, commands) if error is not None]
         link = [*compiler, *_FLAGS, *extra, "-shared", *map(str, objects), "-o", str(target), "-lm"]
         message = failed[0] if failed else _error(link) or ""
         if not message:
             return
     raise OSError(f"{shlex.join(compiler)} failed: {message[:500]}")
-
-
-def _cores() -> int:
-    """Those that this process may use, where that can be told."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _error(command: list[str]) -> str | None:
