@@ -117,11 +117,16 @@ def why_not() -> str | None:
     return load()[1]
 
 
+def switched_off(name: str) -> bool:
+    """Whether a variable of the environment says no."""
+    return os.environ.get(name, "").lower() in ("0", "off", "false", "no")
+
+
 @cache
 def load() -> tuple[ctypes.CDLL | None, str | None]:
     """The library, or why there is none."""
-    if (wanted := os.environ.get("MGIC_NATIVE", "1")).lower() in ("0", "off", "false", "no"):
-        return None, f"switched off by MGIC_NATIVE={wanted}"
+    if switched_off("MGIC_NATIVE"):
+        return None, f"switched off by MGIC_NATIVE={os.environ['MGIC_NATIVE']}"
     try:
         library = ctypes.CDLL(str(compiled()))
         for name, arguments in _ARGUMENTS.items():

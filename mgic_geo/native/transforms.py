@@ -1,10 +1,24 @@
-"""Whether torch differentiates or maps what runs now by a transform that our own gradients do not serve."""
+"""Whether somebody follows the operators that run now, or differentiates them by other means than ours."""
 
 from __future__ import annotations
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-__all__ = ["in_transform"]
+__all__ = ["followed", "in_transform"]
+
+
+def followed() -> bool:
+    """Whether somebody follows torch's operators, so that these must run and no form of our own.
+
+    That is a compiler, a trace, a transform of ``torch.func``, or a dispatch mode: it counts or fakes them.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or _get_current_dispatch_mode() is not None
+        or in_transform()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    )
 
 
 def in_transform() -> bool:

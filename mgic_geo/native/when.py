@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mgic_geo.native.library import kernels
-from mgic_geo.native.transforms import in_transform
+from mgic_geo.native.transforms import followed
 
 __all__ = ["applies"]
 
@@ -15,11 +14,10 @@ __all__ = ["applies"]
 def applies(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and these are plain float32 tensors on the CPU.
 
-    Not while code is compiled, traced or exported, inside function transforms (``torch.func``) or under a
-    dispatch mode (counting, fake tensors): these follow torch's operators, so those must run.
+    Not while somebody follows torch's operators (:func:`mgic_geo.native.followed`).
     """
     return (
-        not torch.compiler.is_compiling()
+        not followed()
         and all(
             type(x) in (Tensor, nn.Parameter)
             and x.dtype == torch.float32
@@ -30,8 +28,5 @@ def applies(*tensors: Tensor | None) -> bool:
             for x in tensors
             if x is not None
         )
-        and _get_current_dispatch_mode() is None
-        and not in_transform()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and kernels() is not None
     )

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch_geometric.nn import MessagePassing
 
 from mgic_geo.graph.edges.incidence import Incidence
 from mgic_geo.graph.edges.scatter import aggregate
-from mgic_geo.native.transforms import in_transform
+from mgic_geo.native.transforms import followed, in_transform
 
 __all__ = ["edgewise", "gather_messages", "plain_edges", "plain_propagate", "plain_update", "watched"]
 
@@ -51,9 +50,8 @@ def edgewise(layer: MessagePassing, edge_index: Any, *features: Tensor | None) -
     """
     dtypes = {x.dtype for x in features if x is not None}
     return (
-        not torch.compiler.is_compiling()
+        not followed()
         and not torch.is_autocast_enabled("cpu")
-        and _get_current_dispatch_mode() is None
         and plain_edges(layer, edge_index)
         and dtypes in ({torch.float32}, {torch.float64})
         and all(x is None or x.device.type == "cpu" for x in features)

@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch_geometric.nn.aggr import Aggregation, SoftmaxAggregation
 from torch_geometric.utils import scatter
 
 from mgic_geo.graph.edges.incidence import Incidence, incidence
 from mgic_geo.graph.edges.shares import edge_max, softmax, softmax_sum
 from mgic_geo.graph.edges.sums import total
-from mgic_geo.native.transforms import in_transform
+from mgic_geo.native.transforms import followed, in_transform
 
 __all__ = ["FixedSoftmax", "aggregate", "edge_softmax", "quicken", "reduce_edges"]
 
@@ -101,13 +100,10 @@ def aggregate(edges: Incidence, values: Tensor, reduce: str) -> Tensor:
 def _incidence(x: Tensor, index: Tensor, nodes: int) -> Incidence | None:
     """The edges of each node, where sums over them are bags: on the CPU, and not in compiled code."""
     if (
-        torch.compiler.is_compiling()
+        followed()
         or x.device.type != "cpu"
         or x.dtype not in (torch.float32, torch.float64)
         or x.size(0) != index.numel()
-        or in_transform()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        or _get_current_dispatch_mode() is not None  # who counts operators, say, gets those of the definition
     ):
         return None
     return incidence(torch.stack([index, index]), nodes, nodes)

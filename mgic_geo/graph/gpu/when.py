@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from functools import cache
 
@@ -11,15 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from mgic_geo.native import in_transform
+from mgic_geo.native import in_transform, switched_off
 
 __all__ = ["applies", "serves"]
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_WANTED = (
-    os.environ.get("MGIC_TRITON", "1").lower() not in ("0", "off", "false", "no")
-    and importlib.util.find_spec("triton") is not None
-)
+_WANTED = not switched_off("MGIC_TRITON") and importlib.util.find_spec("triton") is not None
 
 
 def applies(*tensors: Tensor) -> bool:
