@@ -76,19 +76,21 @@ class Plan:
         return [nodes, z, x.new_empty(z.numel(), dtype=torch.uint8), change, moments]
 
     def scratch(self, x: Tensor, params: int) -> list[Tensor]:
-        """Memory to work with: for small matrices, and for what threads, clouds and pieces add up."""
+        """Memory to work with: for small matrices, and for what threads, clouds, pieces and shares add up."""
         pieces = self.clouds * -(-self.size // _PIECE)
-        of_cloud, of_piece, of_thread, down = 0, 0, 0, 0
+        of_thread, of_share, of_piece, down = 0, 0, 0, 0
         for j, (width, groups) in enumerate(zip(self.widths, self.groups, strict=True)):
             group, coarse = width // groups, self.widths[j + 1] if j + 1 < len(self.widths) else 0
             half = coarse // groups
-            of_cloud = max(of_cloud, width * (2 * group + 1 + half) + groups * half * half)
+            of_share = max(of_share, width * (2 * group + 1 + half) + groups * half * half)
             of_piece = max(of_piece, 2 * width + coarse)
             sizes = self.clouds, self.size, groups, group, group, self.degree
             of_thread = max(of_thread, edge_native.scratch(sizes))
             down += coarse * group
         down += self.widths[0] * x.size(1) // self.ahead if self.ahead else 0
-        work = max(torch.get_num_threads() * of_thread + self.clouds * of_cloud, pieces * max(of_piece, down))
+        shared = min(self.clouds, edge_native.SHARES) * of_share
+        convolve = torch.get_num_threads() * of_thread + max(shared, self.clouds * 2 * max(self.widths))
+        work = max(convolve, pieces * of_piece, min(pieces, edge_native.SHARES) * down)
         return [x.new_empty(8 * params), x.new_empty(work)]
 
     def moments(self, values: Tensor) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:

@@ -12,12 +12,14 @@ from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies, run
 
-__all__ = ["edge_conv", "fits", "fits_graph", "plain", "scratch"]
+__all__ = ["SHARES", "edge_conv", "fits", "fits_graph", "plain", "scratch"]
 
 _MOST = 255
 """Neighbours of a node whose rank fits a byte."""
 _CACHED = 2**17
 """Floats of u and v at once; the loops know the same number."""
+SHARES = 32
+"""In how many parts, at most, clouds add up gradients of weights; the loops know the same number."""
 
 
 def fits(x: Tensor, weight: Tensor, neighbors: Neighbors, groups: int) -> bool:
@@ -145,7 +147,7 @@ def _differentiate(
     clouds, _size, groups, width, group = sizes[:5]
     of_x = torch.empty_like(x) if wants_x else None
     of_weight = x.new_empty(groups, width, 2 * group)
-    work = x.new_empty(torch.get_num_threads() * scratch(sizes) + clouds * of_weight.numel())
+    work = x.new_empty(torch.get_num_threads() * scratch(sizes) + min(clouds, SHARES) * of_weight.numel())
     run(
         "edge_conv_grad", grad.contiguous(), best, x, weight.contiguous(), col, *sizes, of_x, of_weight, work,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mgic_geo.core import norm_native
 from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.graph.edge_maps import track
+from mgic_geo.graph.edge_native import SHARES
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import run
 
@@ -118,7 +119,7 @@ class _EdgeNorm(torch.autograd.Function):
         constant, per_value = -whole * average / degree, -whole * slopes / degree
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         of_weight = x.new_empty(groups, width, 2 * group)
-        work = x.new_empty(_scratch(ctx.sizes) + clouds * of_weight.numel())
+        work = x.new_empty(_scratch(ctx.sizes) + min(clouds, SHARES) * of_weight.numel())
         run(
             "edge_norm_grad", grad, z, best, x, middle, turned, weight.contiguous(), col, out_degree,
             *ctx.sizes, mean, whole, bias, ctx.slope, constant, per_value, of_x, of_weight, work,

@@ -64,40 +64,44 @@ static void centred(const float *change, Lie at, int64_t from, const float *midd
 
 /* From grad, that of a level's change, or of the output on the finest one: `passed`, there the same, takes what goes on to x,
  * and grad itself becomes all of the gradient of c on the levels between. means, slopes: as in `begin`. `small`: as large as
- * conv; `work`: scratch_of for each thread, then sums_size for each cloud. */
+ * conv; `work`: scratch_of for each thread, then sums_size for each of shares_of(clouds). */
 static void convolve_grad(const Cycle *cycle, int64_t j, float *grad, const float *means, const float *slopes, float *passed,
                           Sums sums, float *small, float *work, int64_t threads) {
     const Level *level = &cycle->level[j];
     Shape shape = shape_of(cycle, level);
     Norm norm = norm_of(level);
     int64_t size = cycle->size, groups = level->groups, group = level->group, half = level->half, both = 2 * group;
-    int64_t tasks = tasks_of(&shape), between = j && half;
+    int64_t tasks = shared_tasks_of(&shape), chunk = tasks_a_thread(&shape, threads), parts = shares_of(cycle->clouds);
+    int64_t between = j && half;
     const float *change = half ? cycle->level[j + 1].change : NULL;
     Lie x_at = features_at(level->in_rows, size, level->width), at = in_panels(size, level->width), uv_at = of_uv(&shape);
     Lie change_at = in_panels(size, groups * half), turn_at = {LANES, TURN * LANES, 0};
-    Sums shares = sums_in(work + threads * scratch_of(&shape), level, cycle->clouds);
+    Sums shares = sums_in(work + threads * scratch_of(&shape), level, parts);
     for (int64_t c = 0; c < level->width; c++) /* (groups, 2 group, in): of u, then of v */
         for (int64_t i = 0; i < group; i++) {
             float *to = small + (c / group * both + c % group) * group + i;
             to[group * group] = level->conv[c * both + group + i];
             to[0] = level->conv[c * both + i] - to[group * group];
         }
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, chunk)
     for (int64_t number = 0; number < tasks; number++) {
-        Task task = task_of(&shape, number);
+        Task task = shared_task_of(&shape, number);
+        if (task.cloud >= cycle->clouds) continue;
         int64_t cloud = task.cloud * at.cloud;
         float *grad_uv = work + omp_get_thread_num() * scratch_of(&shape);
         float corrected[TURN * group], apart[TURN * (half + LANES)];
         begin(&task, &norm, grad + cloud, level->z + cloud, at, means, slopes, grad_uv);
         scatter_all(&task, level->best + cloud, at, cycle->col + task.base * cycle->degree, grad_uv);
         for (int64_t g = task.group; g < task.group + task.shape.groups; g++) {
-            int64_t number_of = task.cloud * groups + g, from = (g - task.group) * both;
+            int64_t number_of = task.share * groups + g, from = (g - task.group) * both;
             float *of_conv = shares.conv + number_of * group * both, *of_bias = shares.bias + number_of * group;
             float *by = shares.by + number_of * half * group, *square = shares.square + number_of * half * half;
-            memset(of_conv, 0, group * both * sizeof(float));
-            memset(of_bias, 0, group * sizeof(float));
-            memset(by, 0, half * group * sizeof(float));
-            memset(square, 0, half * half * sizeof(float));
+            if (task.begins) {
+                memset(of_conv, 0, group * both * sizeof(float));
+                memset(of_bias, 0, group * sizeof(float));
+                memset(by, 0, half * group * sizeof(float));
+                memset(square, 0, half * half * sizeof(float));
+            }
             for (int64_t first = 0; first < size; first += TURN) {
                 int64_t count = least(TURN, size - first), row = row_at(at, task.cloud, first);
                 const float *of = grad_uv + first * LANES;
@@ -133,10 +137,10 @@ static void convolve_grad(const Cycle *cycle, int64_t j, float *grad, const floa
             }
         }
     }
-    add_up(shares.conv, cycle->clouds, level->width * both, sums.conv);
-    add_up(shares.bias, cycle->clouds, level->width, sums.bias);
-    add_up(shares.by, cycle->clouds, level->width * half, sums.by);
-    add_up(shares.square, cycle->clouds, groups * half * half, sums.square);
+    add_up(shares.conv, parts, level->width * both, sums.conv);
+    add_up(shares.bias, parts, level->width, sums.bias);
+    add_up(shares.by, parts, level->width * half, sums.by);
+    add_up(shares.square, parts, groups * half * half, sums.square);
 }
 
 /* The gradient of the change of level j + 1 from `total`, that of level j's c, and its sums, (2, width). `work`: 2 * width for
@@ -171,7 +175,7 @@ static void change_grad(const Cycle *cycle, int64_t j, const float *total, Back 
 
 /* Adds to the gradients of all levels' features, `grads`, what comes up from the coarser ones. grad_x, which may be absent:
  * that of x, in rows, on top of `start` in panels if there is one; of_w: those of the steps' weights, (groups, in, out) each.
- * `work`: as much as these for each piece. */
+ * `work`: as much as these for each of shares_of(pieces). */
 static void go_up(const Cycle *cycle, const float *x, const float *nodes, float *grads, const float *start, float *grad_x,
                   float *of_w, float *work, int64_t threads) {
     int64_t size = cycle->size, pieces = cycle->clouds * pieces_of(size), few = turn_of(cycle);
@@ -181,14 +185,15 @@ static void go_up(const Cycle *cycle, const float *x, const float *nodes, float 
         weights += step->groups * step->in * step->out;
         last += s ? panels_of(cycle, step->groups * step->in) : 0;
     }
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, clouds_a_thread(pieces, threads))
     for (int64_t number = 0; number < pieces; number++) {
         Piece piece = piece_of(number, size);
-        memset(work + number * weights, 0, weights * sizeof(float));
+        float *sums = work + number / a_share(pieces) * weights;
+        if (number % a_share(pieces) == 0) memset(sums, 0, weights * sizeof(float));
         for (int64_t turn = 0; turn < piece.count; turn += few) {
             int64_t first = piece.first + turn, count = least(few, piece.count - turn);
             float *of_next = grads + last;
-            float *own = work + (number + 1) * weights;
+            float *own = sums + weights;
             for (int64_t s = cycle->steps - 1; s >= 0; s--) {
                 int64_t groups = cycle->step[s].groups, in = cycle->step[s].in, out = cycle->step[s].out;
                 Lie x_at = features_at(!s, size, groups * in), s_at = in_panels(size, groups * in);
@@ -211,7 +216,7 @@ static void go_up(const Cycle *cycle, const float *x, const float *nodes, float 
             }
         }
     }
-    add_up(work, pieces, weights, of_w);
+    add_up(work, shares_of(pieces), weights, of_w);
 }
 
 /* What goes on to the only level's features, from panels into rows. */

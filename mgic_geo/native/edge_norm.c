@@ -128,7 +128,7 @@ static void scatter(const Shape *shape, const float *of_out, const float *uv, co
 /* grad: that behind the activation's output; z: (nodes, channels) as mgic_edge_norm gave it; scale, shift, mean and
  * slope_below as for a normalisation of rows; constant, slope: (channels), see above; turned: (groups, 2 group, in);
  * grad_x may be absent; grad_w: (groups, in, 2 group). `work`: scratch_size for each thread, then as much as grad_w for
- * each cloud. */
+ * each of shares_of(clouds). */
 void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best, const float *x, const float *middle,
                          const float *w, const float *turned, const int32_t *col, const float *out_degree,
                          int64_t clouds, int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree,
@@ -139,11 +139,11 @@ void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best,
     Norm norm = {groups * group, mean, scale, shift, slope_below};
     int64_t wide = groups * in, channels = groups * group;
     float *shares = work + threads * scratch_size(&shape);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, clouds_a_thread(clouds, threads))
     for (int64_t cloud = 0; cloud < clouds; cloud++) {
         int64_t base = cloud * size;
         Scratch own = scratch_of(&shape, work, omp_get_thread_num());
-        float *share = shares + cloud * wide * 2 * group;
+        float *share = shares + cloud / a_share(clouds) * wide * 2 * group;
         centre(&shape, x + base * wide, middle, own.centred);
         linear_rows(own.centred, w, NULL, size, dense_rows(groups, in, 2 * group), own.uv);
         maxima_grad(&norm, grad + base * channels, z + base * channels, size, own.of_out);
@@ -151,8 +151,8 @@ void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best,
                 constant, slope, own.grad_uv);
         if (grad_x)
             linear_rows(own.grad_uv, turned, NULL, size, dense_rows(groups, 2 * group, in), grad_x + base * wide);
-        memset(share, 0, wide * 2 * group * sizeof(float));
+        if (cloud % a_share(clouds) == 0) memset(share, 0, wide * 2 * group * sizeof(float));
         linear_grad(own.centred, own.grad_uv, size, dense_rows(groups, in, 2 * group), share);
     }
-    add_up(shares, clouds, wide * 2 * group, grad_w);
+    add_up(shares, shares_of(clouds), wide * 2 * group, grad_w);
 }

@@ -43,22 +43,23 @@ static void begin(const Task *task, const float *grad, Lie at, float *grad_uv) {
 }
 
 /* grad: that of out; w: (groups, 2 group, in); grad_x may be absent; grad_w: (groups, in, 2 group); `work`: scratch_of for
- * each thread, then as much as grad_w for each cloud. */
+ * each thread, then as much as grad_w for each of shares_of(clouds). */
 void mgic_edge_conv_grad(const float *grad, const uint8_t *best, const float *x, const float *w, const int32_t *col,
                          int64_t clouds, int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree,
                          float *grad_x, float *grad_w, float *work, int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
     Lie x_at = in_rows(size, groups * in), at = in_rows(size, groups * group), uv_at = of_uv(&shape);
-    int64_t tasks = tasks_of(&shape), both = 2 * group;
+    int64_t tasks = shared_tasks_of(&shape), chunk = tasks_a_thread(&shape, threads), both = 2 * group;
     float *shares = work + threads * scratch_of(&shape);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, chunk)
     for (int64_t number = 0; number < tasks; number++) {
-        Task task = task_of(&shape, number);
+        Task task = shared_task_of(&shape, number);
+        if (task.cloud >= clouds) continue;
         float *grad_uv = work + omp_get_thread_num() * scratch_of(&shape);
-        float *share = shares + (task.cloud * groups + task.group) * in * both;
+        float *share = shares + (task.share * groups + task.group) * in * both;
         begin(&task, grad + task.cloud * at.cloud, at, grad_uv);
         scatter_all(&task, best + task.cloud * at.cloud, at, col + task.base * degree, grad_uv);
-        memset(share, 0, task.shape.groups * in * both * sizeof(float));
+        if (task.begins) memset(share, 0, task.shape.groups * in * both * sizeof(float));
         for (int64_t first = 0; first < size; first += ROWS_A_TURN)
             for (int64_t g = 0; g < task.shape.groups; g++) {
                 int64_t count = first + ROWS_A_TURN < size ? ROWS_A_TURN : size - first, to = task.input + g * in;
@@ -71,5 +72,5 @@ void mgic_edge_conv_grad(const float *grad, const uint8_t *best, const float *x,
                 outer_panels(x + own, x_at, to, in, of, uv_at, g * both, both, count, share + g * in * both, READ);
             }
     }
-    add_up(shares, clouds, groups * in * both, grad_w);
+    add_up(shares, shares_of(clouds), groups * in * both, grad_w);
 }

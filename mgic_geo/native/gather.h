@@ -9,6 +9,7 @@
 typedef struct {
     Shape shape; /* of the task's groups */
     int64_t cloud, base, group, channel, input; /* its cloud, first node, group, channel and input */
+    int64_t share, begins;                      /* where it adds its sums to, and whether it is the first to do so */
 } Task;
 
 #define CACHED (1 << 17) /* floats of u and v at once */
@@ -19,17 +20,34 @@ static inline int64_t groups_a_task(const Shape *shape) {
     return fitting < 1 ? 1 : fitting < shape->groups ? fitting : shape->groups;
 }
 
+static inline int64_t tasks_a_cloud(const Shape *shape) {
+    int64_t few = groups_a_task(shape);
+    return (shape->groups + few - 1) / few;
+}
+
 static inline Task task_of(const Shape *shape, int64_t number) {
-    int64_t few = groups_a_task(shape), parts = (shape->groups + few - 1) / few, first = number % parts * few;
-    int64_t cloud = number / parts;
-    Task task = {*shape, cloud, cloud * shape->size, first, first * shape->group, first * shape->in};
+    int64_t few = groups_a_task(shape), first = number % tasks_a_cloud(shape) * few, cloud = number / tasks_a_cloud(shape);
+    int64_t share = cloud / a_share(shape->clouds), begins = cloud % a_share(shape->clouds) == 0;
+    Task task = {*shape, cloud, cloud * shape->size, first, first * shape->group, first * shape->in, share, begins};
     task.shape.groups = first + few < shape->groups ? few : shape->groups - first;
     return task;
 }
 
-static inline int64_t tasks_of(const Shape *shape) {
-    int64_t few = groups_a_task(shape);
-    return shape->clouds * ((shape->groups + few - 1) / few);
+static inline int64_t tasks_of(const Shape *shape) { return shape->clouds * tasks_a_cloud(shape); }
+
+/* The same, those that add to the same sums in a row. In the last share clouds may be missing, whose numbers are too large. */
+static inline Task shared_task_of(const Shape *shape, int64_t number) {
+    int64_t few = a_share(shape->clouds), turn = number % few, parts = tasks_a_cloud(shape), share = number / few / parts;
+    return task_of(shape, (share * few + turn) * parts + number / few % parts);
+}
+
+static inline int64_t shared_tasks_of(const Shape *shape) {
+    return shares_of(shape->clouds) * a_share(shape->clouds) * tasks_a_cloud(shape);
+}
+
+/* How many in a row a thread takes, so that no two add to the same sums. */
+static inline int64_t tasks_a_thread(const Shape *shape, int64_t threads) {
+    return (shares_of(shape->clouds) * tasks_a_cloud(shape) + threads - 1) / threads * a_share(shape->clouds);
 }
 
 /* u and v of a task stand in panels, node after node. */

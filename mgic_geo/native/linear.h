@@ -150,6 +150,17 @@ static inline void linear_grad(const float *x, const float *grad, int64_t rows, 
     }
 }
 
+/* Sums over rows are taken in at most SHARES parts, each of as many clouds or pieces of them: whatever the threads, so that
+ * results do not depend on these, and few enough that many small clouds need no more memory for sums than for features. */
+#define SHARES 32
+static inline int64_t a_share(int64_t clouds) { return (clouds + SHARES - 1) / SHARES; }
+static inline int64_t shares_of(int64_t clouds) { return (clouds + a_share(clouds) - 1) / a_share(clouds); }
+
+/* How many clouds in a row a thread takes: whole shares, for no two threads may add to the same. */
+static inline int64_t clouds_a_thread(int64_t clouds, int64_t threads) {
+    return (shares_of(clouds) + threads - 1) / threads * a_share(clouds);
+}
+
 /* The sum of `parts` arrays of `size`. */
 static inline void add_up(const float *work, int64_t parts, int64_t size, float *out) {
     memset(out, 0, size * sizeof(float));

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from mgic_geo import knn
 from mgic_geo.core import norm_native
 from mgic_geo.graph import reduce
+from mgic_geo.graph.cycle_step import Plan
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import plain_torch
 
@@ -32,7 +33,7 @@ sizes = st.sampled_from(
 clouds = st.sampled_from(
     [
         (2, 1), (3, 1), (1, 2), (5, 1), (2, 3), (1, 7), (5, 7), (1, 31), (1, 32), (2, 33), (3, 100),
-        (2, 127), (1, 129), (1, 255), (2, 256), (1, 257), (1, 400),
+        (33, 5), (70, 3), (2, 127), (1, 129), (1, 255), (2, 256), (1, 257), (1, 400),
     ]
 )  # fmt: skip
 
@@ -70,6 +71,9 @@ def test_a_cloud_whose_groups_fill_the_cache_one_by_one(size):
 
 def test_many_small_clouds():
     assert_as_plain(cycles.layer(16, 64), cycles.graph_of(300, 3, 2))
+    plans = (Plan(count, 3, 2, (128, 64), (2, 1), (0, 0), (1e-5,) * 2, (1e-5,), 0) for count in (64, 6400))
+    few, many = (plan.scratch(torch.empty(1, 128), 1)[1].numel() for plan in plans)
+    assert many < few + 6400 * 3 * 128  # what pieces need, no weights
 
 
 def test_nearest_neighbours():
@@ -115,7 +119,7 @@ def test_several_steps_where_it_is_not_one(widths, monkeypatch):
     compiled.assert_as_plain(lambda module, x: module(x, graph), module, [x], least=0.05)
 
 
-@pytest.mark.parametrize("clouds", [(1, 333), (2, 257), (3, 40), (1, 1100)])
+@pytest.mark.parametrize("clouds", [(1, 333), (2, 257), (70, 3), (1, 1100)])
 def test_threads_do_not_show(clouds):
     step = cycles.whole(cycles.graph_of(*clouds, 9))
     for module in (cycles.layer(8, 64), cycles.layer(96, 96, 48, 48), cycles.layer(32, 32)):
@@ -287,12 +291,8 @@ def test_training_without_gradients():
 
 def test_what_changes_after_the_step_is_noticed():
     module, step, x, _ = prepared()
-    for leaf in (
-        x,
-        module.shortcut.weight,
-        module.cycle.norms[0].weight,
-        module.cycle.restrictions[0].map.weight,
-    ):
+    cycle = module.cycle
+    for leaf in (x, module.shortcut.weight, cycle.norms[0].weight, cycle.restrictions[0].map.weight):
         out = step(module, x.requires_grad_())
         with torch.no_grad():
             leaf.add_(1)

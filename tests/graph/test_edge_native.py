@@ -1,4 +1,5 @@
 import copy
+import itertools
 import pickle
 import sys
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch.func import jvp
 
 from mgic_geo import EdgeConv, knn
-from mgic_geo.graph import edge_native, reduce
+from mgic_geo.graph import edge_native, edge_norm_native, reduce
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import plain_torch
 
@@ -36,8 +37,9 @@ def rows(count, channels, mean=0.0):
     return mean + torch.randn(count, channels, generator=torch.Generator().manual_seed(count))
 
 
+sizes = [*itertools.product([1, 2, 3, 5], [1, 2, 7, 129, 300]), (32, 9), (33, 8), (70, 3), (129, 2)]
 shapes = st.tuples(
-    st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 2, 7, 129, 300]), st.sampled_from([1, 2, 16, 40]),
+    st.sampled_from(sizes), st.sampled_from([1, 2, 16, 40]),
     st.sampled_from([16, 32, 48, 64]), st.sampled_from([1, 2, 3]), st.sampled_from([1, 2]),
 )  # fmt: skip
 
@@ -45,7 +47,7 @@ shapes = st.tuples(
 @settings(max_examples=50, deadline=None)
 @given(shapes, st.sampled_from([8, 24, 64]), st.booleans(), st.sampled_from(["relu", "tanh", None]))
 def test_layers(shape, width, bias, act):
-    clouds, size, degree, group, groups, threads = shape
+    (clouds, size), degree, group, groups, threads = shape
     module = layer(width * groups, group * groups, groups, bias=bias, act=act)
     graph = Neighbors.from_table(table(clouds, size, degree))
     with compiled.threads(threads):
@@ -104,10 +106,30 @@ def test_one_cloud_of_points():
             compiled.assert_as_plain(step_on(graph), layer(), [x])
 
 
-@pytest.mark.parametrize("clouds", [1, 2, 3])
-def test_threads_do_not_show(clouds):
-    x, graph = rows(clouds * 333, 48), Neighbors.from_table(table(clouds, 333, 9))
+@pytest.mark.parametrize(("clouds", "size"), [(1, 333), (2, 333), (3, 333), (70, 7)])
+def test_threads_do_not_show(clouds, size):
+    x, graph = rows(clouds * size, 48), Neighbors.from_table(table(clouds, size, 9))
     compiled.assert_same_on_threads(step_on(graph), layer(48, 64, 1, bias=True), [x])
+
+
+@pytest.mark.parametrize("norm", [None, "batch_norm"])
+def test_many_small_clouds_share_their_sums(norm, monkeypatch):
+    """Memory for gradients of weights does not grow with them."""
+    scratch, module, called = {}, layer(64, 64, 1, norm=norm), edge_native.run
+    monkeypatch.setattr(sys.modules["mgic_geo.core.norm_native"], "_LEAST", 0)
+
+    def run(name, *arguments):
+        scratch[name] = arguments[-1].numel()
+        return called(name, *arguments)
+
+    for native in (edge_native, edge_norm_native):
+        monkeypatch.setattr(native, "run", run)
+    found = []
+    for clouds in (64, 640):
+        scratch.clear()
+        module(rows(clouds * 4, 64), Neighbors.from_table(table(clouds, 4, 2))).sum().backward()
+        found.append({name: size for name, size in scratch.items() if name.endswith("_grad")})
+    assert found[0] == found[1] != {}
 
 
 def test_second_derivatives(monkeypatch):

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import compiled
 import pytest
@@ -42,13 +43,14 @@ def on(graph):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from([1, 2, 3, 5]), st.sampled_from([2, 7, 129, 300]), st.sampled_from([1, 2, 16, 40]),
+    st.sampled_from([*itertools.product([1, 2, 3, 5], [2, 7, 129, 300]), (33, 8), (70, 3)]),
+    st.sampled_from([1, 2, 16, 40]),
     st.sampled_from([(3, 16, 1), (8, 48, 1), (13, 32, 1), (64, 64, 1), (32, 64, 2), (24, 48, 3)]),
     st.sampled_from(["relu", "leaky_relu", None]), st.sampled_from([0.1, None]), st.booleans(),
     st.sampled_from([1, 2]),
 )  # fmt: skip
-def test_as_the_operators(clouds, size, degree, widths, act, momentum, track, threads):
-    width, out, groups = widths
+def test_as_the_operators(sizes, degree, widths, act, momentum, track, threads):
+    (clouds, size), (width, out, groups) = sizes, widths
     conv = layer(width, out, groups, act, momentum=momentum, track_running_stats=track)
     with compiled.threads(threads):
         compiled.assert_as_plain(
@@ -60,13 +62,15 @@ def test_far_from_the_origin_it_is_no_worse_than_the_operators():
     compiled.assert_as_plain(on(graph_of(2, 300, 10)), layer(8, 32), [points(600, 8, 1e3)])
 
 
-def test_threads_make_no_difference():
+@pytest.mark.parametrize(("clouds", "size"), [(3, 200), (100, 6)])
+def test_threads_make_no_difference(clouds, size):
     found = []
-    for threads in (1, 2):
+    for threads in (1, 2, 7):
         with compiled.threads(threads):
-            found.append(compiled.outcome(on(graph_of(3, 200, 10)), layer(16, 64), [points(600, 16)]))
+            found.append(compiled.outcome(on(graph_of(clouds, size, 10)), layer(16, 64), [points(600, 16)]))
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name]), name
+        assert torch.equal(value, found[2][name]), name
 
 
 @pytest.mark.parametrize("act", ["leaky_relu", None])
