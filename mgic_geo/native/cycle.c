@@ -80,12 +80,11 @@ static void convolve(const Cycle *cycle, const Level *level, const float *change
 /* out = start + act(norm(z)) of 16 channels of some rows. */
 INLINE void activate(const Norm *norm, int64_t c, const float *z, const float *start, int64_t s_step, int64_t rows, float *out,
                      int64_t step) {
-    vfloat mean = load(norm->mean + c), scale = load(norm->scale + c), shift = load(norm->shift + c), slope = all(norm->slope);
+    vfloat mean = load(norm->mean + c), scale = load(norm->scale + c), shift = load(norm->shift + c);
     for (int64_t i = 0; i < rows; i++) {
         __builtin_prefetch(z + (i + SOON) * LANES);
         __builtin_prefetch(out + (i + SOON) * step, 1);
-        vfloat y = (load(z + i * LANES) - mean) * scale + shift;
-        y = choose(greater(y, all(0)), y, y * slope);
+        vfloat y = leaky((load(z + i * LANES) - mean) * scale + shift, norm->slope);
         store(out + i * step, start ? load(start + i * s_step) + y : y);
     }
 }

@@ -11,6 +11,12 @@ typedef struct {
     float slope;
 } Norm;
 
+/* The activation; of -inf, too, it is 0 where the slope is. */
+INLINE vfloat leaky(vfloat y, float slope) {
+    vfloat least = all(slope ? -INFINITY : -FLT_MAX);
+    return choose(greater(y, all(0)), y, choose(greater(least, y), least, y) * all(slope));
+}
+
 /* Joins to the moments of `before` rows those of `count` more, which stay in registers. */
 INLINE void more_moments(const float *z, int64_t step, int64_t before, const int count, float *average,
                          float *squares) {
@@ -23,7 +29,7 @@ INLINE void more_moments(const float *z, int64_t step, int64_t before, const int
     float share = (float)count / (float)(before + count);
     off = sum - load(average);
     store(average, load(average) + off * all(share));
-    store(squares, load(squares) + square + off * off * all(share * (float)before));
+    store(squares, load(squares) + square + off * (off * all(share * (float)before)));
 }
 
 /* Mean and sum of squared deviations of some rows, `step` apart, per channel; eight rows at once, as memory lies. */
@@ -68,13 +74,12 @@ static inline void join_moments(const float *work, int64_t rows, int64_t piece, 
 /* out = x + act(...), or with `inside` act(x + ...); x may be absent. */
 INLINE void apply_rows(const Norm *norm, const float *z, const float *x, const int inside, int64_t rows, float *out) {
     int64_t channels = norm->channels;
-    vfloat slope = all(norm->slope);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * channels + c;
             vfloat y = (load(z + at) - load(norm->mean + c)) * load(norm->scale + c) + load(norm->shift + c);
             if (x && inside) y += load(x + at);
-            y = choose(greater(y, all(0)), y, y * slope);
+            y = leaky(y, norm->slope);
             store(out + at, x && !inside ? load(x + at) + y : y);
         }
 }

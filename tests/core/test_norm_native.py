@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 from mgic_geo.core import norm_native
+from mgic_geo.core.norm_act import norm_act
+from mgic_geo.native import plain_torch
 
 
 @pytest.mark.parametrize(
@@ -114,3 +116,37 @@ def test_sums_behind_a_sum(slope):
     torch.testing.assert_close(norm_native.plain_grad(grad, out, slope), expected[0])
     torch.testing.assert_close(found[:2], list(expected[1:]), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[2], expected[2] / 700, rtol=1e-4, atol=1e-6)
+
+
+@compiled.needed
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.LeakyReLU(0.2)])
+@pytest.mark.parametrize("last", [False, True])
+def test_minus_infinity_behind_the_normalisation(act, last):
+    """A ReLU makes it 0, as torch's does, and no product of infinity and 0."""
+    torch.manual_seed(0)
+    x, residual, norm = torch.randn(2000, 32), torch.randn(2000, 32), nn.BatchNorm1d(32)
+    residual[4, 3] = -torch.inf
+    with torch.no_grad():
+        norm.bias[5] = -torch.inf
+
+    def outcome():
+        return norm_act(x, norm, act, residual, act_last=last)
+
+    with compiled.counted() as calls:
+        found = outcome()
+    assert calls
+    with plain_torch():
+        torch.testing.assert_close(found, outcome())
+
+
+@compiled.needed
+@pytest.mark.parametrize("size", [1e20, 1e30])
+def test_variances_beyond_the_largest_number(size):
+    torch.manual_seed(0)
+    x, norm = size * torch.randn(2000, 32), nn.BatchNorm1d(32)
+    with compiled.counted() as calls:
+        found = norm_act(x, norm, nn.ReLU())
+    assert calls
+    with plain_torch():
+        torch.testing.assert_close(found, norm_act(x, nn.BatchNorm1d(32), nn.ReLU()))
+    assert bool(norm.running_var.isinf().all())
