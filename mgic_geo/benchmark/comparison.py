@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -9,8 +10,9 @@ import torch
 
 from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.floor import Work
-from mgic_geo.benchmark.report import Report, Verdict, markdown
-from mgic_geo.benchmark.timing import Step, interleave, quartiles, ratio_of
+from mgic_geo.benchmark.report import Report, Verdict
+from mgic_geo.text_table import markdown
+from mgic_geo.timing import Step, interleave, quartiles, ratio_of
 
 __all__ = ["Entry", "Row", "compare"]
 
@@ -64,7 +66,7 @@ def compare(title: str, entries: Sequence[Entry], config: Config) -> Report:
     rows, lines, verdicts = [], [], []
     for entry in entries:
         own, than = times[entry.name], entry.faster or entries[0].name
-        ratio = ratio_of(own, times[than])
+        median, ratio = statistics.median(own), ratio_of(own, times[than])
         floor = entry.work.floor(config.rates(entry.dtype)) if entry.work else None
         beside = Cell("" if entry.name == than else f"{ratio}")
         if entry.bar is not None:
@@ -72,23 +74,23 @@ def compare(title: str, entries: Sequence[Entry], config: Config) -> Report:
             beside.judge(Verdict(what, ratio.value, entry.bar, measured=f"{ratio}"))
         if than not in (entry.name, entries[0].name):
             beside.text += f" (as long as {than})"
-        over = Cell(f"{own.median / floor:.1f} ×" if floor else "")
+        over = Cell(f"{median / floor:.1f} ×" if floor else "")
         if floor and entry.floor_bar is not None:
             what = f"{title}: {entry.name} over its floor"
-            over.judge(Verdict(what, own.median / floor, entry.floor_bar, True, over.text))
-        low, high = quartiles(own.times)
+            over.judge(Verdict(what, median / floor, entry.floor_bar, True, over.text))
+        low, high = quartiles(own)
         row = Row(
             comparison=title,
             model=entry.name,
-            median_ms=1e3 * own.median,
+            median_ms=1e3 * median,
             quartiles_ms=(1e3 * low, 1e3 * high),
-            rounds=len(own.times),
+            rounds=len(own),
             than=than,
             ratio=ratio.value,
             ratio_quartiles=(ratio.low, ratio.high),
             bar=entry.bar,
             floor_ms=1e3 * floor if floor else None,
-            times_floor=own.median / floor if floor else None,
+            times_floor=median / floor if floor else None,
         )
         spread = " to ".join(map(milliseconds, row.quartiles_ms))
         shown = milliseconds(row.floor_ms) if row.floor_ms else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mgic_geo.text_table import aligned, markdown
+
 __all__ = ["Conversion", "Row"]
 
 
@@ -82,20 +84,11 @@ class Conversion:
 
     def markdown(self) -> str:
         """The table as Markdown."""
-        head, *lines = self.cells()
-        rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
-        return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *lines])
+        head, *rows = self.cells()
+        return markdown(head, rows, left=3, right="---:")
 
     def __str__(self) -> str:
-        lines = list(self.cells())
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        return aligned(list(self.cells()), left=3)
 
 
 def _saved(counts: tuple[int, int] | None) -> list[str]:

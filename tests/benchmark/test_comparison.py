@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from torch.utils.benchmark import Measurement, TaskSpec
 
 from mgic_geo.benchmark import comparison
 from mgic_geo.benchmark.comparison import Entry, compare, milliseconds
@@ -17,7 +16,7 @@ def report(tiny, monkeypatch):
     seconds = {"ours": 0.01, "dense": 0.03, "peer": 0.12}
 
     def interleave(steps, rounds, clock, limit):
-        return {n: measured([seconds[n], 2 * seconds[n]]) for n in steps}
+        return {n: [seconds[n], 2 * seconds[n]] for n in steps}
 
     monkeypatch.setattr(comparison, "interleave", interleave)
     entries = [
@@ -26,10 +25,6 @@ def report(tiny, monkeypatch):
         Entry("peer", lambda: None, Work(0, 60), faster="dense", bar=3),
     ]
     return compare("Race", entries, replace(tiny, rounds=2))
-
-
-def measured(times):
-    return Measurement(1, times, TaskSpec(stmt="", setup=""))
 
 
 def test_rows(report):
