@@ -44,19 +44,13 @@ class Complexity:
         Modules that cost nothing are left out. ``(itself)`` is what a module does, or holds, outside the
         modules it is made of.
         """
-        lines = [("module", "class", "parameters", "%", "multiply-adds", "%")]
-        for name, cls, (parameters, multiply_adds) in self._rows("", 0, depth):
-            lines.append(
-                (
-                    name,
-                    _short(cls),
-                    f"{parameters:,}",
-                    _percent(parameters, self.parameters),
-                    f"{multiply_adds:,}",
-                    _percent(multiply_adds, self.multiply_adds),
-                )
-            )
-        text = aligned(lines, left=2)
+        rows = [["module", "class", "parameters", "%", "multiply-adds", "%"]]
+        for name, cls, costs in self._rows("", 0, depth):
+            row = [name, _short(cls)]
+            for cost, whole in zip(costs, (self.parameters, self.multiply_adds), strict=True):
+                row += [f"{cost:,}", _percent(cost, whole)]
+            rows.append(row)
+        text = aligned(rows, left=2)
         parts = [f"{kind} {_percent(n, self.multiply_adds)} %" for kind, n in self.kinds.items() if n]
         return f"{text}\nmultiply-adds: {', '.join(parts)}" if parts else text
 

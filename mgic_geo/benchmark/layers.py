@@ -6,6 +6,7 @@ import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch_geometric.nn as pyg
@@ -21,7 +22,7 @@ from mgic_geo.graph.grouped import GroupedConv, grouped
 from mgic_geo.graph.grouped.fast import FAST
 from mgic_geo.graph.grouped.survey import example_graph, inputs_of, options_of
 from mgic_geo.text_table import markdown
-from mgic_geo.timing import Step, clock_of, interleave
+from mgic_geo.timing import Clock, Step, clock_of, interleave
 
 __all__ = ["LayerRow", "compare_layers", "compare_pyg"]
 
@@ -75,28 +76,31 @@ def compare_layers(config: Config) -> Iterator[Report]:
     ]
     # Others on the machine make no difference to the time of one thread, as a process counts it.
     alone = config.clock == "auto" and torch.get_num_threads() == 1
-    kind = "cpu" if alone else config.clock_kind
-    rows = []
-    for conv in FAST:
-        name = conv.__name__  # type: ignore[attr-defined]
-        if config.layers and name not in config.layers:
-            continue
-        options = options_of(conv)  # type: ignore[arg-type]
-        inputs = inputs_of(conv, x, graphs[0], options)  # type: ignore[arg-type]
-        inputs = {key: value.to(config.device) for key, value in inputs.items()}
-        paths = {
-            "fast": grouped(conv, 16)(256, 256, **options),
-            "general": GroupedConv(conv, 16, 256, 256, **options),
-        }
-        steps = {path: layer_step(layer.to(config.device), inputs, graphs) for path, layer in paths.items()}
-        times = interleave(steps, config.rounds, clock_of(config.device, kind), config.limit)
-        fast, general = (1e3 * statistics.median(times[path]) for path in ("fast", "general"))
-        rows.append(LayerRow(name, fast, general, general / fast))
+    clock = clock_of(config.device, "cpu" if alone else config.clock_kind)
+    rows = [
+        _layer_row(conv, x, graphs, config, clock)
+        for conv in FAST
+        if not config.layers or conv.__name__ in config.layers  # type: ignore[attr-defined]
+    ]
     yield Report(
         f"16 groups of 16 channels, {config.points} nodes of degree {config.k}",
         [asdict(row) for row in rows],
         layer_table(rows),
     )
+
+
+def _layer_row(conv: Any, x: Tensor, graphs: Sequence[Tensor], config: Config, clock: Clock) -> LayerRow:
+    options = options_of(conv)
+    inputs = inputs_of(conv, x, graphs[0], options)
+    inputs = {name: value.to(config.device) for name, value in inputs.items()}
+    paths = {
+        "fast": grouped(conv, 16)(256, 256, **options),
+        "general": GroupedConv(conv, 16, 256, 256, **options),
+    }
+    steps = {path: layer_step(layer.to(config.device), inputs, graphs) for path, layer in paths.items()}
+    times = interleave(steps, config.rounds, clock, config.limit)
+    fast, general = (1e3 * statistics.median(times[path]) for path in paths)
+    return LayerRow(conv.__name__, fast, general, general / fast)
 
 
 def layer_step(layer: nn.Module, inputs: dict[str, Tensor], graphs: Sequence[Tensor]) -> Step:
