@@ -17,19 +17,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mgic_geo import create_model, from_pretrained, fuse, list_pretrained
 from mgic_geo.files import replacing
 from mgic_geo.memory import keep_memory
 from mgic_geo.models import list_models
+from mgic_geo.timing import clock_of, interleave
 from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors
 
 
@@ -130,22 +131,10 @@ def measure(name: str, config: Config) -> Times:
     torch.manual_seed(0)
     model = (from_pretrained if name in list_pretrained() else create_model)(name).eval()
     forms, batch = {"plain": model, "fused": fuse(model)}, example(name, config.batch_size)
-    clock = time.perf_counter if config.clock == "wall" else time.process_time
-    times: dict[str, list[float]] = {form: [] for form in forms}
-    for round_ in range(config.rounds + 2):
-        for form, network in forms.items():
-            seconds = one_pass(network, batch, clock)
-            if round_ >= 2:
-                times[form].append(1e3 * seconds)
-    return Times(**{form: statistics.median(values) for form, values in times.items()})
-
-
-@torch.inference_mode()
-def one_pass(network: nn.Module, batch: Tensor, clock: Callable[[], float]) -> float:
-    """Seconds of one pass."""
-    start = clock()
-    network(batch)
-    return clock() - start
+    passes = {form: partial(network, batch) for form, network in forms.items()}
+    with torch.inference_mode():
+        times = interleave(passes, config.rounds, clock_of("cpu", config.clock))
+    return Times(**{form: 1e3 * statistics.median(seconds) for form, seconds in times.items()})
 
 
 def example(name: str, batch_size: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 import mgic_geo.graph  # noqa: F401  # registers the operators that are counted
 from mgic_geo.counting import CountingMode
+from mgic_geo.text_table import aligned
 
 __all__ = ["Complexity", "complexity"]
 
@@ -43,36 +44,20 @@ class Complexity:
         Modules that cost nothing are left out. ``(itself)`` is what a module does, or holds, outside the
         modules it is made of.
         """
-        lines = [("module", "class", "parameters", "%", "multiply-adds", "%")]
-        for name, cls, (parameters, multiply_adds) in self._rows("", 0, depth):
-            lines.append(
-                (
-                    name,
-                    _short(cls),
-                    f"{parameters:,}",
-                    _percent(parameters, self.parameters),
-                    f"{multiply_adds:,}",
-                    _percent(multiply_adds, self.multiply_adds),
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [
-            "  ".join(
-                cell.ljust(width) if i < 2 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in lines
-        ]
+        rows = [["module", "class", "parameters", "%", "multiply-adds", "%"]]
+        for name, cls, costs in self._rows("", 0, depth):
+            row = [name, _short(cls)]
+            for cost, whole in zip(costs, (self.parameters, self.multiply_adds), strict=True):
+                row += [f"{cost:,}", _percent(cost, whole)]
+            rows.append(row)
+        text = aligned(rows, left=2)
         parts = [f"{kind} {_percent(n, self.multiply_adds)} %" for kind, n in self.kinds.items() if n]
-        return "\n".join([*text, *([f"multiply-adds: {', '.join(parts)}"] if parts else [])])
+        return f"{text}\nmultiply-adds: {', '.join(parts)}" if parts else text
 
     def _rows(self, name: str, level: int, depth: int) -> Iterator[tuple[str, str, tuple[int, int]]]:
         label = "  " * level + name.rpartition(".")[2] if name else "(whole)"
         yield label, self.classes.get(name, ""), self.modules[name]
-        start = f"{name}." if name else ""
-        children = [
-            path for path in self.modules if path and path.startswith(start) and "." not in path[len(start) :]
-        ]
+        children = [path for path in self.modules if path and path.rpartition(".")[0] == name]
         shown = [path for path in children if any(self.modules[path])]
         if level == depth or not shown:
             return

@@ -41,7 +41,7 @@ class CountingMode(TorchDispatchMode):
         self.kinds: Counter[str] = Counter()
         """Multiply-adds by what they were for."""
         self._running: list[nn.Module] = []
-        self._product: Callable[[], Tensor | None] = lambda: None  # the last product, element by element
+        self._last_mul: Callable[[], Tensor | None] = lambda: None  # output of the last aten::mul
 
     @contextmanager
     def watch(self) -> Iterator[CountingMode]:
@@ -74,7 +74,7 @@ class CountingMode(TorchDispatchMode):
     ) -> Any:
         """Run an operator and count it, or what it is made of if it has no formula of its own."""
         kwargs = kwargs or {}
-        packet = getattr(func, "_overloadpacket", None)
+        packet = getattr(func, "_overloadpacket", None)  # higher-order operators have none
         name = packet._qualified_op_name if packet is not None else ""
         if packet is not None and name not in _FORMULAS and packet not in flop_registry:
             with self:
@@ -89,8 +89,8 @@ class CountingMode(TorchDispatchMode):
             flops = flop_registry[packet](*args, **kwargs, out_val=out)  # two a multiply-add
             self._add(ATTENTION if "attention" in name else MAPS, flops // 2)
         elif name == "aten::mul":
-            self._product = weakref.ref(out)
-        elif name == "aten::sum" and args[0] is self._product():
+            self._last_mul = weakref.ref(out)
+        elif name == "aten::sum" and args[0] is self._last_mul():  # a dot product, as PyG's attention has it
             self._add(ATTENTION, args[0].numel())
         return out
 
@@ -123,7 +123,7 @@ def _product(a: Tensor, b: Tensor, *_: Any) -> int:
     return (a._nnz() if _is_sparse(a) else a.numel()) * (b.size(1) if b.dim() > 1 else 1)
 
 
-def _added_product(_: Tensor, a: Tensor, b: Tensor, *__: Any) -> int:
+def _added_product(_added: Tensor, a: Tensor, b: Tensor, *_: Any) -> int:
     return _product(a, b)
 
 
@@ -157,7 +157,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> int:
     return math.prod(query.shape[:-1]) * key.size(-2) * (query.size(-1) + value.size(-1))
 
 
-def _three(a: Tensor, b: Tensor, c: Tensor, *axes: list[int]) -> int:
+def _trilinear(a: Tensor, b: Tensor, c: Tensor, *axes: list[int]) -> int:
     """One for each three values that meet; ``axes`` are those that each factor gets."""
     shapes = []
     for factor, new in zip((a, b, c), axes, strict=False):
@@ -180,7 +180,7 @@ _FORMULAS: dict[str, tuple[str | Callable[..., str], Callable[..., int]]] = {
     "aten::addmm": (_kind_of_product, _added_product),
     "aten::addmv": (_kind_of_product, _added_product),
     "aten::_sparse_addmm": (_kind_of_product, _added_product),
-    "aten::_trilinear": (MAPS, _three),
+    "aten::_trilinear": (MAPS, _trilinear),
     "aten::_sparse_mm_reduce_impl": (EDGES, _product),
     "aten::mkldnn_rnn_layer": (MAPS, _recurrent),
     "aten::_scaled_dot_product_flash_attention_for_cpu": (ATTENTION, _attention),

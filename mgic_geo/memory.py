@@ -22,9 +22,12 @@ def keep_memory() -> bool:
     Returns:
         Whether the C library took it.
     """
+    return set_malloc(TRIM_THRESHOLD, NEVER) and set_malloc(MMAP_THRESHOLD, LARGE)
+
+
+def set_malloc(name: int, size: int) -> bool:
+    """Set a parameter of glibc's mallopt, and return whether the C library took it."""
     if not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # musl
-        return False
-    return all(mallopt(name, size) == 1 for name, size in ((TRIM_THRESHOLD, NEVER), (MMAP_THRESHOLD, LARGE)))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    return mallopt is not None and mallopt(name, size) == 1

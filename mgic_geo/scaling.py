@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from mgic_geo.complexity import complexity
+from mgic_geo.text_table import markdown
+from mgic_geo.timing import Step, clock_by, interleave
 
 __all__ = ["Exponents", "Scaling", "ScalingRow", "scaling"]
-
-_LEAST_SECONDS = 0.02
-"""A timing repeats steps that are shorter until it has lasted this long."""
 
 
 class ScalingRow(NamedTuple):
@@ -58,12 +57,12 @@ class Scaling:
         """The rows as Markdown, the exponents below."""
         timed = self.exponents.time is not None
         head = ["width", "parameters", "multiply-adds", *(["ms"] if timed else [])]
-        lines = [head, ["---:"] * len(head)]
+        lines = []
         for row in self.rows:
             ms = [] if row.milliseconds is None else [f"{row.milliseconds:.3g}"]
             lines.append([f"{row.width:,}", f"{row.parameters:,}", f"{row.multiply_adds:,}", *ms])
         lines.append(["exponent", *(f"{value:.2f}" for value in self.exponents if value is not None)])
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return markdown(head, lines, left=0, right="---:")
 
     def __str__(self) -> str:
         return self.markdown()
@@ -118,32 +117,35 @@ def scaling(
         raise ValueError(f"widths must be at least 1, got {widths[0]}")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
-    made: list[tuple[nn.Module, tuple[Any, ...]]] = []
+    cases: dict[int, tuple[nn.Module, tuple[Any, ...]]] = {}
     for width in widths:
         given = torch.randn(256, width) if inputs is None else inputs(width)
-        made.append((build(width).train(), given if isinstance(given, tuple) else (given,)))
-    counts = [complexity(module, *given) for module, given in made]
-    times: list[float | None] = [None] * len(widths)
+        cases[width] = build(width).train(), given if isinstance(given, tuple) else (given,)
+    counts = {width: complexity(module, *given) for width, (module, given) in cases.items()}
+    milliseconds: dict[int, float] = {}
     if timed:
-        times = [*_measure([_step(module, given, backward) for module, given in made], rounds, clock)]
+        steps = {width: _step(module, given, backward) for width, (module, given) in cases.items()}
+        times = interleave(steps, rounds, clock_by(clock))
+        milliseconds = {width: 1e3 * statistics.median(seconds) for width, seconds in times.items()}
     rows = tuple(
-        ScalingRow(width, count.parameters, count.multiply_adds, seconds and 1e3 * seconds)
-        for width, count, seconds in zip(widths, counts, times, strict=True)
+        ScalingRow(width, count.parameters, count.multiply_adds, milliseconds.get(width))
+        for width, count in counts.items()
     )
     exponents = Exponents(
         _slope(widths, [row.parameters for row in rows]),
         _slope(widths, [row.multiply_adds for row in rows]),
-        _slope(widths, [row.milliseconds or 0 for row in rows]) if timed else None,
+        _slope(widths, list(milliseconds.values())) if timed else None,
     )
-    tensors = [*tree_leaves(made[0][1]), *made[0][0].parameters()]
+    module, given = cases[widths[0]]
+    tensors = [*tree_leaves(given), *module.parameters()]
     device = next((x.device.type for x in reversed(tensors) if isinstance(x, Tensor)), "cpu")
     return Scaling(rows, exponents, torch.get_num_threads(), device)
 
 
-def _step(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> Callable[[], None]:
+def _step(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> Step:
     """One forward, and backward, pass, which has ended when the call has; the first call warms up."""
-    tensors = [x for x in (*tree_leaves(inputs), *module.parameters()) if isinstance(x, Tensor)]
-    asynchronous = any(x.is_cuda for x in tensors)
+    tensors = (*tree_leaves(inputs), *module.parameters())
+    asynchronous = any(isinstance(x, Tensor) and x.is_cuda for x in tensors)
     learns = [x.detach().requires_grad_(backward) if _real(x) else x for x in inputs]
     upstream: list[Tensor] = []
 
@@ -166,27 +168,6 @@ def _step(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> Callabl
 
 def _real(x: Any) -> bool:
     return isinstance(x, Tensor) and x.is_floating_point() and x.layout == torch.strided
-
-
-def _measure(steps: Sequence[Callable[[], None]], rounds: int, clock: Callable[[], float]) -> list[float]:
-    """Median seconds of each step."""
-
-    def seconds(step: Callable[[], None], times: int) -> float:
-        start = clock()
-        for _ in range(times):
-            step()
-        return (clock() - start) / times
-
-    repeats = []
-    for step in steps:
-        step()
-        repeats.append(max(1, math.ceil(_LEAST_SECONDS / max(seconds(step, 1), _LEAST_SECONDS / 100))))
-    found: list[list[float]] = [[] for _ in steps]
-    turns = list(range(len(steps)))
-    for round_ in range(rounds):
-        for i in turns if round_ % 2 == 0 else reversed(turns):
-            found[i].append(seconds(steps[i], repeats[i]))
-    return [statistics.median(values) for values in found]
 
 
 def _slope(widths: Sequence[int], values: Sequence[float]) -> float:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from trimesh import creation
 
 from mgic_geo.benchmark.config import Config
-from mgic_geo.benchmark.report import Report, markdown
+from mgic_geo.benchmark.report import Report
 from mgic_geo.datasets.cache import build_cache
 from mgic_geo.datasets.cores import usable_cores
 from mgic_geo.datasets.sources import find_meshes
+from mgic_geo.text_table import markdown
 
 __all__ = ["Caching", "cache_meshes", "caching_report", "compare_caching", "write_meshes"]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
 
 from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.floor import Work
-from mgic_geo.benchmark.report import Report, Verdict, markdown
-from mgic_geo.benchmark.timing import Step, interleave, quartiles, ratio_of
+from mgic_geo.benchmark.report import Report, Verdict
+from mgic_geo.text_table import markdown
+from mgic_geo.timing import Ratio, Step, interleave, quartiles, ratio_of
 
-__all__ = ["Entry", "Row", "compare"]
+__all__ = ["Entry", "Row", "compare", "cuda_entries"]
 
 
 @dataclass(frozen=True)
@@ -61,42 +63,76 @@ class Row:
 def compare(title: str, entries: Sequence[Entry], config: Config) -> Report:
     """Time the entries in turns; the first is the one the others are compared with."""
     times = interleave({e.name: e.step for e in entries}, config.rounds, config.timed, config.limit)
+    first = entries[0].name
     rows, lines, verdicts = [], [], []
     for entry in entries:
-        own, than = times[entry.name], entry.faster or entries[0].name
-        ratio = ratio_of(own, times[than])
         floor = entry.work.floor(config.rates(entry.dtype)) if entry.work else None
-        beside = Cell("" if entry.name == than else f"{ratio}")
-        if entry.bar is not None:
-            what = f"{title}: {than} against {entry.name}"
-            beside.judge(Verdict(what, ratio.value, entry.bar, measured=f"{ratio}"))
-        if than not in (entry.name, entries[0].name):
-            beside.text += f" (as long as {than})"
-        over = Cell(f"{own.median / floor:.1f} ×" if floor else "")
-        if floor and entry.floor_bar is not None:
-            what = f"{title}: {entry.name} over its floor"
-            over.judge(Verdict(what, own.median / floor, entry.floor_bar, True, over.text))
-        low, high = quartiles(own.times)
-        row = Row(
-            comparison=title,
-            model=entry.name,
-            median_ms=1e3 * own.median,
-            quartiles_ms=(1e3 * low, 1e3 * high),
-            rounds=len(own.times),
-            than=than,
-            ratio=ratio.value,
-            ratio_quartiles=(ratio.low, ratio.high),
-            bar=entry.bar,
-            floor_ms=1e3 * floor if floor else None,
-            times_floor=own.median / floor if floor else None,
-        )
+        row = _row(title, entry, entry.faster or first, times, floor)
+        ratio, over = _ratio_cell(row, first), _floor_cell(row, entry.floor_bar)
         spread = " to ".join(map(milliseconds, row.quartiles_ms))
         shown = milliseconds(row.floor_ms) if row.floor_ms else ""
         rows.append(asdict(row))
-        lines.append([entry.name, milliseconds(row.median_ms), spread, beside.text, shown, over.text])
-        verdicts += beside.verdicts + over.verdicts
-    head = ["step", "median ms", "quartiles", f"as long as {entries[0].name}", "floor ms", "over its floor"]
+        lines.append([row.model, milliseconds(row.median_ms), spread, ratio.text, shown, over.text])
+        verdicts += ratio.verdicts + over.verdicts
+    head = ["step", "median ms", "quartiles", f"as long as {first}", "floor ms", "over its floor"]
     return Report(title, rows, markdown(head, lines), verdicts)
+
+
+def _row(
+    title: str, entry: Entry, than: str, times: Mapping[str, Sequence[float]], floor: float | None
+) -> Row:
+    own = times[entry.name]
+    median, (low, high), ratio = statistics.median(own), quartiles(own), ratio_of(own, times[than])
+    return Row(
+        comparison=title,
+        model=entry.name,
+        median_ms=1e3 * median,
+        quartiles_ms=(1e3 * low, 1e3 * high),
+        rounds=len(own),
+        than=than,
+        ratio=ratio.value,
+        ratio_quartiles=(ratio.low, ratio.high),
+        bar=entry.bar,
+        floor_ms=1e3 * floor if floor else None,
+        times_floor=median / floor if floor else None,
+    )
+
+
+def _ratio_cell(row: Row, first: str) -> Cell:
+    """How many times as long it takes, beside its bar, and as what, if not as the first."""
+    ratio = str(Ratio(row.ratio, *row.ratio_quartiles))
+    cell = Cell("" if row.model == row.than else ratio)
+    if row.bar is not None:
+        what = f"{row.comparison}: {row.than} against {row.model}"
+        cell.judge(Verdict(what, row.ratio, row.bar, measured=ratio))
+    if row.than not in (row.model, first):
+        cell.text += f" (as long as {row.than})"
+    return cell
+
+
+def _floor_cell(row: Row, bar: float | None) -> Cell:
+    """How many times its floor it takes, beside its bar."""
+    if row.times_floor is None:
+        return Cell("")
+    cell = Cell(f"{row.times_floor:.1f} ×")
+    if bar is not None:
+        what = f"{row.comparison}: {row.model} over its floor"
+        cell.judge(Verdict(what, row.times_floor, bar, True, cell.text))
+    return cell
+
+
+def cuda_entries(make_step: Callable[..., Step], work: Mapping[str, Work]) -> list[Entry]:
+    """Entries in bfloat16 and compiled, each compared with itself as it is.
+
+    Args:
+        make_step: ``make_step(name, bf16=True)`` and ``make_step(name, compiled=True)`` make the steps.
+        work: Of the entries as they are, by name.
+    """
+    entries = []
+    for name, least in work.items():
+        entries.append(Entry(f"{name}, bf16", make_step(name, bf16=True), least, name, dtype=torch.bfloat16))
+        entries.append(Entry(f"{name}, compiled", make_step(name, compiled=True), least, name))
+    return entries
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 
 from mgic_geo.benchmark.floor import Rates, measure_rates
-from mgic_geo.benchmark.timing import Clock, clock_of
 from mgic_geo.graph.grouped.fast import FAST
+from mgic_geo.timing import Clock, clock_of
 
 __all__ = ["Config", "Part"]
 

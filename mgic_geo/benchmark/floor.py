@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mgic_geo.benchmark.timing import Step, clock_of
 from mgic_geo.complexity import complexity
 from mgic_geo.counting import KNN
+from mgic_geo.timing import Step, clock_of
 
 __all__ = ["Rates", "Work", "measure_rates", "work_of"]
 
@@ -60,7 +60,7 @@ def measure_rates(
 
     Args:
         device: Where.
-        clock: See :func:`mgic_geo.benchmark.timing.clock_of`.
+        clock: See :func:`mgic_geo.timing.clock_of`.
         dtype: Of the product's factors; the copy is one of float32.
         size: Rows of the largest matrices, a multiple of 4: 2,048 on a CPU, 4,096 on a GPU.
     """

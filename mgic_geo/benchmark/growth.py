@@ -11,9 +11,10 @@ from typing import Any
 from mgic_geo.benchmark.comparison import milliseconds
 from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.points import MGIC, NETWORKS, WIDTHS
-from mgic_geo.benchmark.report import Report, Verdict, markdown
+from mgic_geo.benchmark.report import Report, Verdict
 from mgic_geo.benchmark.steps import clouds, training_step
-from mgic_geo.benchmark.timing import interleave
+from mgic_geo.text_table import markdown
+from mgic_geo.timing import interleave
 
 __all__ = ["CLOUDS", "POINTS", "compare_growth", "growth_report"]
 
@@ -26,21 +27,16 @@ pairs of points, clouds do not meet; the rest allows for noise."""
 
 def compare_growth(config: Config) -> Iterator[Report]:
     """Times of both series, each with its exponent and the steepest growth between neighbouring sizes."""
-    series = {
-        "points": [(CLOUDS, size) for size in config.cloud_sizes],
-        "clouds": [(size, POINTS) for size in config.batch_sizes],
-    }
-    for what, shapes in series.items():
+    series = (
+        ("points", f"{CLOUDS} clouds", {n: (CLOUDS, n) for n in config.cloud_sizes}),
+        ("clouds", f"clouds of {POINTS} points", {n: (n, POINTS) for n in config.batch_sizes}),
+    )
+    for what, fixed, shapes in series:
         model = NETWORKS[MGIC](config.k, WIDTHS).to(config.device)
         model.hidden.eval()  # type: ignore[operator, union-attr]  # normalises over clouds: needs two
-        sizes = [points if what == "points" else batch for batch, points in shapes]
-        steps = {
-            str(size): training_step(model, clouds(*shape, config.device))
-            for size, shape in zip(sizes, shapes, strict=True)
-        }
+        steps = {n: training_step(model, clouds(*shape, config.device)) for n, shape in shapes.items()}
         times = interleave(steps, config.rounds, config.timed, config.limit)
-        fixed = f"{CLOUDS} clouds" if what == "points" else f"clouds of {POINTS} points"
-        yield growth_report(what, fixed, {size: 1e3 * times[str(size)].median for size in sizes})
+        yield growth_report(what, fixed, {n: 1e3 * statistics.median(found) for n, found in times.items()})
 
 
 def growth_report(what: str, fixed: str, times: Mapping[int, float]) -> Report:

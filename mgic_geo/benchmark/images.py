@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from mgic_geo import create_model
-from mgic_geo.benchmark.comparison import Entry, compare
+from mgic_geo.benchmark.comparison import Entry, compare, cuda_entries
 from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.floor import Work, work_of
 from mgic_geo.benchmark.peers import installed
 from mgic_geo.benchmark.report import Report
 from mgic_geo.benchmark.steps import passes, training_step
 from mgic_geo.image import BasicBlock2d, MGICBasicBlock2d
+from mgic_geo.timing import Step
 
 __all__ = ["BLOCK_BARS", "compare_blocks", "compare_images", "dense_blocks"]
 
@@ -58,15 +59,15 @@ def _block_entries(width: int, layout: torch.memory_format, config: Config) -> l
     def made(name: str) -> nn.Module:
         return blocks[name](width).to(device=config.device, memory_format=layout)  # type: ignore[call-overload]
 
+    def step(name: str, **kind: bool) -> Step:
+        return passes(made(name), x, **kind)
+
     work, entries = {name: work_of(made(name), x) for name in (mgic, dense)}, []
     for name in blocks:
         bar = BLOCK_BARS.get(width) if name == dense else None
-        entries.append(Entry(name, passes(made(name), x), work.get(name, work[dense]), bar=bar))
+        entries.append(Entry(name, step(name), work.get(name, work[dense]), bar=bar))
     if config.device == "cuda":
-        for name in (mgic, dense):
-            half, compiled = passes(made(name), x, bf16=True), passes(made(name), x, compiled=True)
-            entries.append(Entry(f"{name}, bf16", half, work[name], name, dtype=torch.bfloat16))
-            entries.append(Entry(f"{name}, compiled", compiled, work[name], name))
+        entries += cuda_entries(step, work)
     return entries
 
 

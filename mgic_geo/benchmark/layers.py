@@ -6,6 +6,7 @@ import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch_geometric.nn as pyg
@@ -16,11 +17,12 @@ from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.floor import work_of
 from mgic_geo.benchmark.report import Report
 from mgic_geo.benchmark.steps import passes
-from mgic_geo.benchmark.timing import Step, clock_of, interleave
 from mgic_geo.graph import MGICGraphConv
 from mgic_geo.graph.grouped import GroupedConv, grouped
 from mgic_geo.graph.grouped.fast import FAST
 from mgic_geo.graph.grouped.survey import example_graph, inputs_of, options_of
+from mgic_geo.text_table import markdown
+from mgic_geo.timing import Clock, Step, clock_of, interleave
 
 __all__ = ["LayerRow", "compare_layers", "compare_pyg"]
 
@@ -36,7 +38,10 @@ class LayerRow:
 
 
 class _PlainBlock(nn.Module):
-    """An ungrouped layer with normalisation, activation and residual, as a level's block has them."""
+    """An ungrouped layer with normalisation, activation and residual, as PyG's users write it.
+
+    A level's block, ``GraphBlock``, computes the same, but on the CPU by our compiled step.
+    """
 
     def __init__(self, conv: nn.Module, channels: int) -> None:
         super().__init__()
@@ -71,28 +76,31 @@ def compare_layers(config: Config) -> Iterator[Report]:
     ]
     # Others on the machine make no difference to the time of one thread, as a process counts it.
     alone = config.clock == "auto" and torch.get_num_threads() == 1
-    kind = "cpu" if alone else config.clock_kind
-    rows = []
-    for conv in FAST:
-        name = conv.__name__  # type: ignore[attr-defined]
-        if config.layers and name not in config.layers:
-            continue
-        options = options_of(conv)  # type: ignore[arg-type]
-        inputs = inputs_of(conv, x, graphs[0], options)  # type: ignore[arg-type]
-        inputs = {key: value.to(config.device) for key, value in inputs.items()}
-        paths = {
-            "fast": grouped(conv, 16)(256, 256, **options),
-            "general": GroupedConv(conv, 16, 256, 256, **options),
-        }
-        steps = {path: layer_step(layer.to(config.device), inputs, graphs) for path, layer in paths.items()}
-        times = interleave(steps, config.rounds, clock_of(config.device, kind), config.limit)
-        fast, general = (1e3 * times[path].median for path in ("fast", "general"))
-        rows.append(LayerRow(name, fast, general, general / fast))
+    clock = clock_of(config.device, "cpu" if alone else config.clock_kind)
+    rows = [
+        _layer_row(conv, x, graphs, config, clock)
+        for conv in FAST
+        if not config.layers or conv.__name__ in config.layers  # type: ignore[attr-defined]
+    ]
     yield Report(
         f"16 groups of 16 channels, {config.points} nodes of degree {config.k}",
         [asdict(row) for row in rows],
         layer_table(rows),
     )
+
+
+def _layer_row(conv: Any, x: Tensor, graphs: Sequence[Tensor], config: Config, clock: Clock) -> LayerRow:
+    options = options_of(conv)
+    inputs = inputs_of(conv, x, graphs[0], options)
+    inputs = {name: value.to(config.device) for name, value in inputs.items()}
+    paths = {
+        "fast": grouped(conv, 16)(256, 256, **options),
+        "general": GroupedConv(conv, 16, 256, 256, **options),
+    }
+    steps = {path: layer_step(layer.to(config.device), inputs, graphs) for path, layer in paths.items()}
+    times = interleave(steps, config.rounds, clock, config.limit)
+    fast, general = (1e3 * statistics.median(times[path]) for path in paths)
+    return LayerRow(conv.__name__, fast, general, general / fast)
 
 
 def layer_step(layer: nn.Module, inputs: dict[str, Tensor], graphs: Sequence[Tensor]) -> Step:
@@ -111,8 +119,8 @@ def layer_step(layer: nn.Module, inputs: dict[str, Tensor], graphs: Sequence[Ten
 
 def layer_table(rows: Sequence[LayerRow]) -> str:
     """The table of layers, and the geometric mean of the ratios."""
-    lines = ["| layer | fast ms | general ms | ratio |", "|---|---|---|---|"]
-    lines += [f"| {r.layer} | {r.fast_ms:.1f} | {r.general_ms:.1f} | {r.ratio:.1f} |" for r in rows]
+    lines = [[r.layer, *(f"{figure:.1f}" for figure in (r.fast_ms, r.general_ms, r.ratio))] for r in rows]
+    text = markdown(["layer", "fast ms", "general ms", "ratio"], lines)
     if rows:
-        lines.append(f"| geometric mean | | | {statistics.geometric_mean(r.ratio for r in rows):.1f} |")
-    return "\n".join(lines)
+        text += f"\n| geometric mean | | | {statistics.geometric_mean(r.ratio for r in rows):.1f} |"
+    return text

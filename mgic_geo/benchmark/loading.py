@@ -20,9 +20,10 @@ from mgic_geo.benchmark.caching import compare_caching
 from mgic_geo.benchmark.comparison import milliseconds
 from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.points import MGIC, NETWORKS, WIDTHS
-from mgic_geo.benchmark.report import Report, Verdict, markdown
+from mgic_geo.benchmark.report import Report, Verdict
 from mgic_geo.benchmark.steps import clouds
 from mgic_geo.datasets import Augment, CloudLoader, PointClouds
+from mgic_geo.text_table import markdown
 from mgic_geo.training import Classifier, CloudData, OptimizerConfig, RunConfig, fit
 
 __all__ = ["Stopwatch", "compare_epoch", "compare_loading", "epoch_report"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -12,12 +11,10 @@ from pathlib import Path
 
 import torch
 
-from mgic_geo.benchmark.timing import Step
+from mgic_geo.memory import MMAP_THRESHOLD, set_malloc
+from mgic_geo.timing import Step
 
 __all__ = ["peak_memory"]
-
-_MMAP_THRESHOLD = -3
-"""Parameter of glibc's mallopt: the size in bytes from which memory is mapped; set, it does not adapt."""
 
 Build = Callable[[], tuple[Step, Step]]
 """Makes a small step that warms up, and the step that is measured."""
@@ -58,20 +55,13 @@ def peak_memory(build: Build, device: str = "cpu", threads: int | None = None) -
 
 
 def _measure(pipe: Connection, build: Build, device: str, threads: int) -> None:
-    _free_at_once()
+    # Every larger tensor gets pages of its own, so that what is freed does not count as used.
+    set_malloc(MMAP_THRESHOLD, 2**16)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     warm_up, step = build()
     warm_up()
     pipe.send(growth(step, device))
-
-
-def _free_at_once() -> None:
-    """Let glibc give every larger tensor pages of its own, so that what is freed does not count as used."""
-    if sys.platform.startswith("linux"):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:  # musl has none
-            mallopt(_MMAP_THRESHOLD, 2**16)
 
 
 def growth(step: Step, device: str) -> int:

@@ -9,9 +9,10 @@ from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.memory import peak_memory
 from mgic_geo.benchmark.peers import cluster_runs
 from mgic_geo.benchmark.points import DENSE, MGIC, NETWORKS, PLAIN, PYG, WIDTHS
-from mgic_geo.benchmark.report import Report, Verdict, markdown
+from mgic_geo.benchmark.report import Report, Verdict
 from mgic_geo.benchmark.steps import clouds, training_step
-from mgic_geo.benchmark.timing import Step
+from mgic_geo.text_table import markdown
+from mgic_geo.timing import Step
 
 __all__ = ["compare_memory", "network_steps"]
 

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mgic_geo.benchmark.comparison import Entry, compare
+from mgic_geo.benchmark.comparison import Entry, compare, cuda_entries
 from mgic_geo.benchmark.config import Config
-from mgic_geo.benchmark.floor import Work, work_of
+from mgic_geo.benchmark.floor import work_of
 from mgic_geo.benchmark.peers import (
     PlainDGCNN,
     PlainEdgeConv,
@@ -23,6 +23,7 @@ from mgic_geo.benchmark.report import Report
 from mgic_geo.benchmark.steps import clouds, passes, training_step
 from mgic_geo.graph import EdgeConv, knn
 from mgic_geo.models import DGCNN
+from mgic_geo.timing import Step
 
 __all__ = ["DENSE", "MGIC", "NETWORKS", "PLAIN", "PYG", "WIDTHS", "compare_edge_conv", "compare_knn"]
 __all__ += ["compare_networks", "compare_wide"]
@@ -116,26 +117,17 @@ def _compare_networks(
     def made(name: str) -> nn.Module:
         return NETWORKS[name](config.k, widths).to(config.device)
 
+    def step(name: str, **kind: bool) -> Step:
+        return training_step(made(name), points, **kind)
+
     # The peers compute what our dense network does, so the least work is the same.
-    work: dict[str, Work] = {name: work_of(made(name), points) for name in (MGIC, DENSE)}
+    work = {name: work_of(made(name), points) for name in (MGIC, DENSE)}
     entries = []
     for name in names:
         faster = DENSE if name in (PLAIN, PYG) else None
         least = floor_bar if name == MGIC else None
-        step = training_step(made(name), points)
-        entries.append(Entry(name, step, work.get(name, work[DENSE]), faster, bars.get(name), least))
+        entries.append(Entry(name, step(name), work.get(name, work[DENSE]), faster, bars.get(name), least))
     if config.device == "cuda":
-        entries += _cuda_entries(made, points, work)
+        entries += cuda_entries(step, work)
     shape = f"{config.batch_size} × {config.points:,}, k = {config.k}"
     return compare(f"Training step, widths {'-'.join(map(str, widths))}, {shape}", entries, config)
-
-
-def _cuda_entries(made: Callable[[str], nn.Module], points: Tensor, work: dict[str, Work]) -> list[Entry]:
-    """Our networks in bfloat16 and compiled, each beside itself as it is."""
-    entries = []
-    for name in (MGIC, DENSE):
-        for kind, options in (("bf16", {"bf16": True}), ("compiled", {"compiled": True})):
-            step = training_step(made(name), points, **options)
-            dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-            entries.append(Entry(f"{name}, {kind}", step, work[name], name, dtype=dtype))
-    return entries

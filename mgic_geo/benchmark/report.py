@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Report", "Verdict", "markdown", "verdict_table"]
+from mgic_geo.text_table import markdown
+
+__all__ = ["Report", "Verdict", "verdict_table"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,6 @@ class Report:
     rows: list[dict[str, Any]]
     text: str
     verdicts: list[Verdict] = field(default_factory=list)
-
-
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table, its first column aligned to the left, the others to the right."""
-    rule = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgic_geo.benchmark.timing import Step
+from mgic_geo.timing import Step
 
 __all__ = ["clouds", "passes", "training_step"]
 

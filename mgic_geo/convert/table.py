@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
+
+from mgic_geo.text_table import aligned, markdown
 
 __all__ = ["Conversion", "Row"]
 
@@ -57,45 +60,27 @@ class Conversion:
 
     def cells(self) -> Iterator[list[str]]:
         """Head, one line a row, and the totals; columns that would be empty are left out."""
+        saved = ["after", "saved"]
+        lines = [["layer", "before", "after", "parameters", *saved, "multiply-adds", *saved, "error"]]
+        for row in self.rows:
+            layer = [row.name or "(whole)", row.before, row.after or f"left: {row.reason}"]
+            error = "" if row.error is None else f"{row.error:.3f}"
+            lines.append([*layer, *_saved(row.parameters), *_saved(row.multiply_adds), error])
+        total = f"{len(self.replaced)} replaced, {len(self.left)} left"
+        lines.append(["(model)", "", total, *_saved(self.parameters), *_saved(self.multiply_adds), ""])
         counted = self.multiply_adds is not None
         projected = any(row.error is not None for row in self.rows)
-
-        def line(first: list[str], parameters: list[str], multiply_adds: list[str], error: str) -> list[str]:
-            return first + parameters + (multiply_adds if counted else []) + ([error] if projected else [])
-
-        yield line(
-            ["layer", "before", "after"],
-            ["parameters", "after", "saved"],
-            ["multiply-adds", "after", "saved"],
-            "error",
-        )
-        for row in self.rows:
-            error = "" if row.error is None else f"{row.error:.3f}"
-            yield line(
-                [row.name or "(whole)", row.before, row.after or f"left: {row.reason}"],
-                _saved(row.parameters),
-                _saved(row.multiply_adds),
-                error,
-            )
-        total = f"{len(self.replaced)} replaced, {len(self.left)} left"
-        yield line(["(model)", "", total], _saved(self.parameters), _saved(self.multiply_adds), "")
+        shown = [True] * 6 + [counted] * 3 + [projected]
+        for line in lines:
+            yield list(compress(line, shown))
 
     def markdown(self) -> str:
         """The table as Markdown."""
-        head, *lines = self.cells()
-        rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
-        return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *lines])
+        head, *rows = self.cells()
+        return markdown(head, rows, left=3, right="---:")
 
     def __str__(self) -> str:
-        lines = list(self.cells())
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        return aligned(list(self.cells()), left=3)
 
 
 def _saved(counts: tuple[int, int] | None) -> list[str]:

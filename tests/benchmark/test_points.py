@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from mgic_geo.benchmark import points
 from mgic_geo.benchmark.points import (
@@ -62,18 +61,3 @@ def test_wide(tiny):
     assert "widths 128-128-256-512," in report.title
     assert [row["model"] for row in report.rows] == [MGIC, DENSE]
     assert [v.bar for v in report.verdicts] == [3]
-
-
-def test_rows_of_cuda(tiny, monkeypatch):
-    """What a GPU adds, on the CPU: the kinds beside themselves as they are."""
-    monkeypatch.setattr(torch, "compile", lambda model: model)
-    made = {name: points.NETWORKS[name](tiny.k, points.WIDTHS) for name in (MGIC, DENSE)}
-    x = points.clouds(2, 24)
-    work = {name: points.work_of(model, x) for name, model in made.items()}
-    entries = points._cuda_entries(lambda name: made[name], x, work)
-    assert [(e.name, e.faster) for e in entries] == [
-        (f"{name}, {kind}", name) for name in (MGIC, DENSE) for kind in ("bf16", "compiled")
-    ]
-    assert [e.dtype for e in entries[:2]] == [torch.bfloat16, torch.float32]
-    for entry in entries:
-        entry.step()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgic_geo.benchmark.report import Verdict, markdown, verdict_table
+from mgic_geo.benchmark.report import Verdict, verdict_table
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,5 @@ def test_verdict(value, at_most, met):
 
 
 def test_tables():
-    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --: |\n| 1 | 2 |"
     text = verdict_table([Verdict("step", 3.0, 1.2, measured="3.0 ×"), Verdict("share", 0.5, 0.25, True)])
     assert text.splitlines()[2:] == ["| step | 3.0 × | ≥ 1.2 | met |", "| share |  | ≤ 0.25 | not met |"]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch.utils.benchmark import Measurement, TaskSpec
 
-__all__ = ["Clock", "Ratio", "Step", "clock_of", "interleave", "quartiles", "ratio_of"]
+__all__ = ["Clock", "Ratio", "Step", "clock_by", "clock_of", "interleave", "quartiles", "ratio_of"]
 
 Step = Callable[[], object]
 Clock = Callable[[Step, int], float]
 """``clock(step, number)``: seconds that ``number`` calls of the step take together."""
+Name = TypeVar("Name", bound=Hashable)
 
 LEAST_SECONDS = 0.02
 """A timing repeats shorter steps until it has lasted about this long."""
@@ -38,17 +38,29 @@ def clock_of(device: str, kind: str = "wall") -> Clock:
     """The clock that fits: CUDA's events, the wall's, or with ``"cpu"`` the processor time of all threads."""
     if device.startswith("cuda"):
         return _events
-    return {"wall": _timed_by(time.perf_counter), "cpu": _timed_by(time.process_time)}[kind]
+    return clock_by({"wall": time.perf_counter, "cpu": time.process_time}[kind])
+
+
+def clock_by(seconds: Callable[[], float]) -> Clock:
+    """The clock that reads ``seconds``, such as :func:`time.perf_counter`."""
+
+    def clock(step: Step, number: int) -> float:
+        start = seconds()
+        for _ in range(number):
+            step()
+        return seconds() - start
+
+    return clock
 
 
 def interleave(
-    steps: Mapping[str, Step], rounds: int, clock: Clock, limit: float = math.inf
-) -> dict[str, Measurement]:
+    steps: Mapping[Name, Step], rounds: int, clock: Clock, limit: float = math.inf
+) -> dict[Name, list[float]]:
     """Let the steps take turns, downwards in one round and upwards in the next.
 
     :meth:`torch.utils.benchmark.Timer.timeit` calls its statement twice before it times it, each time. Of
-    steps of seconds that would be most of the run, so the loop is here, and the times are torch's
-    :class:`~torch.utils.benchmark.Measurement`. Each step warms up twice, once for all rounds.
+    steps of seconds that would be most of the run, so the loop is here. Each step warms up twice, once for
+    all rounds.
 
     Args:
         steps: By name.
@@ -57,25 +69,21 @@ def interleave(
         limit: Seconds of wall time behind the warm-up after which no round begins; three run all the same.
 
     Returns:
-        By name, a time a round, in order: ``times`` of one measurement belong to those of another.
+        By name, the seconds of one call in each round, in order: those of a round belong together.
     """
-    numbers = {}
+    repeats = {}
     for name, step in steps.items():
-        clock(step, 1)
-        numbers[name] = max(1, math.ceil(LEAST_SECONDS / max(clock(step, 1), LEAST_SECONDS / 100)))
-    raw: dict[str, list[float]] = {name: [] for name in steps}
+        step()
+        repeats[name] = max(1, math.ceil(LEAST_SECONDS / max(clock(step, 1), LEAST_SECONDS / 100)))
+    times: dict[Name, list[float]] = {name: [] for name in steps}
     order, start = list(steps), time.perf_counter()
     for round_ in range(rounds):
         if round_ >= LEAST_ROUNDS and time.perf_counter() - start > limit:
             break
         for name in order:
-            raw[name].append(clock(steps[name], numbers[name]))
+            times[name].append(clock(steps[name], repeats[name]) / repeats[name])
         order.reverse()
-    threads = torch.get_num_threads()
-    return {
-        name: Measurement(numbers[name], times, TaskSpec(stmt=name, setup="", num_threads=threads))
-        for name, times in raw.items()
-    }
+    return times
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
@@ -86,20 +94,10 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def ratio_of(slow: Measurement, fast: Measurement) -> Ratio:
-    """How many times as long ``slow`` takes; both come from the same :func:`interleave`."""
-    rounds = [a / b for a, b in zip(slow.times, fast.times, strict=True)]
-    return Ratio(slow.median / fast.median, *quartiles(rounds))
-
-
-def _timed_by(seconds: Callable[[], float]) -> Clock:
-    def clock(step: Step, number: int) -> float:
-        start = seconds()
-        for _ in range(number):
-            step()
-        return seconds() - start
-
-    return clock
+def ratio_of(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
+    """How many times as long ``slow`` takes; both are of the same :func:`interleave`."""
+    rounds = [a / b for a, b in zip(slow, fast, strict=True)]
+    return Ratio(statistics.median(slow) / statistics.median(fast), *quartiles(rounds))
 
 
 def _events(step: Step, number: int) -> float:
