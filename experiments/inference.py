@@ -134,7 +134,7 @@ def measure(name: str, config: Config) -> Times:
     passes = {form: partial(network, batch) for form, network in forms.items()}
     with torch.inference_mode():
         times = interleave(passes, config.rounds, clock_of("cpu", config.clock))
-    return Times(**{form: 1e3 * statistics.median(seconds) for form, seconds in times.items()})
+    return Times(**{form: 1e3 * found.median for form, found in times.items()})
 
 
 def example(name: str, batch_size: int) -> Tensor:

@@ -126,7 +126,7 @@ def scaling(
     if timed:
         steps = {width: _step(module, given, backward) for width, (module, given) in cases.items()}
         times = interleave(steps, rounds, clock_by(clock))
-        milliseconds = {width: 1e3 * statistics.median(seconds) for width, seconds in times.items()}
+        milliseconds = {width: 1e3 * found.median for width, found in times.items()}
     rows = tuple(
         ScalingRow(width, count.parameters, count.multiply_adds, milliseconds.get(width))
         for width, count in counts.items()

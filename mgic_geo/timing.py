@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
+from torch.utils.benchmark import Measurement, TaskSpec
 
 __all__ = ["Clock", "Ratio", "Step", "clock_by", "clock_of", "interleave", "quartiles", "ratio_of"]
 
@@ -55,12 +56,12 @@ def clock_by(seconds: Callable[[], float]) -> Clock:
 
 def interleave(
     steps: Mapping[Name, Step], rounds: int, clock: Clock, limit: float = math.inf
-) -> dict[Name, list[float]]:
+) -> dict[Name, Measurement]:
     """Let the steps take turns, downwards in one round and upwards in the next.
 
     :meth:`torch.utils.benchmark.Timer.timeit` calls its statement twice before it times it, each time. Of
-    steps of seconds that would be most of the run, so the loop is here. Each step warms up twice, once for
-    all rounds.
+    steps of seconds that would be most of the run, so the loop is here, and the times are torch's
+    :class:`~torch.utils.benchmark.Measurement`. Each step warms up twice, once for all rounds.
 
     Args:
         steps: By name.
@@ -69,21 +70,25 @@ def interleave(
         limit: Seconds of wall time behind the warm-up after which no round begins; three run all the same.
 
     Returns:
-        By name, the seconds of one call in each round, in order: those of a round belong together.
+        By name, a time a round, in order: ``times`` of one measurement belong to those of another.
     """
     repeats = {}
     for name, step in steps.items():
         step()
         repeats[name] = max(1, math.ceil(LEAST_SECONDS / max(clock(step, 1), LEAST_SECONDS / 100)))
-    times: dict[Name, list[float]] = {name: [] for name in steps}
+    raw: dict[Name, list[float]] = {name: [] for name in steps}
     order, start = list(steps), time.perf_counter()
     for round_ in range(rounds):
         if round_ >= LEAST_ROUNDS and time.perf_counter() - start > limit:
             break
         for name in order:
-            times[name].append(clock(steps[name], repeats[name]) / repeats[name])
+            raw[name].append(clock(steps[name], repeats[name]))
         order.reverse()
-    return times
+    threads = torch.get_num_threads()
+    return {
+        name: Measurement(repeats[name], times, TaskSpec(stmt=str(name), setup="", num_threads=threads))
+        for name, times in raw.items()
+    }
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
@@ -94,10 +99,10 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def ratio_of(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
-    """How many times as long ``slow`` takes; both are of the same :func:`interleave`."""
-    rounds = [a / b for a, b in zip(slow, fast, strict=True)]
-    return Ratio(statistics.median(slow) / statistics.median(fast), *quartiles(rounds))
+def ratio_of(slow: Measurement, fast: Measurement) -> Ratio:
+    """How many times as long ``slow`` takes; both come from the same :func:`interleave`."""
+    rounds = [a / b for a, b in zip(slow.times, fast.times, strict=True)]
+    return Ratio(slow.median / fast.median, *quartiles(rounds))
 
 
 def _events(step: Step, number: int) -> float:

@@ -3,8 +3,13 @@
 import time
 
 import pytest
+from torch.utils.benchmark import Measurement, TaskSpec
 
 from mgic_geo.timing import Ratio, clock_of, interleave, quartiles, ratio_of
+
+
+def measured(*times, number=1):
+    return Measurement(number, list(times), TaskSpec(stmt="", setup=""))
 
 
 def test_steps_take_turns_downwards_then_upwards():
@@ -17,7 +22,7 @@ def test_steps_take_turns_downwards_then_upwards():
 
     times = interleave(steps, 2, clock)
     assert "".join(calls) == "aabbcc" + "abc" + "cba"
-    assert all(found == [5.0, 5.0] for found in times.values())
+    assert all(found.times == [5.0, 5.0] for found in times.values())
 
 
 def test_short_steps_repeat():
@@ -29,19 +34,21 @@ def test_short_steps_repeat():
 
     times = interleave({"step": lambda: None}, 2, clock)
     assert numbers == [1, 5, 5]  # five of 4 ms last 20 ms
-    assert times["step"] == [0.004, 0.004]
+    assert times["step"].times == [0.004, 0.004]
+    assert times["step"].median == 0.004
 
 
 def test_limit_leaves_three_rounds():
     times = interleave({"step": lambda: None}, 9, lambda step, number: 5.0, limit=0)
-    assert len(times["step"]) == 3
+    assert len(times["step"].times) == 3
 
 
 def test_ratio_of_medians_with_quartiles_over_rounds():
-    found = ratio_of([4.0, 6.0, 8.0], [1.0, 2.0, 4.0])
+    slow, fast = measured(4.0, 6.0, 8.0), measured(1.0, 2.0, 4.0)
+    found = ratio_of(slow, fast)
     assert found.value == 3.0  # 6 / 2
     assert (found.low, found.high) == (2.5, 3.5)  # of 4, 3, 2
-    assert ratio_of([4.0], [2.0]) == Ratio(2.0, 2.0, 2.0)
+    assert ratio_of(measured(4.0), measured(2.0, number=2)) == Ratio(4.0, 4.0, 4.0)
 
 
 def test_ratio_in_words():

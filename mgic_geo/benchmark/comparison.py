@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
+from torch.utils.benchmark import Measurement
 
 from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.floor import Work
@@ -78,17 +78,15 @@ def compare(title: str, entries: Sequence[Entry], config: Config) -> Report:
     return Report(title, rows, markdown(head, lines), verdicts)
 
 
-def _row(
-    title: str, entry: Entry, than: str, times: Mapping[str, Sequence[float]], floor: float | None
-) -> Row:
+def _row(title: str, entry: Entry, than: str, times: Mapping[str, Measurement], floor: float | None) -> Row:
     own = times[entry.name]
-    median, (low, high), ratio = statistics.median(own), quartiles(own), ratio_of(own, times[than])
+    median, (low, high), ratio = own.median, quartiles(own.times), ratio_of(own, times[than])
     return Row(
         comparison=title,
         model=entry.name,
         median_ms=1e3 * median,
         quartiles_ms=(1e3 * low, 1e3 * high),
-        rounds=len(own),
+        rounds=len(own.times),
         than=than,
         ratio=ratio.value,
         ratio_quartiles=(ratio.low, ratio.high),

@@ -36,7 +36,7 @@ def compare_growth(config: Config) -> Iterator[Report]:
         model.hidden.eval()  # type: ignore[operator, union-attr]  # normalises over clouds: needs two
         steps = {n: training_step(model, clouds(*shape, config.device)) for n, shape in shapes.items()}
         times = interleave(steps, config.rounds, config.timed, config.limit)
-        yield growth_report(what, fixed, {n: 1e3 * statistics.median(found) for n, found in times.items()})
+        yield growth_report(what, fixed, {n: 1e3 * found.median for n, found in times.items()})
 
 
 def growth_report(what: str, fixed: str, times: Mapping[int, float]) -> Report:

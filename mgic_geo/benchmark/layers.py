@@ -99,7 +99,7 @@ def _layer_row(conv: Any, x: Tensor, graphs: Sequence[Tensor], config: Config, c
     }
     steps = {path: layer_step(layer.to(config.device), inputs, graphs) for path, layer in paths.items()}
     times = interleave(steps, config.rounds, clock, config.limit)
-    fast, general = (1e3 * statistics.median(times[path]) for path in paths)
+    fast, general = (1e3 * times[path].median for path in paths)
     return LayerRow(conv.__name__, fast, general, general / fast)
 
 

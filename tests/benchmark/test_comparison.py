@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-import torch
+from torch.utils.benchmark import Measurement, TaskSpec
 
 from mgic_geo.benchmark import comparison
-from mgic_geo.benchmark.comparison import Entry, compare, cuda_entries, milliseconds
+from mgic_geo.benchmark.comparison import Entry, compare, milliseconds
 from mgic_geo.benchmark.floor import Rates, Work
 
 
@@ -17,7 +17,7 @@ def report(tiny, monkeypatch):
     seconds = {"ours": 0.01, "dense": 0.03, "peer": 0.12}
 
     def interleave(steps, rounds, clock, limit):
-        return {n: [seconds[n], 2 * seconds[n]] for n in steps}
+        return {n: measured([seconds[n], 2 * seconds[n]]) for n in steps}
 
     monkeypatch.setattr(comparison, "interleave", interleave)
     entries = [
@@ -26,6 +26,10 @@ def report(tiny, monkeypatch):
         Entry("peer", lambda: None, Work(0, 60), faster="dense", bar=3),
     ]
     return compare("Race", entries, replace(tiny, rounds=2))
+
+
+def measured(times):
+    return Measurement(1, times, TaskSpec(stmt="", setup=""))
 
 
 def test_rows(report):
@@ -57,17 +61,6 @@ def test_text(report):
         "| dense | 45 | 37.5 to 52.5 | 3.00 × (3.00 to 3.00); bar ≥ 4: not met |  |  |",
         "| peer | 180 | 150 to 210 | 4.00 × (4.00 to 4.00); bar ≥ 3: met (as long as dense) | 60 | 3.0 × |",
     ]
-
-
-def test_rows_of_cuda():
-    """What a GPU adds: the kinds beside themselves as they are."""
-    made, work = [], {"ours": Work(5, 1), "dense": Work(7, 1)}
-    entries = cuda_entries(lambda name, **kind: made.append((name, kind)), work)
-    assert [(e.name, e.faster, e.work) for e in entries] == [
-        (f"{name}, {kind}", name, work[name]) for name in work for kind in ("bf16", "compiled")
-    ]
-    assert [e.dtype for e in entries] == [torch.bfloat16, torch.float32] * 2
-    assert made == [(name, {kind: True}) for name in work for kind in ("bf16", "compiled")]
 
 
 def test_milliseconds():
