@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mgic_geo.core import linear_native, norm_native
 from mgic_geo.core.norm_act import norm_act
+from mgic_geo.core.observed import observed
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.core.transfer import Prolongation
 from mgic_geo.core.twice import by_operators, gradients
@@ -61,7 +62,7 @@ def _corrected(
         or coarse.shape != (fine.size(0), linear.in_channels, *fine.shape[2:])
         or fine.size(1) != linear.out_channels
         or linear.weight.shape != (linear.out_channels, linear.in_channels // linear.groups)
-        or norm_native.listened(prolong, linear)
+        or observed(prolong, linear)
         or not norm_native.fits(norm, *rows[0].shape)  # type: ignore[union-attr]
         or not applies(linear.weight)
     ):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.norm_act import norm_act
+from mgic_geo.core.observed import observed
 from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.native import applies, run, wide
 
@@ -75,7 +76,7 @@ def _fits(x: Tensor, conv: nn.Module, norm: nn.Module, residual: Tensor | None =
         and torch.get_num_threads() <= min(x.size(0), _PARTS)
         and (residual is None or residual.shape == x.shape)
         and norm_native.fits(norm, x.numel() // x.size(1), x.size(1))
-        and not norm_native.listened(conv)
+        and not observed(conv)
     )
 
 
