@@ -12,7 +12,7 @@ from mgic_geo.core.norm_act import norm_act
 from mgic_geo.core.observed import observed
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.core.transfer import Prolongation
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.native import applies, run
 
 __all__ = ["corrected"]
@@ -104,7 +104,7 @@ class _Corrected(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         coarse, restricted, prolong, turned, weight, bias, middle, var, scale = ctx.saved_tensors
         rows, groups, width_in, width_out = ctx.sizes
-        if by_operators(grad):
+        if must_use_torch(grad):
 
             def plain(
                 coarse: Tensor, restricted: Tensor, prolong: Tensor, weight: Tensor, bias: Tensor

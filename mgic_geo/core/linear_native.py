@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.native import applies, run
 
 __all__ = ["added_rows", "fits", "fits_added", "fits_widths", "grouped_rows", "paired", "unpaired"]
@@ -104,7 +104,7 @@ class _Added(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         of_start = grad.sum(0) if ctx.lead == 1 else grad if ctx.lead else None
-        if by_operators(grad):
+        if must_use_torch(grad):
             return (*gradients(lambda x, weight: x @ weight.t(), (x, weight), grad), of_start)
         grad = grad.contiguous()
         of_x = _map(grad, weight.unsqueeze(0), None) if ctx.needs_input_grad[0] else None
@@ -126,7 +126,7 @@ class _Grouped(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         blocks = weight.view(ctx.groups, -1, weight.size(1))
         of_bias = grad.sum(0) if ctx.bias else None
-        if by_operators(grad):
+        if must_use_torch(grad):
 
             def plain(x: Tensor, weight: Tensor) -> Tensor:
                 parts = x.unflatten(1, (ctx.groups, -1)), weight.view(ctx.groups, -1, weight.size(1))

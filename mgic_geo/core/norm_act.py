@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo.core import norm_native
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.native import applies, run
 
 __all__ = ["norm_act"]
@@ -98,7 +98,7 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, bias, mean, var, scale, out = ctx.saved_tensors
         slope, eps = ctx.slope, ctx.eps
-        if by_operators(grad):
+        if must_use_torch(grad):
             if out is not None:
                 grad, slope = norm_native.plain_grad(grad, out, slope), 1.0
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mgic_geo.core import norm_native
 from mgic_geo.core.norm_act import norm_act
 from mgic_geo.core.observed import observed
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.native import applies, run, wide
 
 __all__ = ["convolved", "fits_turned"]
@@ -115,7 +115,7 @@ class _Convolved(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, kernels, z, weight, bias, mean, var, scale, out = ctx.saved_tensors
         slope, eps, groups, channels = ctx.slope, ctx.eps, ctx.groups, x.size(1)
-        if by_operators(grad):
+        if must_use_torch(grad):
             if out is not None:
                 grad, slope = norm_native.plain_grad(grad, out, slope), 1.0
 
