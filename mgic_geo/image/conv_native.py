@@ -12,7 +12,7 @@ from mgic_geo.core import norm_native
 from mgic_geo.core.norm_act import norm_act
 from mgic_geo.core.observed import observed
 from mgic_geo.core.twice import gradients, must_use_torch
-from mgic_geo.native import applies, run, wide
+from mgic_geo.native import applies, has_avx512, run
 
 __all__ = ["convolved", "fits_turned"]
 
@@ -70,7 +70,7 @@ def _fits(x: Tensor, conv: nn.Module, norm: nn.Module, residual: Tensor | None =
         and conv.padding_mode == "zeros"
         and conv.bias is None
         and applies(x, conv.weight, residual)  # ahead of sizes: exported code has none
-        and wide()
+        and has_avx512()
         and x.dim() == 4
         and x.size(1) == conv.in_channels
         and torch.get_num_threads() <= min(x.size(0), _PARTS)

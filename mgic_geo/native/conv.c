@@ -7,9 +7,9 @@
 
 /* Whether a vector of 16 floats is one register, without which convolutions are slow here. */
 #if defined(__AVX512F__)
-const int32_t mgic_wide = 1;
+const int32_t mgic_has_avx512 = 1;
 #else
-const int32_t mgic_wide = 0;
+const int32_t mgic_has_avx512 = 0;
 #endif
 
 static inline int64_t pixels_of(const Image *image) { return image->height * image->width; }
