@@ -107,10 +107,10 @@ def sums(
         slope: Of the activation.
     """
     rows, channels = z.shape
-    of_bias, of_scale = torch.empty_like(mean), torch.empty_like(mean)
+    grad_bias, grad_scale = torch.empty_like(mean), torch.empty_like(mean)
     work = work_for(z)
-    run("norm_sums", grad, z, rows, channels, mean, scale, bias, slope, of_bias, of_scale, work)
-    return _shares(of_scale, of_bias, var, eps, rows)
+    run("norm_sums", grad, z, rows, channels, mean, scale, bias, slope, grad_bias, grad_scale, work)
+    return _shares(grad_scale, grad_bias, var, eps, rows)
 
 
 def add_sums(
@@ -128,17 +128,17 @@ def add_sums(
         slope: Of the activation.
     """
     rows, channels = z.shape
-    of_bias, of_scale, hidden = torch.empty_like(mean), torch.empty_like(mean), torch.empty_like(grad)
-    sums = of_bias, of_scale, work_for(z)
+    grad_bias, grad_scale, hidden = torch.empty_like(mean), torch.empty_like(mean), torch.empty_like(grad)
+    sums = grad_bias, grad_scale, work_for(z)
     run("norm_add_sums", grad, z, out, rows, channels, mean, slope, hidden, *sums)
-    return hidden, *_shares(of_scale, of_bias, var, eps, rows)
+    return hidden, *_shares(grad_scale, grad_bias, var, eps, rows)
 
 
 def _shares(
-    of_scale: Tensor, of_bias: Tensor, var: Tensor, eps: float, rows: int
+    grad_scale: Tensor, grad_bias: Tensor, var: Tensor, eps: float, rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rstd = torch.rsqrt(var + eps)
-    return of_scale * rstd, of_bias, of_bias / rows, of_scale * rstd.square() / rows
+    return grad_scale * rstd, grad_bias, grad_bias / rows, grad_scale * rstd.square() / rows
 
 
 def work_for(z: Tensor) -> Tensor:
