@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mgic_geo.core import GroupedLinear, MGICBlock
 from mgic_geo.core.fold import fold
+from mgic_geo.core.observed import has_hooks
 from mgic_geo.graph.cycle_folded import FoldedCycle, fold_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_conv_folded import fold_edge_conv
@@ -29,7 +30,7 @@ def fuse(model: nn.Module) -> nn.Module:
     linear maps in a row in ``nn.Sequential``, of all blocks and networks of this package, of the prolongation
     that a correction's normalisation follows, of EdgeConv. Where the levels of a cycle are EdgeConv, the last
     restriction becomes part of the coarsest layer's maps. All else stays as it is: other normalisations,
-    layers of PyG, modules that are used twice or have hooks.
+    layers of PyG, modules that are used twice, have hooks or had their ``forward`` replaced.
 
     The copy's outputs are those of ``model.eval()`` to rounding, and its parts keep names and places. Where
     the map and the normalisation of a ``Sequential`` have their channels in one dimension for some inputs
@@ -47,15 +48,17 @@ def fuse(model: nn.Module) -> nn.Module:
     if lazy:
         raise ValueError(f"the width of {lazy[0]} is not settled; call the model on an input, then fuse it")
     fused = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()  # what torch.compile wraps
-    if type(fused) is EdgeConv and not any(map(_hooked, fused.modules())):
+    if type(fused) is EdgeConv and not has_hooks(*fused.modules(), backward=False):
         fused = fold_edge_conv(fused) or fused
     uses = Counter(module for _, module in fused.named_modules(remove_duplicate=False))
     shared = Counter(p for module in uses for p in module.parameters(recurse=False))
     alone = {
         m for m, n in uses.items() if n == 1 and all(shared[p] == 1 for p in m.parameters(recurse=False))
     }
-    alone -= {module for module in uses if _hooked(module)}
+    alone -= {module for module in uses if has_hooks(module, backward=False)}
     for module in list(fused.modules()):
+        if "forward" in vars(module):
+            continue  # it may do anything with its parts
         for layer, owner, name in _pairs(module):
             norm = owner.get_submodule(name)
             if {layer, norm} <= alone and fold(layer, norm):
@@ -64,7 +67,7 @@ def fuse(model: nn.Module) -> nn.Module:
     inside = {module.cycle for module in fused.modules() if type(module) is FoldedCycle}  # fused before
     for name, module in list(fused.named_modules()):
         if name and type(module) is MGICBlock and module in alone - inside:
-            merged = None if any(map(_hooked, module.modules())) else fold_cycle(module)
+            merged = None if has_hooks(*module.modules(), backward=False) else fold_cycle(module)
             if merged is not None:
                 fused.set_submodule(name, merged)
     # An attribute, for a part of the model would move those of a Sequential.
@@ -117,10 +120,6 @@ class FoldedNorm(nn.Module):
         return f"into {self.layer}"
 
 
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
     """Maps of a module and the normalisations that alone read their outputs, as owner and name."""
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
@@ -134,13 +133,16 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
             yield module.get_submodule(f"conv{i}"), module, f"bn{i + ahead}"
     elif type(module) is MGICBlock:
         for j in range(module.hierarchy.coarsenings):
-            yield module.prolongations[j].get_submodule("map"), module.norms, str(j)
+            if not has_hooks(prolong := module.prolongations[j], backward=False):
+                yield prolong.get_submodule("map"), module.norms, str(j)
 
 
 def _fold_edge_convs(module: nn.Module, alone: set[nn.Module]) -> None:
     """Replace the EdgeConvs of a module; in a level's block, with the normalisation behind them."""
     for name, conv in list(module.named_children()):
-        if type(conv) is not EdgeConv or conv not in alone or conv.lin not in alone:
+        if type(conv) is not EdgeConv or not {conv, conv.lin} <= alone:
+            continue
+        if has_hooks(*conv.modules(), backward=False):
             continue
         after: nn.Module = nn.Identity()
         if type(module) is GraphBlock and (not module.act_first or isinstance(module.act, nn.Identity)):

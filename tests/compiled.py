@@ -2,28 +2,26 @@
 
 import copy
 import pickle
-import sys
 from contextlib import contextmanager
 
 import oracles
 import pytest
 import torch
 
-from mgic_geo.native import kernels, plain_torch
+from mgic_geo.native import dispatch, kernels, plain_torch
 
 needed = pytest.mark.skipif(kernels() is None, reason="no C compiler here")
-_run = sys.modules["mgic_geo.native.run"]
 
 
 @contextmanager
 def counted():
     """A list that grows by one with every call of a kernel."""
-    calls, load = [], _run.load
-    _run.load = lambda: (calls.append(1), load())[1]
+    calls, load = [], dispatch.load
+    dispatch.load = lambda: (calls.append(1), load())[1]
     try:
         yield calls
     finally:
-        _run.load = load
+        dispatch.load = load
 
 
 def paths():

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import types
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mgic_geo import (
     EdgeConv,
     GroupedLinear,
     MGICGraphConv,
+    MGICLinear,
     create_model,
     from_pretrained,
     fuse,
@@ -142,6 +144,44 @@ def test_what_is_shared_or_hooked_stays():
         fused = fuse(model)
         assert len(norms_of(fused)) == len(norms_of(model)) > 0
         torch.testing.assert_close(fused(x), model(x))
+
+
+def replace_forward(module, forward):
+    """As libraries do that patch modules."""
+    module.forward = types.MethodType(forward, module)
+
+
+def test_what_has_another_forward_stays():
+    torch.manual_seed(0)
+    x = torch.randn(20, 8)
+    layer, norm, whole = (settled(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)), x) for _ in range(3))
+    replace_forward(layer[0], lambda self, x: type(self).forward(self, x).relu())
+    replace_forward(norm[1], lambda self, x: type(self).forward(self, x.relu()))
+    replace_forward(whole, lambda self, x: self[1](self[0](x).relu()))
+    for model in (layer, norm, whole):
+        torch.testing.assert_close(fuse(model)(x), model(x))
+
+
+@pytest.mark.parametrize("change", ["hook", "forward"])
+def test_what_changes_a_correction_stays(change):
+    torch.manual_seed(0)
+    x = torch.randn(20, 32)
+    model = settled(nn.Sequential(MGICLinear(32, 32, 8, 16, norm=nn.BatchNorm1d)), x)
+    prolong = model[0].cycle.prolongations[0]
+    if change == "hook":
+        prolong.register_forward_hook(lambda module, args, out: out.abs())
+    else:
+        replace_forward(prolong, lambda self, x: type(self).forward(self, x).abs())
+    torch.testing.assert_close(fuse(model)(x), model(x))
+
+
+def test_hooks_of_an_edge_convolutions_parts_run():
+    torch.manual_seed(0)
+    x, graph = torch.randn(10, 8), torch.randint(10, (2, 40))
+    model = settled(EdgeConv(8, 8), x, graph)
+    holder = nn.ModuleList([model])
+    model.norm.register_forward_pre_hook(lambda module, args: module.bias.data.fill_(3.0))
+    torch.testing.assert_close(fuse(holder)[0](x, graph), model(x, graph))
 
 
 def test_hooks_within_a_cycle_are_called():

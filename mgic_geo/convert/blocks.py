@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mgic_geo.convert.forms import Build, Sizes, copies, settle
+from mgic_geo.convert.forms import Build, Sizes, copies, match_placement
 from mgic_geo.image.blocks import BasicBlock2d, Bottleneck2d, InvertedResidual2d, squeeze_width
 from mgic_geo.image.conv import initialize
 from mgic_geo.image.mgic_blocks import MGICBasicBlock2d, MGICBottleneck2d, MGICInvertedResidual2d
@@ -62,7 +62,7 @@ def _residual(block: nn.Module) -> Build | None:
             width_in, planes, stride, dilation=dilation, norm_layer=norm, act_layer=copies(act), **vars(sizes)
         )
         initialize(new)
-        return settle(new, block)
+        return match_placement(new, block)
 
     return build
 
@@ -102,7 +102,7 @@ def _inverted(block: nn.Module) -> Build | None:
             width_in, expanded, width_out, kernel, stride, bool(squeeze), dilation, norm, act, **vars(sizes)
         )
         initialize(new)
-        return settle(new, block)
+        return match_placement(new, block)
 
     return build
 

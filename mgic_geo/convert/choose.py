@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-__all__ = ["Match", "chooser"]
+__all__ = ["Match", "Predicate", "chooser"]
 
 Predicate = Callable[[str, nn.Module], bool]
 Match = str | Iterable[str] | Predicate | None

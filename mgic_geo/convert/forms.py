@@ -1,4 +1,4 @@
-"""What the rules share: sizes, short descriptions, and the scale of a layer."""
+"""What MGIC forms share: sizes, short descriptions, and the scale of a layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-__all__ = ["Build", "Sizes", "count", "describe", "gain_of", "settle"]
+__all__ = ["Build", "Sizes", "copies", "count", "describe", "gain_of", "match_placement"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def settle(new: nn.Module, old: nn.Module) -> nn.Module:
+def match_placement(new: nn.Module, old: nn.Module) -> nn.Module:
     """Give ``new`` the device, precision and mode of ``old``, and freeze it if all of ``old`` is frozen."""
     like = next((t for t in old.parameters() if t.is_floating_point()), None)
     if like is not None:

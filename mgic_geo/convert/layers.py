@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch_geometric.nn.dense.linear import Linear as PyGLinear
 
-from mgic_geo.convert.forms import Build, Sizes, gain_of, settle
+from mgic_geo.convert.forms import Build, Sizes, gain_of, match_placement
 from mgic_geo.core.linear import MGICLinear, start_levels_
 from mgic_geo.image.mgic_conv import MGICConv2d
 
@@ -32,11 +32,11 @@ def layer_form(layer: nn.Module) -> Build | str:
             return "depth-wise" if depthwise else f"already grouped: {layer.groups} groups"
         if type(layer) is not nn.Conv2d:
             return _none_of(layer)
-        return _Conv(layer)
+        return _conv_form(layer)
     if type(layer) is nn.Linear or type(layer) is PyGLinear:
         if isinstance(layer.weight, nn.parameter.UninitializedParameter):
             return "its width is not known yet: run the model once first"
-        return _Linear(layer)
+        return _linear_form(layer)
     return _none_of(layer)
 
 
@@ -49,12 +49,8 @@ def _none_of(layer: nn.Module) -> str:
     return f"no MGIC form of {kind.__name__}"
 
 
-class _Conv:
-    def __init__(self, layer: nn.Conv2d) -> None:
-        self.layer = layer
-
-    def __call__(self, sizes: Sizes) -> nn.Module | str:
-        old = self.layer
+def _conv_form(old: nn.Conv2d) -> Build:
+    def build(sizes: Sizes) -> nn.Module | str:
         if reason := sizes.too_narrow(old.in_channels, old.out_channels):
             return reason
         new = MGICConv2d(
@@ -70,23 +66,24 @@ class _Conv:
         )
         return _carry_over(new, old)
 
+    return build
 
-class _Linear:
-    def __init__(self, layer: nn.Linear | PyGLinear) -> None:
-        self.layer = layer
 
-    def __call__(self, sizes: Sizes) -> nn.Module | str:
-        old = self.layer
-        width_out, width_in = old.weight.shape
+def _linear_form(old: nn.Linear | PyGLinear) -> Build:
+    width_out, width_in = old.weight.shape
+
+    def build(sizes: Sizes) -> nn.Module | str:
         if reason := sizes.too_narrow(width_in, width_out):
             return reason
         return _carry_over(MGICLinear(width_in, width_out, bias=old.bias is not None, **vars(sizes)), old)
+
+    return build
 
 
 @torch.no_grad()
 def _carry_over(new: MGICConv2d | MGICLinear, old: nn.Module) -> nn.Module:
     """Keep the gain of the old weight, and the old bias, which couples nothing."""
-    settle(new, old)
+    match_placement(new, old)
     if old.weight.device.type != "meta":  # type: ignore[union-attr]
         start_levels_(new.cycle, gain_of(old.weight))  # type: ignore[arg-type]
         if new.bias is not None:

@@ -10,7 +10,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.inits import reset
 
 from mgic_geo.convert.arguments import Arguments, built, read_arguments
-from mgic_geo.convert.forms import Build, Sizes, settle
+from mgic_geo.convert.forms import Build, Sizes, match_placement
 from mgic_geo.convert.project import gaussian
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.core.linear import keep_scale_, light_groups
@@ -167,7 +167,7 @@ def message_form(conv: MessagePassing) -> Build | str:
     def build(sizes: Sizes) -> nn.Module | str:
         if reason := sizes.too_narrow(width_in, width_out):
             return reason
-        new = settle(MGICMessagePassing(width_in, width_out, arguments, **vars(sizes)), conv)
+        new = match_placement(MGICMessagePassing(width_in, width_out, arguments, **vars(sizes)), conv)
         finest = new.cycle.blocks[0].conv  # type: ignore[union-attr]
         finest = finest.layer if isinstance(finest, FusedConv) else finest
         mine, theirs = getattr(finest, "bias", None), getattr(conv, "bias", None)

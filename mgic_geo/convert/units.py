@@ -15,6 +15,7 @@ from mgic_geo.convert.layers import is_layer, layer_form
 from mgic_geo.convert.messages import message_form
 from mgic_geo.convert.weights_read import paths_read
 from mgic_geo.core import GroupedLinear, MGICBlock
+from mgic_geo.core.observed import has_hooks
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_conv_folded import FoldedEdgeConv
 from mgic_geo.graph.grouped.conv import GroupedConv
@@ -88,8 +89,9 @@ def find_units(model: nn.Module, blocks: bool = True, read: Collection[str] = ()
             inside = [unit for n, part in inner for unit in walk(n, part)]
             paths = [f"{name}.{path}".strip(".") for path in paths_read(type(module))]
             _keep(inside, paths, f"{type(module).__name__} reads its weight itself")
-            form = block_form(module) if blocks and len(inside) > 1 else None
-            if form is not None and not _hindrance(module, owners):
+            whole = blocks and len(inside) > 1 and not _hindrance(module, owners)
+            form = block_form(module) if whole else None
+            if form is not None:
                 yield Unit([name], module, form, True, inside)
             else:
                 yield from inside
@@ -115,9 +117,8 @@ def _hindrance(module: nn.Module, owners: Counter[int]) -> str:
     if any(owners[id(p)] > 1 for p in module.parameters()):
         return "it shares weights with another layer"
     for part in module.modules():
-        if any(
-            getattr(part, f"_{kind}_hooks")
-            for kind in ("forward", "forward_pre", "backward", "backward_pre", "state_dict")
-        ):
+        if "forward" in vars(part):
+            return "its forward was replaced, which would be lost"
+        if has_hooks(part) or part._state_dict_hooks:
             return "it has hooks, which would be lost"
     return ""

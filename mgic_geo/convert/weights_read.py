@@ -17,6 +17,8 @@ from typing import Any
 from torch import nn
 from torch_geometric.nn.dense.linear import Linear as PyGLinear
 
+from mgic_geo.core.observed import has_hooks
+
 __all__ = ["paths_read", "watch_weights"]
 
 _REPLACED = (nn.Conv2d, nn.Linear, PyGLinear)
@@ -166,7 +168,7 @@ def watch_weights(model: nn.Module) -> Iterator[set[str]]:
     watching: dict[type[nn.Module], type[nn.Module]] = {}
     for name, module in model.named_modules():
         kind = type(module)
-        if kind in _REPLACED and "forward" not in vars(module):
+        if kind in _REPLACED and not has_hooks(module):  # with hooks it stays in any case
             kinds[module] = kind
             if kind not in watching:
                 watching[kind] = _watching(kind, read)

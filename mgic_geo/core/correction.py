@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from mgic_geo.core import linear_native, norm_native
 from mgic_geo.core.norm_act import norm_act
+from mgic_geo.core.observed import observed
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.core.transfer import Prolongation
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.native import applies, run
 
 __all__ = ["corrected"]
@@ -35,11 +36,11 @@ def corrected(
         prolong: P.
         norm: N.
     """
-    fast = _corrected(fine, coarse, restricted, prolong, norm)
+    fast = _fast_path(fine, coarse, restricted, prolong, norm)
     return norm_act(prolong(coarse - restricted), norm, residual=fine) if fast is None else fast
 
 
-def _corrected(
+def _fast_path(
     fine: Tensor, coarse: Tensor, restricted: Tensor, prolong: nn.Module, norm: nn.Module
 ) -> Tensor | None:
     tensors = fine, coarse, restricted
@@ -61,17 +62,19 @@ def _corrected(
         or coarse.shape != (fine.size(0), linear.in_channels, *fine.shape[2:])
         or fine.size(1) != linear.out_channels
         or linear.weight.shape != (linear.out_channels, linear.in_channels // linear.groups)
-        or norm_native.listened(prolong, linear)
+        or observed(prolong, linear)
         or not norm_native.fits(norm, *rows[0].shape)  # type: ignore[union-attr]
         or not applies(linear.weight)
     ):
         return None
-    out, mean, var = _Corrected.apply(*rows, linear.weight, norm.weight, norm.bias, linear.groups, norm.eps)
+    out, mean, var = _CorrectedFunction.apply(
+        *rows, linear.weight, norm.weight, norm.bias, linear.groups, norm.eps
+    )
     norm_native.track(norm, mean, var, out.size(0))
     return out if fine.dim() == 2 else out.view(fine.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
 
-class _Corrected(torch.autograd.Function):
+class _CorrectedFunction(torch.autograd.Function):
     """The step on contiguous rows; gives mean and (biased) variance of the prolonged change, too."""
 
     @staticmethod
@@ -90,20 +93,20 @@ class _Corrected(torch.autograd.Function):
         turned = linear_native.paired(prolong.view(groups, -1, prolong.size(1)).transpose(1, 2))
         sizes = rows, *turned.shape
         out, mean, var = torch.empty_like(fine), fine.new_empty(channels), fine.new_empty(channels)
-        middle, work = fine.new_empty(coarse.size(1)), _work(fine, coarse)
-        run("correct_moments", coarse, restricted, turned, *sizes, mean, var, middle, work)
+        center, work = fine.new_empty(coarse.size(1)), _work(fine, coarse)
+        run("correct_moments", coarse, restricted, turned, *sizes, mean, var, center, work)
         scale = weight * torch.rsqrt(var + eps)
         run("correct_apply", coarse, restricted, turned, fine, *sizes, mean, scale, bias, out, work)
-        ctx.save_for_backward(coarse, restricted, prolong, turned, weight, bias, middle, var, scale)
+        ctx.save_for_backward(coarse, restricted, prolong, turned, weight, bias, center, var, scale)
         ctx.sizes, ctx.groups, ctx.eps = sizes, groups, eps
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        coarse, restricted, prolong, turned, weight, bias, middle, var, scale = ctx.saved_tensors
+        coarse, restricted, prolong, turned, weight, bias, center, var, scale = ctx.saved_tensors
         rows, groups, width_in, width_out = ctx.sizes
-        if by_operators(grad):
+        if must_use_torch(grad):
 
             def plain(
                 coarse: Tensor, restricted: Tensor, prolong: Tensor, weight: Tensor, bias: Tensor
@@ -113,29 +116,31 @@ class _Corrected(torch.autograd.Function):
 
             inputs = coarse, restricted, prolong, weight, bias
             return (grad, *gradients(plain, inputs, grad), None, None)
-        grad, of_bias = grad.contiguous(), torch.empty_like(var)
+        grad, grad_bias = grad.contiguous(), torch.empty_like(var)
         by, square = grad.new_empty(groups, width_in, width_out), grad.new_empty(groups, width_in, width_in)
         own, pieces = torch.get_num_threads() * _FEW * coarse.size(1), -(-rows // _PIECE)
         work = grad.new_empty(own + pieces * (grad.size(1) + by.numel() + square.numel()))
-        features = coarse, restricted, middle
-        run("correct_sums", grad, *features, *ctx.sizes, of_bias, by, square, work)
+        features = coarse, restricted, center
+        run("correct_sums", grad, *features, *ctx.sizes, grad_bias, by, square, work)
 
         # N(P d) and its gradient in matrices of a group: p (out, in), scales (out, 1).
         p, by = turned.transpose(1, 2).contiguous(), by.transpose(1, 2)
-        rstd, whole = torch.rsqrt(var + ctx.eps), scale.view(groups, width_out, 1)
-        of_scale = (p * by).sum(2).flatten()  # of the sum of gradient times (P d - mean)
-        slopes = (of_scale * rstd.square() / rows).view(groups, width_out, 1)
-        of_prolong = whole * (by - slopes * (p @ square))
-        back = whole * p
+        rstd, inv_std_scale = torch.rsqrt(var + ctx.eps), scale.view(groups, width_out, 1)
+        grad_scale = (p * by).sum(2).flatten()  # of the sum of gradient times (P d - mean)
+        slopes = (grad_scale * rstd.square() / rows).view(groups, width_out, 1)
+        grad_prolong = inv_std_scale * (by - slopes * (p @ square))
+        back = inv_std_scale * p
         spread = -(turned @ (slopes * back))
-        shift = -(turned @ (whole * of_bias.view(groups, width_out, 1) / rows)).flatten()
+        shift = -(turned @ (inv_std_scale * grad_bias.view(groups, width_out, 1) / rows)).flatten()
 
-        of_coarse, of_restricted = torch.empty_like(coarse), torch.empty_like(coarse)
+        grad_coarse, grad_restricted = torch.empty_like(coarse), torch.empty_like(coarse)
         run(
-            "correct_grad", grad, *features, back, spread, shift, *ctx.sizes, of_coarse, of_restricted, work,
+            "correct_grad", grad, *features, back, spread, shift, *ctx.sizes, grad_coarse, grad_restricted,
+            work,
         )  # fmt: skip
-        of_prolong = linear_native.unpaired(of_prolong.transpose(1, 2), ctx.groups).transpose(1, 2)
-        return grad, of_coarse, of_restricted, of_prolong.flatten(0, 1), of_scale * rstd, of_bias, None, None
+        grad_prolong = linear_native.unpaired(grad_prolong.transpose(1, 2), ctx.groups)
+        grad_prolong, grad_weight = grad_prolong.transpose(1, 2).flatten(0, 1), grad_scale * rstd
+        return grad, grad_coarse, grad_restricted, grad_prolong, grad_weight, grad_bias, None, None
 
 
 def _work(fine: Tensor, coarse: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-__all__ = ["refreshed"]
+__all__ = ["run_pre_hooks"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def refreshed(module: Module, *inputs: Any) -> Module:
-    """``module`` with the weights that a call would use.
+def run_pre_hooks(module: Module, *inputs: Any) -> Module:
+    """Run the forward pre-hooks; gives ``module``, with the weights that a call would use.
 
     Pruning and torch's older weight and spectral norms compute a weight in a forward pre-hook. A layer that
     reads weights runs these hooks itself, once a call of its own, ahead of reading: the weight would be that

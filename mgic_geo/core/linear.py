@@ -12,7 +12,7 @@ from mgic_geo.core.cycle import MGICBlock
 from mgic_geo.core.hierarchy import ChannelHierarchy
 from mgic_geo.core.pointwise import GroupedLinear
 
-__all__ = ["MGICLinear", "keep_scale_", "light_groups", "start_levels_"]
+__all__ = ["LINEAR_GAIN", "MGICLinear", "keep_scale_", "light_groups", "start_levels_"]
 
 LINEAR_GAIN = 1 / math.sqrt(3)
 """Root mean square of what ``nn.Linear`` and ``nn.Conv2d`` give at first, over that of what they read."""

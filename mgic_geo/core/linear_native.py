@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.native import applies, run
 
 __all__ = ["added_rows", "fits", "fits_added", "fits_widths", "grouped_rows", "paired", "unpaired"]
@@ -65,7 +65,7 @@ def unpaired(blocks: Tensor, groups: int) -> Tensor:
 
 def grouped_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """(N, C_in) to (N, C_out) within contiguous groups; arguments as :func:`fits`."""
-    return _Grouped.apply(rows, weight, bias, groups)
+    return _GroupedFunction.apply(rows, weight, bias, groups)
 
 
 def fits_added(rows: Tensor, weight: Tensor, start: Tensor | None) -> bool:
@@ -90,10 +90,10 @@ def added_rows(rows: Tensor, weight: Tensor, start: Tensor | None) -> Tensor:
         weight: (C_out, C_in).
         start: (N, C_out), a bias (C_out,), or None.
     """
-    return _Added.apply(rows, weight, start)
+    return _AddedFunction.apply(rows, weight, start)
 
 
-class _Added(torch.autograd.Function):
+class _AddedFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, start: Tensor | None) -> Tensor:
         x, ctx.lead = x.contiguous(), 0 if start is None else start.dim()
@@ -103,16 +103,16 @@ class _Added(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        of_start = grad.sum(0) if ctx.lead == 1 else grad if ctx.lead else None
-        if by_operators(grad):
-            return (*gradients(lambda x, weight: x @ weight.t(), (x, weight), grad), of_start)
+        grad_start = grad.sum(0) if ctx.lead == 1 else grad if ctx.lead else None
+        if must_use_torch(grad):
+            return (*gradients(lambda x, weight: x @ weight.t(), (x, weight), grad), grad_start)
         grad = grad.contiguous()
-        of_x = _map(grad, weight.unsqueeze(0), None) if ctx.needs_input_grad[0] else None
-        of_weight = _of_weight(x, grad, 1) if ctx.needs_input_grad[1] else None
-        return of_x, of_weight, of_start
+        grad_x = _map(grad, weight.unsqueeze(0), None) if ctx.needs_input_grad[0] else None
+        grad_weight = _weight_grad(x, grad, 1) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, grad_start
 
 
-class _Grouped(torch.autograd.Function):
+class _GroupedFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         x = x.contiguous()
@@ -125,18 +125,18 @@ class _Grouped(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         blocks = weight.view(ctx.groups, -1, weight.size(1))
-        of_bias = grad.sum(0) if ctx.bias else None
-        if by_operators(grad):
+        grad_bias = grad.sum(0) if ctx.bias else None
+        if must_use_torch(grad):
 
             def plain(x: Tensor, weight: Tensor) -> Tensor:
                 parts = x.unflatten(1, (ctx.groups, -1)), weight.view(ctx.groups, -1, weight.size(1))
                 return torch.einsum("ngi,goi->ngo", *parts).flatten(1)
 
-            return (*gradients(plain, (x, weight), grad), of_bias, None)
+            return (*gradients(plain, (x, weight), grad), grad_bias, None)
         grad = grad.contiguous()
-        of_x = _map(grad, blocks, None) if ctx.needs_input_grad[0] else None
-        of_weight = _of_weight(x, grad, ctx.groups) if ctx.needs_input_grad[1] else None
-        return of_x, of_weight, of_bias, None
+        grad_x = _map(grad, blocks, None) if ctx.needs_input_grad[0] else None
+        grad_weight = _weight_grad(x, grad, ctx.groups) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, grad_bias, None
 
 
 def _map(x: Tensor, blocks: Tensor, start: Tensor | None) -> Tensor:
@@ -147,7 +147,7 @@ def _map(x: Tensor, blocks: Tensor, start: Tensor | None) -> Tensor:
     return out
 
 
-def _of_weight(x: Tensor, grad: Tensor, groups: int) -> Tensor:
+def _weight_grad(x: Tensor, grad: Tensor, groups: int) -> Tensor:
     width_in, width_out = x.size(1) // groups, grad.size(1) // groups
     together = 2 if width_in % 8 or width_out % 8 else 1
     out = x.new_empty(groups // together, together * width_in, together * width_out)

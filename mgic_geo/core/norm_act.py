@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo.core import norm_native
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.native import applies, run
 
 __all__ = ["norm_act"]
@@ -20,7 +20,7 @@ def norm_act(
     act: nn.Module | None = None,
     residual: Tensor | None = None,
     *,
-    act_last: bool = False,
+    act_after_add: bool = False,
 ) -> Tensor:
     """``residual + act(norm(x))``, or ``act(residual + norm(x))``.
 
@@ -33,13 +33,13 @@ def norm_act(
         norm: A normalisation.
         act: An activation.
         residual: Of the shape of ``x``.
-        act_last: Activate behind the sum.
+        act_after_add: Activate behind the sum.
     """
-    fast = _norm_act(x, norm, act, residual, act_last) if applies(x, residual) else None
+    fast = _fast_path(x, norm, act, residual, act_after_add) if applies(x, residual) else None
     if fast is not None:
         return fast
     out = norm(x)
-    if act_last and residual is not None:
+    if act_after_add and residual is not None:
         out, residual = residual + out, None
     if out is x and getattr(act, "inplace", False):  # without a normalisation: x is not ours to overwrite
         out = out.clone()
@@ -47,28 +47,30 @@ def norm_act(
     return out if residual is None else residual + out
 
 
-def _norm_act(
-    x: Tensor, norm: nn.Module, act: nn.Module | None, residual: Tensor | None, act_last: bool
+def _fast_path(
+    x: Tensor, norm: nn.Module, act: nn.Module | None, residual: Tensor | None, act_after_add: bool
 ) -> Tensor | None:
     slope, rows = norm_native.slope_of(act), norm_native.rows_of(x)
-    beside = None if residual is None else norm_native.rows_of(residual)
+    residual_rows = None if residual is None else norm_native.rows_of(residual)
     if (
         slope is None
         or rows is None
         or x.dim() != (4 if isinstance(norm, nn.BatchNorm2d) else 2)
-        or (residual is not None and (beside is None or residual.shape != x.shape))
+        or (residual is not None and (residual_rows is None or residual.shape != x.shape))
         or not norm_native.fits(norm, *rows.shape)
     ):
         return None
-    inside = act_last and residual is not None and slope != 1
-    out, mean, var = _NormAct.apply(rows, norm.weight, norm.bias, beside, norm.eps, slope, inside)
+    act_after_add = act_after_add and residual is not None and slope != 1
+    out, mean, var = _NormActFunction.apply(
+        rows, norm.weight, norm.bias, residual_rows, norm.eps, slope, act_after_add
+    )
     norm_native.track(norm, mean, var, rows.size(0))
     return out if x.dim() == 2 else out.view(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
 
-class _NormAct(torch.autograd.Function):
-    """The step on contiguous rows, with the residual inside the activation or behind it; gives the batch's
-    mean and (biased) variance, too.
+class _NormActFunction(torch.autograd.Function):
+    """The step on contiguous rows, activated ahead of the residual or behind it; gives the batch's mean and
+    (biased) variance, too.
     """
 
     @staticmethod
@@ -80,17 +82,17 @@ class _NormAct(torch.autograd.Function):
         residual: Tensor | None,
         eps: float,
         slope: float,
-        inside: bool,
+        act_after_add: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, channels = x.shape
         mean, var, out = x.new_empty(channels), x.new_empty(channels), torch.empty_like(x)
         work = norm_native.work_for(x)
         run("norm_moments", x, rows, channels, mean, var, work)
         scale = weight * torch.rsqrt(var + eps)
-        kernel = "norm_add" if inside else "norm_apply"
+        kernel = "norm_add" if act_after_add else "norm_apply"
         run(kernel, x, residual, rows, channels, mean, scale, bias, slope, out)
-        ctx.save_for_backward(x, weight, bias, mean, var, scale, out if inside else None)
-        ctx.eps, ctx.slope, ctx.beside = eps, slope, residual is not None
+        ctx.save_for_backward(x, weight, bias, mean, var, scale, out if act_after_add else None)
+        ctx.eps, ctx.slope, ctx.has_residual = eps, slope, residual is not None
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
@@ -98,7 +100,7 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, bias, mean, var, scale, out = ctx.saved_tensors
         slope, eps = ctx.slope, ctx.eps
-        if by_operators(grad):
+        if must_use_torch(grad):
             if out is not None:
                 grad, slope = norm_native.plain_grad(grad, out, slope), 1.0
 
@@ -106,14 +108,14 @@ class _NormAct(torch.autograd.Function):
                 return norm_native.plain_norm(x, weight, bias, eps, slope)
 
             own = gradients(plain, (x, weight, bias), grad)
-            return (*own, grad if ctx.beside else None, None, None, None)
-        beside = grad if ctx.beside else None
+            return (*own, grad if ctx.has_residual else None, None, None, None)
+        grad_residual = grad if ctx.has_residual else None
         grad, grad_x = grad.contiguous(), torch.empty_like(x)
         if out is None:
             found = norm_native.sums(grad, x, mean, var, scale, bias, eps, slope)
         else:
-            beside, *found = norm_native.add_sums(grad, x, out, mean, var, eps, slope)
-            grad, slope = beside, 1.0
-        of_weight, of_bias, average, slopes = found
+            grad_residual, *found = norm_native.add_sums(grad, x, out, mean, var, eps, slope)
+            grad, slope = grad_residual, 1.0
+        grad_weight, grad_bias, average, slopes = found
         run("norm_grad", grad, x, *x.shape, mean, scale, bias, slope, average, slopes, grad_x)
-        return grad_x, of_weight, of_bias, beside, None, None, None
+        return grad_x, grad_weight, grad_bias, grad_residual, None, None, None

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mgic_geo.core.observed import observed
 from mgic_geo.native import applies, run
 
 __all__ = [
     "add_sums",
     "fits",
     "large",
-    "listened",
     "plain_grad",
     "plain_norm",
     "rows_of",
@@ -26,21 +26,13 @@ __all__ = [
 _PIECE = 256
 # Below this many values calling costs more than it saves.
 _LEAST = 2**15
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-
-
-def listened(*modules: nn.Module) -> bool:
-    """Whether somebody listens to one of them, who would hear nothing of a step that goes round it."""
-    return bool(nn.modules.module._has_any_global_hook()) or any(
-        "forward" in vars(module) or any(getattr(module, name) for name in _HOOKS) for module in modules
-    )
 
 
 def slope_of(act: nn.Module | None) -> float | None:
     """The slope below zero of no activation, a ReLU or a leaky one; None of any other."""
     if act is None:
         return 1.0
-    if not isinstance(act, nn.Module) or listened(act):  # some pass functions
+    if not isinstance(act, nn.Module) or observed(act):  # some pass functions
         return None
     if type(act) is nn.Identity:
         return 1.0
@@ -78,7 +70,7 @@ def fits(norm: nn.Module, rows: int, channels: int, *, small: bool = False) -> b
         and channels % 16 == 0
         and rows > 1
         and (small or large(rows, channels))
-        and not listened(norm)
+        and not observed(norm)
         and not torch.is_autocast_enabled("cpu")
         and norm.weight.is_contiguous()  # type: ignore[operator]
         and norm.bias.is_contiguous()  # type: ignore[operator]
@@ -115,10 +107,10 @@ def sums(
         slope: Of the activation.
     """
     rows, channels = z.shape
-    of_bias, of_scale = torch.empty_like(mean), torch.empty_like(mean)
+    grad_bias, grad_scale = torch.empty_like(mean), torch.empty_like(mean)
     work = work_for(z)
-    run("norm_sums", grad, z, rows, channels, mean, scale, bias, slope, of_bias, of_scale, work)
-    return _shares(of_scale, of_bias, var, eps, rows)
+    run("norm_sums", grad, z, rows, channels, mean, scale, bias, slope, grad_bias, grad_scale, work)
+    return _shares(grad_scale, grad_bias, var, eps, rows)
 
 
 def add_sums(
@@ -136,17 +128,17 @@ def add_sums(
         slope: Of the activation.
     """
     rows, channels = z.shape
-    of_bias, of_scale, hidden = torch.empty_like(mean), torch.empty_like(mean), torch.empty_like(grad)
-    sums = of_bias, of_scale, work_for(z)
+    grad_bias, grad_scale, hidden = torch.empty_like(mean), torch.empty_like(mean), torch.empty_like(grad)
+    sums = grad_bias, grad_scale, work_for(z)
     run("norm_add_sums", grad, z, out, rows, channels, mean, slope, hidden, *sums)
-    return hidden, *_shares(of_scale, of_bias, var, eps, rows)
+    return hidden, *_shares(grad_scale, grad_bias, var, eps, rows)
 
 
 def _shares(
-    of_scale: Tensor, of_bias: Tensor, var: Tensor, eps: float, rows: int
+    grad_scale: Tensor, grad_bias: Tensor, var: Tensor, eps: float, rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rstd = torch.rsqrt(var + eps)
-    return of_scale * rstd, of_bias, of_bias / rows, of_scale * rstd.square() / rows
+    return grad_scale * rstd, grad_bias, grad_bias / rows, grad_scale * rstd.square() / rows
 
 
 def work_for(z: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from mgic_geo.native import applies
 
 __all__ = ["GroupedLinear", "added_linear", "grouped_linear"]
 
+_IMAGES = 16  # of pixels, as which rows are convolved: with fewer the gradient of the weight takes longer
+
 
 class GroupedLinear(nn.Module):
     r"""A pointwise linear map that mixes channels within contiguous groups only.
@@ -138,9 +140,6 @@ def added_linear(x: Tensor, weight: Tensor, start: Tensor | None) -> Tensor:
     if linear_native.fits_added(x, weight, start):
         return linear_native.added_rows(x, weight, start)
     return F.linear(x, weight) if start is None else torch.addmm(start, x, weight.T)
-
-
-_IMAGES = 16  # of pixels, as which rows are convolved: with fewer the gradient of the weight takes longer
 
 
 def _convolution(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int, images: int) -> Tensor:

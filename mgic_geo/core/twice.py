@@ -10,15 +10,15 @@ from torch import Tensor
 
 from mgic_geo.native import applies
 
-__all__ = ["by_operators", "gradients", "watched"]
+__all__ = ["gradients", "must_use_torch", "needs_double_backward"]
 
 
-def by_operators(grad: Tensor) -> bool:
-    """Whether a backward pass must leave compiled loops: to be differentiated, mapped or watched itself."""
-    return watched(grad) or not applies(grad)
+def must_use_torch(grad: Tensor) -> bool:
+    """Whether a backward pass takes torch's operators: it is differentiated itself, or no kernel applies."""
+    return needs_double_backward(grad) or not applies(grad)
 
 
-def watched(grad: Tensor) -> bool:
+def needs_double_backward(grad: Tensor) -> bool:
     """Whether a backward pass is differentiated itself, or runs for many gradients at once."""
     # Batched gradients (is_grads_batched) come under an older vmap, which nothing else tells.
     batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # type: ignore[attr-defined]

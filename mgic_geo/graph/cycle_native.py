@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mgic_geo.core import GroupedLinear, MGICBlock, norm_native
+from mgic_geo.core.observed import observed
 from mgic_geo.core.transfer import Prolongation, Restriction
 from mgic_geo.graph import edge_native
 from mgic_geo.graph.cycle_step import Level, Plan, cycle_step
@@ -42,7 +43,7 @@ def compiled_cycle(shortcut: nn.Module, cycle: MGICBlock, x: Tensor, neighbors: 
         type(cycle) is MGICBlock
         and x.dim() == 2
         and applies(x)
-        and not norm_native.listened(cycle, shortcut)
+        and not observed(cycle, shortcut)
         and _fits_levels(cycle, x, neighbors)
         and _fits_transfers(shortcut, cycle, x)
     ):
@@ -89,7 +90,7 @@ def _fits_levels(cycle: MGICBlock, x: Tensor, neighbors: Neighbors) -> bool:
         and _fits_conv(block.conv, width, groups, x, neighbors)
         and norm_native.slope_of(block.act) is not None
         and _fits_norm(block.norm, x, width)
-        and not norm_native.listened(block)
+        and not observed(block)
         for block, width, groups in zip(cycle.blocks, plan.widths, plan.groups, strict=True)
     ) and all(_fits_norm(norm, x, width) for norm, width in zip(cycle.norms, plan.widths, strict=False))
 
@@ -106,7 +107,7 @@ def _fits_conv(conv: nn.Module, width: int, groups: int, x: Tensor, neighbors: N
         and conv.lin.bias is None
         and conv.groups == groups
         and conv.lin.weight.shape == (width, 2 * width // groups)
-        and not norm_native.listened(conv, conv.lin, conv.act)
+        and not observed(conv, conv.lin, conv.act)
         and not watched(conv)
         and edge_native.fits_graph(x.size(0), conv.lin.weight, neighbors, groups)
     )
@@ -121,7 +122,7 @@ def _fits_transfers(shortcut: nn.Module, cycle: MGICBlock, x: Tensor) -> bool:
         return False
     steps = zip(pairwise(widths), groups, cycle.restrictions, cycle.prolongations, strict=False)
     for (fine, coarse), size, down, up in steps:
-        if type(down) is not Restriction or type(up) is not Prolongation or norm_native.listened(down, up):
+        if type(down) is not Restriction or type(up) is not Prolongation or observed(down, up):
             return False
         maps += [(down.map, fine, coarse, size), (up.map, coarse, fine, size)]
     return all(
@@ -132,6 +133,6 @@ def _fits_transfers(shortcut: nn.Module, cycle: MGICBlock, x: Tensor) -> bool:
         and linear.weight.shape == (width_out, width_in // size)
         and not (width_in // size % 8 or width_out // size % 8)
         and applies(linear.weight)
-        and not norm_native.listened(linear)
+        and not observed(linear)
         for linear, width_in, width_out, size in maps
     )

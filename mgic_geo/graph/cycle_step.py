@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.pointwise import grouped_linear
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.graph import edge_native
 from mgic_geo.graph.edge_maps import both_maps
 from mgic_geo.native import run
@@ -167,7 +167,7 @@ class _Cycle(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         plan: Plan = ctx.plan
         x, col, flat, nodes, z, best, change, moments, *params = ctx.saved_tensors
-        if by_operators(grad):
+        if must_use_torch(grad):
             ranks = list(plan.ranks(best))
 
             def plain(x: Tensor, *params: Tensor) -> Tensor:

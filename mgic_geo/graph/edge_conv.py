@@ -11,7 +11,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import scatter
 
 from mgic_geo.core import norm_native
-from mgic_geo.core.hooks import refreshed
+from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.core.pointwise import GroupedLinear, grouped_linear
 from mgic_geo.graph import edge_native, gpu
 from mgic_geo.graph.activation import Act, resolve_act
@@ -120,7 +120,7 @@ class EdgeConv(MessagePassing):
             return self.propagate(edges, size=sizes, x=(source, target)).view(*shape, self.out_channels)
         for part in (self.lin, self.norm):  # neither is called
             if part is not None:
-                refreshed(part, source)
+                run_pre_hooks(part, source)
         out = self._compiled(source, neighbors) if source is target else None
         if out is None:
             out = self.act(self._by_parts(source, target, neighbors))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies, run
 
@@ -100,7 +100,7 @@ class _EdgeConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, bias, col, best = ctx.saved_tensors
-        if by_operators(grad):
+        if must_use_torch(grad):
 
             def again(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
                 return plain(x, weight, bias, col, best, ctx.sizes)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.graph.edge_maps import track
 from mgic_geo.graph.edge_native import SHARES
 from mgic_geo.graph.neighbors import Neighbors
@@ -102,7 +102,7 @@ class _EdgeNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, scale, bias, middle, col, out_degree, turned, z, best, mean, var, whole = ctx.saved_tensors
         clouds, _size, groups, width, group, degree = ctx.sizes
-        if by_operators(grad):
+        if must_use_torch(grad):
 
             def plain(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
                 parts = (x - middle).unflatten(1, (groups, width)), weight.unflatten(0, (groups, -1))

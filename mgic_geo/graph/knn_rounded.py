@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mgic_geo.native import applies, integral, run
+from mgic_geo.native import applies, has_vnni, run
 
 __all__ = ["fits", "neighbors"]
 
@@ -24,7 +24,7 @@ def fits(x: Tensor, k: int) -> bool:
     clouds, points, channels = x.shape
     most = next((most for dimensions, most in _MOST_POINTS if channels <= dimensions), 0)
     sizes = clouds > 0 and channels > 0 and _LEAST_POINTS <= points <= most
-    return sizes and k <= _MOST_NEIGHBORS and applies(x) and integral()
+    return sizes and k <= _MOST_NEIGHBORS and applies(x) and has_vnni()
 
 
 def neighbors(x: Tensor, k: int, loop: bool) -> Tensor | None:

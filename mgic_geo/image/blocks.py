@@ -8,7 +8,10 @@ from mgic_geo.core.norm_act import norm_act
 from mgic_geo.image.conv import Layer, activation, conv2d, conv_norm_act
 from mgic_geo.image.conv_native import convolved
 
-__all__ = ["BasicBlock2d", "Bottleneck2d", "InvertedResidual2d", "SqueezeExcite2d"]
+__all__ = [
+    "BasicBlock2d", "Bottleneck2d", "InvertedResidual2d", "SqueezeExcite2d", "make_divisible",
+    "squeeze_width",
+]  # fmt: skip
 
 
 class _Residual2d(nn.Module):

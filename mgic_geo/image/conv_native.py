@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.norm_act import norm_act
-from mgic_geo.core.twice import by_operators, gradients
-from mgic_geo.native import applies, run, wide
+from mgic_geo.core.observed import observed
+from mgic_geo.core.twice import gradients, must_use_torch
+from mgic_geo.native import applies, has_avx512, run
 
 __all__ = ["convolved", "fits_turned"]
 
@@ -37,10 +38,10 @@ def convolved(
     """
     slope = norm_native.slope_of(act)
     if slope is None or not _fits(x, conv, norm, residual) or not (_in_last(x) and _in_last(residual)):
-        return norm_act(conv(x), norm, act, residual, act_last=True)
+        return norm_act(conv(x), norm, act, residual, act_after_add=True)
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
-    out, mean, var = _Convolved.apply(
+    out, mean, var = _ConvolvedFunction.apply(
         x, conv.weight, norm.weight, norm.bias, residual, conv.groups, norm.eps, slope
     )
     norm_native.track(norm, mean, var, x.numel() // x.size(1))
@@ -69,17 +70,17 @@ def _fits(x: Tensor, conv: nn.Module, norm: nn.Module, residual: Tensor | None =
         and conv.padding_mode == "zeros"
         and conv.bias is None
         and applies(x, conv.weight, residual)  # ahead of sizes: exported code has none
-        and wide()
+        and has_avx512()
         and x.dim() == 4
         and x.size(1) == conv.in_channels
         and torch.get_num_threads() <= min(x.size(0), _PARTS)
         and (residual is None or residual.shape == x.shape)
         and norm_native.fits(norm, x.numel() // x.size(1), x.size(1))
-        and not norm_native.listened(conv)
+        and not observed(conv)
     )
 
 
-class _Convolved(torch.autograd.Function):
+class _ConvolvedFunction(torch.autograd.Function):
     """The step; gives the mean and (biased) variance behind the convolution, too."""
 
     @staticmethod
@@ -101,12 +102,12 @@ class _Convolved(torch.autograd.Function):
         work = x.new_empty(own.numel() + images * 2 * channels)
         run("conv_moments", pixels, own, *pixels.shape, channels // groups, z, mean, var, work)
         scale, rows = weight * torch.rsqrt(var + eps), z.numel() // channels
-        inside = residual is not None and slope != 1
-        beside = None if residual is None else _last(residual)
-        kernel = "norm_add" if inside else "norm_apply"
-        run(kernel, z, beside, rows, channels, mean, scale, bias, slope, _last(out))
-        ctx.save_for_backward(x, kernels, z, weight, bias, mean, var, scale, out if inside else None)
-        ctx.groups, ctx.eps, ctx.slope, ctx.beside = groups, eps, slope, residual is not None
+        act_after_add = residual is not None and slope != 1
+        residual_pixels = None if residual is None else _last(residual)
+        kernel = "norm_add" if act_after_add else "norm_apply"
+        run(kernel, z, residual_pixels, rows, channels, mean, scale, bias, slope, _last(out))
+        ctx.save_for_backward(x, kernels, z, weight, bias, mean, var, scale, out if act_after_add else None)
+        ctx.groups, ctx.eps, ctx.slope, ctx.has_residual = groups, eps, slope, residual is not None
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
@@ -114,7 +115,7 @@ class _Convolved(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, kernels, z, weight, bias, mean, var, scale, out = ctx.saved_tensors
         slope, eps, groups, channels = ctx.slope, ctx.eps, ctx.groups, x.size(1)
-        if by_operators(grad):
+        if must_use_torch(grad):
             if out is not None:
                 grad, slope = norm_native.plain_grad(grad, out, slope), 1.0
 
@@ -123,24 +124,25 @@ class _Convolved(torch.autograd.Function):
                 return norm_native.plain_norm(change, weight, bias, eps, slope)
 
             own = gradients(plain, (x, kernels, weight, bias), grad)
-            return (*own, grad if ctx.beside else None, None, None, None)
-        beside, rows = grad if ctx.beside else None, z.view(-1, channels)
+            return (*own, grad if ctx.has_residual else None, None, None, None)
+        grad_residual, rows = grad if ctx.has_residual else None, z.view(-1, channels)
         g = _last(grad).contiguous().view(-1, channels)
         if out is None:
             found = norm_native.sums(g, rows, mean, var, scale, bias, eps, slope)
         else:
             g, *found = norm_native.add_sums(g, rows, _last(out).view(-1, channels), mean, var, eps, slope)
-            slope, beside = 1.0, g.view(z.shape).permute(0, 3, 1, 2)
-        of_weight, of_bias, average, slopes = found
+            slope, grad_residual = 1.0, g.view(z.shape).permute(0, 3, 1, 2)
+        grad_weight, grad_bias, average, slopes = found
         pixels, own = _last(x), _last(kernels).contiguous()
-        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        of_kernels, image = torch.empty_like(own), z.numel() // x.size(0)
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        grad_kernels, image = torch.empty_like(own), z.numel() // x.size(0)
         work = x.new_empty((1 + _PARTS) * own.numel() + torch.get_num_threads() * image)
         run(
             "conv_norm_grad", g, z, pixels, own, *pixels.shape, channels // groups, mean, scale, bias, slope,
-            average, slopes, None if of_x is None else _last(of_x), of_kernels, work,
+            average, slopes, None if grad_x is None else _last(grad_x), grad_kernels, work,
         )  # fmt: skip
-        return of_x, of_kernels.permute(0, 3, 1, 2), of_weight, of_bias, beside, None, None, None
+        grad_kernels = grad_kernels.permute(0, 3, 1, 2)
+        return grad_x, grad_kernels, grad_weight, grad_bias, grad_residual, None, None, None
 
 
 def _last(x: Tensor) -> Tensor:

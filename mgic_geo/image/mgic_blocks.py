@@ -16,6 +16,12 @@ from mgic_geo.image.conv_native import fits_turned
 
 __all__ = ["MGICBasicBlock2d", "MGICBottleneck2d", "MGICInvertedResidual2d", "depthwise_shortcut"]
 
+_NOTHING = {
+    "groups": 1, "base_width": 64, "cardinality": 1, "reduce_first": 1, "first_dilation": None,
+    "attn_layer": None, "aa_layer": None, "drop_block": None, "drop_path": None,
+}  # fmt: skip
+"""Arguments of the blocks of torchvision and timm that ask for nothing with these values."""
+
 
 def depthwise_shortcut(
     in_channels: int,
@@ -246,13 +252,6 @@ class MGICInvertedResidual2d(nn.Module):
             f"{type(self).__name__}({self.in_channels}, {self.out_channels}, stride={self.stride}, "
             f"{self.hierarchy})"
         )
-
-
-_NOTHING = {
-    "groups": 1, "base_width": 64, "cardinality": 1, "reduce_first": 1, "first_dilation": None,
-    "attn_layer": None, "aa_layer": None, "drop_block": None, "drop_path": None,
-}  # fmt: skip
-"""Arguments of the blocks of torchvision and timm that ask for nothing with these values."""
 
 
 def _refuse(**network: Any) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import global_max_pool, global_mean_pool
 
-from mgic_geo.core import GroupedLinear, norm_native
+from mgic_geo.core import GroupedLinear
 from mgic_geo.core.norm_act import norm_act
+from mgic_geo.core.observed import observed
 from mgic_geo.core.pointwise import added_linear
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.edge_conv import EdgeConv
@@ -202,7 +203,7 @@ class _Embedding(nn.Sequential):
 
         So the gradient of one is not there before it is needed either.
         """
-        if norm_native.listened(self, *self):
+        if observed(self, *self):
             return self(torch.cat(list(features), dim=-1))
         linear, norm, act = self
         assert isinstance(linear, GroupedLinear)

@@ -7,9 +7,9 @@
 
 /* Whether a vector of 16 floats is one register, without which convolutions are slow here. */
 #if defined(__AVX512F__)
-const int32_t mgic_wide = 1;
+const int32_t mgic_has_avx512 = 1;
 #else
-const int32_t mgic_wide = 0;
+const int32_t mgic_has_avx512 = 0;
 #endif
 
 static inline int64_t pixels_of(const Image *image) { return image->height * image->width; }
@@ -72,13 +72,13 @@ void mgic_conv_norm_grad(const float *grad, const float *z, const float *x, cons
     pack(kernels, &image, 1, work);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t first = 0; first < images; first += piece) {
-        float *of_z = scratch + omp_get_thread_num() * values, *share = shares + first / piece * size;
+        float *grad_z = scratch + omp_get_thread_num() * values, *share = shares + first / piece * size;
         memset(share, 0, size * sizeof(float));
         for (int64_t n = first; n < images && n < first + piece; n++) {
             int64_t at = n * values;
-            grad_rows(&norm, grad + at, z + at, mean_h, slope_h, pixels, of_z);
-            conv_image_grad(x + at, of_z, &image, share);
-            if (grad_x) conv_image(of_z, work, &image, grad_x + at);
+            grad_rows(&norm, grad + at, z + at, mean_h, slope_h, pixels, grad_z);
+            conv_image_grad(x + at, grad_z, &image, share);
+            if (grad_x) conv_image(grad_z, work, &image, grad_x + at);
         }
     }
     add_up(shares, (images + piece - 1) / piece, size, work);

@@ -41,9 +41,9 @@ static inline void column_sums(const float *x, int64_t rows, int64_t width, floa
         for (int64_t c = 0; c < width; c++) sum[c] += x[i * width + c];
 }
 
-/* middle: the mean of coarse - restricted. */
+/* center: the mean of coarse - restricted. */
 void mgic_correct_moments(const float *coarse, const float *restricted, const float *w, int64_t rows, int64_t groups,
-                          int64_t in, int64_t out, float *mean, float *var, float *middle, float *work,
+                          int64_t in, int64_t out, float *mean, float *var, float *center, float *work,
                           int64_t threads) {
     Change change = {coarse, restricted, w, rows, groups, in, out};
     int64_t strips = (rows + STRIP - 1) / STRIP, width = groups * in;
@@ -57,8 +57,8 @@ void mgic_correct_moments(const float *coarse, const float *restricted, const fl
         column_sums(narrow, strip_of(&change, first), width, sums + first / STRIP * width);
     }
     join_moments(moments, rows, STRIP, groups * out, mean, var);
-    add_up(sums, strips, width, middle);
-    for (int64_t c = 0; c < width; c++) middle[c] /= (float)rows;
+    add_up(sums, strips, width, center);
+    for (int64_t c = 0; c < width; c++) center[c] /= (float)rows;
 }
 
 void mgic_correct_apply(const float *coarse, const float *restricted, const float *w, const float *fine, int64_t rows,
@@ -75,22 +75,22 @@ void mgic_correct_apply(const float *coarse, const float *restricted, const floa
     }
 }
 
-/* Rows of coarse - restricted - middle. */
-static inline void centre(const float *coarse, const float *restricted, const float *middle, int64_t rows, int64_t width,
-                          float *out) {
+/* Rows of coarse - restricted - center. */
+static inline void subtract_center(const float *coarse, const float *restricted, const float *center, int64_t rows,
+                                   int64_t width, float *out) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < width; c++) {
             int64_t at = i * width + c;
-            out[at] = coarse[at] - restricted[at] - middle[c];
+            out[at] = coarse[at] - restricted[at] - center[c];
         }
 }
 
 /* The gradient passes P and N, which are linear but for the statistics, so that all it needs of the fine width are sums
- * over rows: of itself, and of its products with the centred difference d = coarse - restricted - middle.
+ * over rows: of itself, and of its products with the centred difference d = coarse - restricted - center.
  *
  * sum: (groups * out) of grad; by: (groups, in, out) of d^T grad; square: (groups, in, in) of d^T d. `work`: 32 rows of the
  * coarse width for each thread, then as much as these three for each 1,024 rows. */
-void mgic_correct_sums(const float *grad, const float *coarse, const float *restricted, const float *middle,
+void mgic_correct_sums(const float *grad, const float *coarse, const float *restricted, const float *center,
                        int64_t rows, int64_t groups, int64_t in, int64_t out, float *sum, float *by, float *square,
                        float *work, int64_t threads) {
     int64_t width = groups * in, fine = groups * out, pieces = (rows + PIECE - 1) / PIECE;
@@ -103,7 +103,7 @@ void mgic_correct_sums(const float *grad, const float *coarse, const float *rest
         memset(squares + piece * width * in, 0, width * in * sizeof(float));
         for (int64_t first = piece * PIECE; first < rows && first < (piece + 1) * PIECE; first += FEW) {
             int64_t count = first + FEW < rows ? FEW : rows - first;
-            centre(coarse + first * width, restricted + first * width, middle, count, width, d);
+            subtract_center(coarse + first * width, restricted + first * width, center, count, width, d);
             column_sums(grad + first * fine, count, fine, own);
             for (int64_t c = 0; c < fine; c++) sums[piece * fine + c] += own[c];
             linear_grad(d, grad + first * fine, count, dense_rows(groups, in, out), bys + piece * width * out);
@@ -117,7 +117,7 @@ void mgic_correct_sums(const float *grad, const float *coarse, const float *rest
 
 /* grad_coarse = grad back + d spread + shift, and its opposite; back: (groups, out, in); spread: (groups, in, in); shift:
  * (groups * in); `work`: 32 rows of the coarse width for each thread. */
-void mgic_correct_grad(const float *grad, const float *coarse, const float *restricted, const float *middle,
+void mgic_correct_grad(const float *grad, const float *coarse, const float *restricted, const float *center,
                        const float *back, const float *spread, const float *shift, int64_t rows, int64_t groups,
                        int64_t in, int64_t out, float *grad_coarse, float *grad_restricted, float *work,
                        int64_t threads) {
@@ -128,7 +128,7 @@ void mgic_correct_grad(const float *grad, const float *coarse, const float *rest
     for (int64_t first = 0; first < rows; first += FEW) {
         float *d = work + omp_get_thread_num() * FEW * width, *own = grad_coarse + first * width;
         int64_t count = first + FEW < rows ? FEW : rows - first;
-        centre(coarse + first * width, restricted + first * width, middle, count, width, d);
+        subtract_center(coarse + first * width, restricted + first * width, center, count, width, d);
         linear_rows(grad + first * fine, back, shift, count, dense_rows(groups, out, in), own);
         linear_rows(d, spread, own, count, on_top, own);
         for (int64_t n = 0; n < count * width; n++) grad_restricted[first * width + n] = -own[n];

@@ -134,8 +134,8 @@ static void change_of(const Cycle *cycle, const Level *level, const float *below
         }
     }
     join_pieces(work, cycle->clouds, size, PIECE, fine, above->correction_mean, above->correction_var);
-    add_up(sums, pieces, width, above->middle);
-    for (int64_t c = 0; c < width; c++) above->middle[c] /= (float)cycle->rows;
+    add_up(sums, pieces, width, above->center);
+    for (int64_t c = 0; c < width; c++) above->center[c] /= (float)cycle->rows;
 }
 
 /* out = c + act(norm(z)) of the finest level, in rows. */

@@ -17,7 +17,7 @@ typedef struct {
     const float *x;
     float *z, *change;                                              /* (nodes, width); no change on the finest level */
     uint8_t *best;                                                  /* likewise, ranks */
-    float *mean, *var, *middle, *correction_mean, *correction_var;  /* middle: the mean of the next level's change */
+    float *mean, *var, *center, *correction_mean, *correction_var;  /* center: the mean of the next level's change */
     const float *conv, *weight, *bias;                              /* (width, 2 group), (width), (width) */
     const float *down, *up, *correction_weight, *correction_bias;   /* (next width, group), (width, half), (width), (width) */
     const float *scale, *prolong, *shift; /* of z's normalisation; the map and the bias of the correction, normalised */
@@ -94,7 +94,7 @@ static inline Cycle cycle_of(const int64_t *plan, const float *reals, const floa
         level->down = TAKE(params, widths[j + 1] * level->group), level->up = TAKE(params, width * level->half);
         level->correction_weight = TAKE(params, width), level->correction_bias = TAKE(params, width);
         level->correction_mean = TAKE(moments, width), level->correction_var = TAKE(moments, width);
-        level->middle = TAKE(moments, widths[j + 1]);
+        level->center = TAKE(moments, widths[j + 1]);
         cycle.step[cycle.steps++] = (Step){level->groups, level->group, level->half, level->down};
     }
     return cycle;

@@ -52,11 +52,11 @@ static void begin(const Task *task, const Norm *norm, const float *grad, const f
 }
 
 /* Some rows of a group of a change less its mean; the group's channels begin with 0. */
-static void centred(const float *change, Lie at, int64_t from, const float *middle, int64_t half, int64_t rows, float *out,
+static void centred(const float *change, Lie at, int64_t from, const float *center, int64_t half, int64_t rows, float *out,
                     Lie out_at) {
     for (int64_t c = 0; c < half; c += LANES / 2) {
         const float *own = change + channel_at(at, from + c);
-        vhalf mean = *(const vhalf *)(middle + c);
+        vhalf mean = *(const vhalf *)(center + c);
         for (int64_t i = 0; i < rows; i++)
             *(vhalf *)(out + channel_at(out_at, c) + i * LANES) = *(const vhalf *)(own + i * LANES) - mean;
     }
@@ -89,16 +89,16 @@ static void convolve_grad(const Cycle *cycle, int64_t j, float *grad, const floa
         if (task.cloud >= cycle->clouds) continue;
         int64_t cloud = task.cloud * at.cloud;
         float *grad_uv = work + omp_get_thread_num() * scratch_of(&shape);
-        float corrected[TURN * group], apart[TURN * (half + LANES)];
+        float corrected[TURN * group], delta[TURN * (half + LANES)];
         begin(&task, &norm, grad + cloud, level->z + cloud, at, means, slopes, grad_uv);
         scatter_all(&task, level->best + cloud, at, cycle->col + task.base * cycle->degree, grad_uv);
         for (int64_t g = task.group; g < task.group + task.shape.groups; g++) {
             int64_t number_of = task.share * groups + g, from = (g - task.group) * both;
-            float *of_conv = shares.conv + number_of * group * both, *of_bias = shares.bias + number_of * group;
+            float *grad_conv = shares.conv + number_of * group * both, *grad_bias = shares.bias + number_of * group;
             float *by = shares.by + number_of * half * group, *square = shares.square + number_of * half * half;
             if (task.begins) {
-                memset(of_conv, 0, group * both * sizeof(float));
-                memset(of_bias, 0, group * sizeof(float));
+                memset(grad_conv, 0, group * both * sizeof(float));
+                memset(grad_bias, 0, group * sizeof(float));
                 memset(by, 0, half * group * sizeof(float));
                 memset(square, 0, half * half * sizeof(float));
             }
@@ -110,17 +110,17 @@ static void convolve_grad(const Cycle *cycle, int64_t j, float *grad, const floa
                                 passed + row, at, g * group, READ | WRITTEN},
                           count);
                 if (!half) {
-                    outer_panels(x, x_at, 0, group, of, uv_at, from, both, count, of_conv, READ);
+                    outer_panels(x, x_at, 0, group, of, uv_at, from, both, count, grad_conv, READ);
                     continue;
                 }
                 const float *below = change + row_at(change_at, task.cloud, first);
                 map_group((Map){below, change_at, g * half, half, level->prolong + g * half * group, group, x, x_at,
                                 level->shift + g * group, corrected, turn_at, 0, READ},
                           count);
-                outer_panels(corrected, turn_at, 0, group, of, uv_at, from, both, count, of_conv, 0);
+                outer_panels(corrected, turn_at, 0, group, of, uv_at, from, both, count, grad_conv, 0);
                 for (int64_t c = 0; c < group; c += LANES) {
                     int64_t panel = row + channel_at(at, g * group + c);
-                    vfloat sum = load(of_bias + c);
+                    vfloat sum = load(grad_bias + c);
                     for (int64_t i = 0; i < count; i++) {
                         vfloat value = load(passed + panel + i * LANES);
                         if (between) {
@@ -129,11 +129,11 @@ static void convolve_grad(const Cycle *cycle, int64_t j, float *grad, const floa
                         }
                         sum += value;
                     }
-                    store(of_bias + c, sum);
+                    store(grad_bias + c, sum);
                 }
-                centred(below, change_at, g * half, cycle->level[j].middle + g * half, half, count, apart, turn_at);
-                outer_panels(apart, turn_at, 0, half, (between ? grad : passed) + row, at, g * group, group, count, by, 0);
-                outer_panels(apart, turn_at, 0, half, apart, turn_at, 0, half, count, square, 0);
+                centred(below, change_at, g * half, cycle->level[j].center + g * half, half, count, delta, turn_at);
+                outer_panels(delta, turn_at, 0, half, (between ? grad : passed) + row, at, g * group, group, count, by, 0);
+                outer_panels(delta, turn_at, 0, half, delta, turn_at, 0, half, count, square, 0);
             }
         }
     }
@@ -174,10 +174,10 @@ static void change_grad(const Cycle *cycle, int64_t j, const float *total, Back 
 }
 
 /* Adds to the gradients of all levels' features, `grads`, what comes up from the coarser ones. grad_x, which may be absent:
- * that of x, in rows, on top of `start` in panels if there is one; of_w: those of the steps' weights, (groups, in, out) each.
+ * that of x, in rows, on top of `start` in panels if there is one; grad_w: those of the steps' weights, (groups, in, out) each.
  * `work`: as much as these for each of shares_of(pieces). */
 static void go_up(const Cycle *cycle, const float *x, const float *nodes, float *grads, const float *start, float *grad_x,
-                  float *of_w, float *work, int64_t threads) {
+                  float *grad_w, float *work, int64_t threads) {
     int64_t size = cycle->size, pieces = cycle->clouds * pieces_of(size), few = turn_of(cycle);
     int64_t weights = 0, last = 0;
     for (int64_t s = 0; s < cycle->steps; s++) {
@@ -192,18 +192,18 @@ static void go_up(const Cycle *cycle, const float *x, const float *nodes, float 
         if (number % a_share(pieces) == 0) memset(sums, 0, weights * sizeof(float));
         for (int64_t turn = 0; turn < piece.count; turn += few) {
             int64_t first = piece.first + turn, count = least(few, piece.count - turn);
-            float *of_next = grads + last;
+            float *grad_next = grads + last;
             float *own = sums + weights;
             for (int64_t s = cycle->steps - 1; s >= 0; s--) {
                 int64_t groups = cycle->step[s].groups, in = cycle->step[s].in, out = cycle->step[s].out;
                 Lie x_at = features_at(!s, size, groups * in), s_at = in_panels(size, groups * in);
                 Lie at = in_panels(size, groups * out);
-                float *to = s ? of_next - cycle->clouds * s_at.cloud : grad_x;
+                float *to = s ? grad_next - cycle->clouds * s_at.cloud : grad_x;
                 const float *from = s ? nodes + (to - grads) : x, *on = s ? to : start;
                 own -= groups * in * out;
                 for (int64_t row = 0, some = s ? count : FEW; row < count; row += some)
                     for (int64_t g = 0; g < groups; g++) {
-                        const float *of = of_next + row_at(at, piece.cloud, first + row);
+                        const float *of = grad_next + row_at(at, piece.cloud, first + row);
                         int64_t rows = least(some, count - row), its = row_at(x_at, piece.cloud, first + row);
                         if (to)
                             map_group((Map){of, at, g * out, out, cycle->step[s].weight + g * out * in, in,
@@ -212,11 +212,11 @@ static void go_up(const Cycle *cycle, const float *x, const float *nodes, float 
                                       rows);
                         outer_panels(from + its, x_at, g * in, in, of, at, g * out, out, rows, own + g * in * out, READ);
                     }
-                of_next = to;
+                grad_next = to;
             }
         }
     }
-    add_up(work, shares_of(pieces), weights, of_w);
+    add_up(work, shares_of(pieces), weights, grad_w);
 }
 
 /* What goes on to the only level's features, from panels into rows. */
@@ -228,17 +228,17 @@ static void to_rows(const Cycle *cycle, const float *panels, float *grad_x) {
                 store(grad_x + row_at(to, cloud, i) + c, load(panels + row_at(at, cloud, i) + channel_at(at, c)));
 }
 
-/* grad: (clouds * size, channels) of the output; of_x, which may be absent, and of_params: as x and params; the rest as
+/* grad: (clouds * size, channels) of the output; grad_x, which may be absent, and grad_params: as x and params; the rest as
  * mgic_cycle had and left it. Panels to work with: `grads` as large as nodes, `finest` as large as z's of the finest
  * level if nothing maps x to it, `between` for the two levels behind it. `small`: eight times as much as params has;
  * `work`: see Plan.scratch. */
 void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad, const float *x, const float *params,
-                     const int32_t *col, float *nodes, float *z, uint8_t *best, float *change, float *moments, float *of_x,
-                     float *of_params, float *grads, float *finest, float *between, float *small, float *work,
+                     const int32_t *col, float *nodes, float *z, uint8_t *best, float *change, float *moments, float *grad_x,
+                     float *grad_params, float *grads, float *finest, float *between, float *small, float *work,
                      int64_t threads) {
     Cycle cycle = cycle_of(plan, reals, x, params, col, nodes, z, best, change, moments);
     int64_t unmapped = cycle.level->in_rows;
-    float *passed = unmapped ? finest : grads, *total = passed, *of_w = small, *to = of_params;
+    float *passed = unmapped ? finest : grads, *total = passed, *grad_w = small, *to = grad_params;
     for (int64_t s = 0; s < cycle.steps; s++) small += cycle.step[s].groups * cycle.step[s].in * cycle.step[s].out;
     if (!unmapped) to += cycle.level->width * cycle.step->in;
     for (int64_t j = 0; j < cycle.levels; j++) {
@@ -251,24 +251,24 @@ void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad,
     for (int64_t j = 0; j < cycle.levels; j++) {
         const Level *level = &cycle.level[j];
         int64_t width = level->width, group = level->group;
-        float *of_conv = TAKE(to, width * 2 * group), *of_weight = TAKE(to, width), *of_bias = TAKE(to, width);
+        float *grad_conv = TAKE(to, width * 2 * group), *grad_weight = TAKE(to, width), *grad_bias = TAKE(to, width);
         for (int64_t c = 0; c < width; c++) { /* the sums become what the gradient of z needs of them */
             float rstd = 1 / sqrtf(level->var[c] + level->eps);
-            of_bias[c] = sums[c], of_weight[c] = sums[width + c] * rstd;
+            grad_bias[c] = sums[c], grad_weight[c] = sums[width + c] * rstd;
             sums[c] /= (float)cycle.rows, sums[width + c] *= rstd * rstd / (float)cycle.rows;
         }
         Sums made = sums_in(small, level, 1);
         convolve_grad(&cycle, j, total, sums, sums + width, passed, made, small + sums_size(level), work, threads);
         for (int64_t c = 0; c < width; c++)
             for (int64_t i = 0; i < group; i++) {
-                const float *of_uv = made.conv + (c / group * group + i) * 2 * group + c % group;
-                of_conv[c * 2 * group + i] = of_uv[0], of_conv[c * 2 * group + group + i] = of_uv[group] - of_uv[0];
+                const float *grad_uv = made.conv + (c / group * group + i) * 2 * group + c % group;
+                grad_conv[c * 2 * group + i] = grad_uv[0], grad_conv[c * 2 * group + group + i] = grad_uv[group] - grad_uv[0];
             }
         passed = j || !unmapped ? passed + panels_of(&cycle, width) : grads;
         if (!level->half) break;
         to += cycle.level[j + 1].width * group; /* the steps' weights come last */
-        float *of_up = TAKE(to, width * level->half), *of_correction = TAKE(to, width);
-        Back by = through(&cycle, level, made, of_up, of_correction, TAKE(to, width), small + sums_size(level));
+        float *grad_up = TAKE(to, width * level->half), *grad_correction = TAKE(to, width);
+        Back by = through(&cycle, level, made, grad_up, grad_correction, TAKE(to, width), small + sums_size(level));
         float *next = j % 2 ? between + panels_of(&cycle, cycle.level[1].width) : between;
         float *after = small + sums_size(level) + width * level->half + level->groups * level->half * (level->half + 1);
         change_grad(&cycle, j, total, by, next, after, work, threads);
@@ -277,13 +277,13 @@ void mgic_cycle_grad(const int64_t *plan, const float *reals, const float *grad,
         total = next;
     }
     if (cycle.steps)
-        go_up(&cycle, x, nodes, grads, unmapped ? finest : NULL, of_x, of_w, work, threads);
-    else if (of_x)
-        to_rows(&cycle, finest, of_x);
+        go_up(&cycle, x, nodes, grads, unmapped ? finest : NULL, grad_x, grad_w, work, threads);
+    else if (grad_x)
+        to_rows(&cycle, finest, grad_x);
     for (int64_t s = 0; s < cycle.steps; s++) {
         const Step *step = &cycle.step[s];
-        float *of_step = of_params + (step->weight - params);
-        turned(of_w, step->groups, step->out, step->in, of_step);
-        of_w += step->groups * step->in * step->out;
+        float *grad_step = grad_params + (step->weight - params);
+        turned(grad_w, step->groups, step->out, step->in, grad_step);
+        grad_w += step->groups * step->in * step->out;
     }
 }

@@ -47,7 +47,7 @@ typedef struct {
 } Back;
 
 /* These, and the gradients of what a correction learns, from sums over rows: N and P are linear but for the statistics. */
-static Back through(const Cycle *cycle, const Level *level, Sums sums, float *of_up, float *of_weight, float *of_bias,
+static Back through(const Cycle *cycle, const Level *level, Sums sums, float *grad_up, float *grad_weight, float *grad_bias,
                     float *small) {
     int64_t half = level->half, group = level->group, width = level->width;
     float rows = (float)cycle->rows;
@@ -60,13 +60,13 @@ static Back through(const Cycle *cycle, const Level *level, Sums sums, float *of
         float product = 0; /* the sum of gradient times (P d - mean) */
         for (int64_t h = 0; h < half; h++) product += p[h] * by[h * group];
         float slope = product * rstd * rstd / rows;
-        of_weight[c] = product * rstd;
-        of_bias[c] = sums.bias[c];
+        grad_weight[c] = product * rstd;
+        grad_bias[c] = sums.bias[c];
         float *spread = made.spread + g * half * half, *constant = made.constant + g * half;
         for (int64_t h = 0; h < half; h++) {
             float spreads = 0;
             for (int64_t k = 0; k < half; k++) spreads += p[k] * square[k * half + h];
-            of_up[c * half + h] = scale * (by[h * group] - slope * spreads);
+            grad_up[c * half + h] = scale * (by[h * group] - slope * spreads);
             made.back[(g * group + o) * half + h] = scale * p[h];
             for (int64_t k = 0; k < half; k++) spread[k * half + h] -= p[k] * slope * scale * p[h];
             constant[h] -= p[h] * scale * sums.bias[c] / rows;
@@ -75,7 +75,7 @@ static Back through(const Cycle *cycle, const Level *level, Sums sums, float *of
     for (int64_t g = 0; g < level->groups; g++)
         for (int64_t h = 0; h < half; h++)
             for (int64_t k = 0; k < half; k++)
-                made.constant[g * half + h] -= level->middle[g * half + k] * made.spread[(g * half + k) * half + h];
+                made.constant[g * half + h] -= level->center[g * half + k] * made.spread[(g * half + k) * half + h];
     return made;
 }
 

@@ -3,7 +3,7 @@
 #include "edges.h"
 
 typedef struct {
-    float *centred, *uv, *grad_uv, *of_out; /* of a cloud */
+    float *centred, *uv, *grad_uv, *grad_out; /* of a cloud */
 } Scratch;
 
 static inline int64_t scratch_size(const Shape *shape) {
@@ -16,11 +16,11 @@ static inline Scratch scratch_of(const Shape *shape, float *work, int64_t thread
     return (Scratch){own, own + wide, own + wide + 2 * channels, own + wide + 4 * channels};
 }
 
-/* Points less the middle one, since u and v nearly cancel where points lie far from the origin. */
-static void centre(const Shape *shape, const float *x, const float *middle, float *out) {
+/* Points less their center, since u and v nearly cancel where points lie far from the origin. */
+static void subtract_center(const Shape *shape, const float *x, const float *center, float *out) {
     int64_t wide = shape->groups * shape->in;
     for (int64_t i = 0; i < shape->size; i++)
-        for (int64_t c = 0; c < wide; c++) out[i * wide + c] = x[i * wide + c] - middle[c];
+        for (int64_t c = 0; c < wide; c++) out[i * wide + c] = x[i * wide + c] - center[c];
 }
 
 static inline vfloat sum_of(const Shape *shape, const float *v, const int32_t *neighbor) {
@@ -62,9 +62,9 @@ static void gather(const Shape *shape, const float *uv, const int32_t *col, int6
     }
 }
 
-/* x: (clouds * size, groups * in); w: (groups, in, 2 group); middle: (groups * in); out, best: (clouds * size,
+/* x: (clouds * size, groups * in); w: (groups, in, 2 group); center: (groups * in); out, best: (clouds * size,
  * groups * group); `work`: scratch_size for each thread, then 2 * channels for each cloud. */
-void mgic_edge_norm(const float *x, const float *middle, const float *w, const int32_t *col, int64_t clouds,
+void mgic_edge_norm(const float *x, const float *center, const float *w, const int32_t *col, int64_t clouds,
                     int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree, float *out, uint8_t *best,
                     float *mean, float *var, float *work, int64_t threads) {
     Shape shape = {clouds, size, groups, in, group, degree};
@@ -74,7 +74,7 @@ void mgic_edge_norm(const float *x, const float *middle, const float *w, const i
     for (int64_t cloud = 0; cloud < clouds; cloud++) {
         int64_t base = cloud * size;
         Scratch own = scratch_of(&shape, work, omp_get_thread_num());
-        centre(&shape, x + base * wide, middle, own.centred);
+        subtract_center(&shape, x + base * wide, center, own.centred);
         linear_rows(own.centred, w, NULL, size, dense_rows(groups, in, 2 * group), own.uv);
         gather(&shape, own.uv, col + base * degree, base, out + base * channels, best + base * channels,
                moments + cloud * 2 * channels);
@@ -94,9 +94,9 @@ static void maxima_grad(const Norm *norm, const float *grad, const float *z, int
         }
 }
 
-/* The gradient of uv for one cloud, from that of the maxima, `of_out`, and from what every
+/* The gradient of uv for one cloud, from that of the maxima, `grad_out`, and from what every
  * edge's value contributes to mean and variance: constant + slope (value - mean). */
-static void scatter(const Shape *shape, const float *of_out, const float *uv, const uint8_t *best, const int32_t *col,
+static void scatter(const Shape *shape, const float *grad_out, const float *uv, const uint8_t *best, const int32_t *col,
                     const float *out_degree, int64_t base, const float *mean, const float *constant, const float *slope,
                     float *grad_uv) {
     int64_t group = shape->group, channels = shape->groups * group;
@@ -112,7 +112,7 @@ static void scatter(const Shape *shape, const float *of_out, const float *uv, co
             int64_t at = i * 2 * channels + place(shape, c);
             const float *v = uv + place(shape, c) + group - base * 2 * channels;
             float *grad_v = grad_uv + place(shape, c) + group - base * 2 * channels;
-            vfloat g = load(of_out + i * channels + c), own = load(uv + at), factor = load(slope + c);
+            vfloat g = load(grad_out + i * channels + c), own = load(uv + at), factor = load(slope + c);
             vfloat every = factor * own, degree = all((float)shape->degree);
             vint rank = ranks(best + i * channels + c);
             for (int64_t r = 0; r < shape->degree; r++) {
@@ -129,7 +129,7 @@ static void scatter(const Shape *shape, const float *of_out, const float *uv, co
  * slope_below as for a normalisation of rows; constant, slope: (channels), see above; turned: (groups, 2 group, in);
  * grad_x may be absent; grad_w: (groups, in, 2 group). `work`: scratch_size for each thread, then as much as grad_w for
  * each of shares_of(clouds). */
-void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best, const float *x, const float *middle,
+void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best, const float *x, const float *center,
                          const float *w, const float *turned, const int32_t *col, const float *out_degree,
                          int64_t clouds, int64_t size, int64_t groups, int64_t in, int64_t group, int64_t degree,
                          const float *mean, const float *scale, const float *shift, float slope_below,
@@ -144,10 +144,10 @@ void mgic_edge_norm_grad(const float *grad, const float *z, const uint8_t *best,
         int64_t base = cloud * size;
         Scratch own = scratch_of(&shape, work, omp_get_thread_num());
         float *share = shares + cloud / a_share(clouds) * wide * 2 * group;
-        centre(&shape, x + base * wide, middle, own.centred);
+        subtract_center(&shape, x + base * wide, center, own.centred);
         linear_rows(own.centred, w, NULL, size, dense_rows(groups, in, 2 * group), own.uv);
-        maxima_grad(&norm, grad + base * channels, z + base * channels, size, own.of_out);
-        scatter(&shape, own.of_out, own.uv, best + base * channels, col + base * degree, out_degree + base, base, mean,
+        maxima_grad(&norm, grad + base * channels, z + base * channels, size, own.grad_out);
+        scatter(&shape, own.grad_out, own.uv, best + base * channels, col + base * degree, out_degree + base, base, mean,
                 constant, slope, own.grad_uv);
         if (grad_x)
             linear_rows(own.grad_uv, turned, NULL, size, dense_rows(groups, 2 * group, in), grad_x + base * wide);

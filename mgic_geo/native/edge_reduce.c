@@ -94,7 +94,7 @@ static void reduce_groups(const Network *m, const Share *own, const Reduced *to,
 }
 
 typedef struct {
-    const float *of_sum, *of_square, *of_max, *of_min, *back; /* back: (groups, out, hidden), the second map turned */
+    const float *grad_sum, *grad_square, *grad_max, *grad_min, *back; /* back: (groups, out, hidden), the second map turned */
     float *t, *s, *w, *inner, *bias;
 } Gradients;
 
@@ -108,16 +108,16 @@ INLINE vfloat part_of(const float *grad, const float *most, const float *count, 
 
 /* What the outputs of some edges pass on. */
 static void pass_on(const Network *m, const Share *own, const int64_t *target, int64_t edges, const Reduced *from,
-                    const Gradients *to, const float *y, float *of_y) {
+                    const Gradients *to, const float *y, float *grad_y) {
     int64_t channels = m->groups * m->out, first = own->group * m->out;
     for (int64_t r = 0; r < edges; r++)
         for (int64_t c = 0; c < own->out; c += LANES) {
             int64_t at = target[r] * channels + first + c;
-            vfloat x = load(y + r * own->out + c), g = to->of_sum ? load(to->of_sum + at) : all(0);
-            if (to->of_square) g += all(2) * x * load(to->of_square + at);
-            if (to->of_max) g += part_of(to->of_max + at, from->max + at, from->max_count + at, x);
-            if (to->of_min) g += part_of(to->of_min + at, from->min + at, from->min_count + at, x);
-            store(of_y + r * own->out + c, g);
+            vfloat x = load(y + r * own->out + c), g = to->grad_sum ? load(to->grad_sum + at) : all(0);
+            if (to->grad_square) g += all(2) * x * load(to->grad_square + at);
+            if (to->grad_max) g += part_of(to->grad_max + at, from->max + at, from->max_count + at, x);
+            if (to->grad_min) g += part_of(to->grad_min + at, from->min + at, from->min_count + at, x);
+            store(grad_y + r * own->out + c, g);
             if (to->bias) store(to->bias + first + c, load(to->bias + first + c) + g);
         }
 }
@@ -125,8 +125,8 @@ static void pass_on(const Network *m, const Share *own, const int64_t *target, i
 static void grad_groups(const Network *m, const Share *own, const Reduced *from, const Gradients *to, float *work) {
     int64_t channels = m->groups * m->hidden, first = own->group * m->hidden, wide = own->hidden;
     int64_t inner = own->group * m->out * m->hidden, target[EDGES], i = 0;
-    float *h = work, *y = h + EDGES * wide, *of_y = y + EDGES * own->out, *of_h = of_y + EDGES * own->out;
-    if (!m->inner) y = h, of_h = of_y;
+    float *h = work, *y = h + EDGES * wide, *grad_y = y + EDGES * own->out, *grad_h = grad_y + EDGES * own->out;
+    if (!m->inner) y = h, grad_h = grad_y;
     int64_t bytes = wide * (int64_t)sizeof(float);
     for (int64_t row = 0; row < m->targets && to->t; row++) memset(to->t + row * channels + first, 0, bytes);
     for (int64_t row = 0; row < m->sources; row++) memset(to->s + row * channels + first, 0, bytes);
@@ -139,16 +139,16 @@ static void grad_groups(const Network *m, const Share *own, const Reduced *from,
         int64_t edges = p + EDGES < last ? EDGES : last - p;
         i = targets_of(m, i, p, edges, target);
         values_of(m, own, target, p, edges, h, y);
-        pass_on(m, own, target, edges, from, to, y, of_y);
+        pass_on(m, own, target, edges, from, to, y, grad_y);
         if (m->inner) {
-            linear_grad(h, of_y, edges, forth, to->inner + inner);
-            linear_rows(of_y, to->back + inner, NULL, edges, back, of_h);
+            linear_grad(h, grad_y, edges, forth, to->inner + inner);
+            linear_rows(grad_y, to->back + inner, NULL, edges, back, grad_h);
         }
         for (int64_t r = 0; r < edges; r++) {
             float *s = to->s + m->source[p + r] * channels + first, *t = to->t + target[r] * channels + first;
             const float *attr = m->attr + m->edge[p + r] * m->features;
             for (int64_t c = 0; c < wide; c += LANES) {
-                vfloat g = load(of_h + r * wide + c);
+                vfloat g = load(grad_h + r * wide + c);
                 if (m->inner) g = choose(passes(load(h + r * wide + c)), g, all(0));
                 store(s + c, load(s + c) + g);
                 if (to->t) store(t + c, load(t + c) + g);
@@ -182,12 +182,12 @@ void mgic_edge_reduce(NETWORK, float *work, int64_t threads) {
 }
 
 /* `work`: twice as much. Gradients of what is absent are absent. */
-void mgic_edge_reduce_grad(NETWORK, const float *of_sum, const float *of_square, const float *of_max,
-                           const float *of_min, const float *back, float *of_t, float *of_s, float *of_w,
-                           float *of_inner, float *of_bias, float *work, int64_t threads) {
+void mgic_edge_reduce_grad(NETWORK, const float *grad_sum, const float *grad_square, const float *grad_max,
+                           const float *grad_min, const float *back, float *grad_t, float *grad_s, float *grad_w,
+                           float *grad_inner, float *grad_bias, float *work, int64_t threads) {
     Network m = FILLED_NETWORK;
     Reduced from = {sum, square, max, max_count, min, min_count};
-    Gradients to = {of_sum, of_square, of_max, of_min, back, of_t, of_s, of_w, of_inner, of_bias};
+    Gradients to = {grad_sum, grad_square, grad_max, grad_min, back, grad_t, grad_s, grad_w, grad_inner, grad_bias};
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t thread = 0; thread < threads; thread++) {
         Share own = share_of(&m, thread, threads);

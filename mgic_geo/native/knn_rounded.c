@@ -8,7 +8,7 @@
 #include "rounded.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
-const int32_t mgic_integral = 1;
+const int32_t mgic_has_vnni = 1;
 
 #define QUERIES 32    /* points whose products are there at once */
 #define MOST 256      /* candidates of a point */
@@ -218,7 +218,7 @@ void mgic_knn_rounded(const float *points, int64_t clouds, int64_t n, int64_t wi
     free(again);
 }
 #else
-const int32_t mgic_integral = 0;
+const int32_t mgic_has_vnni = 0;
 void mgic_knn_rounded(const float *points, int64_t clouds, int64_t n, int64_t wide, int64_t dimensions, int64_t deep, int64_t k,
                       int64_t loop, int64_t *index, uint8_t *doubt, uint8_t *finite, int32_t *made, float *work,
                       int64_t threads) {}

@@ -4,77 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from mgic_geo.native.compiler import compiled
 
-__all__ = ["integral", "kernels", "load", "plain_torch", "why_not", "wide"]
+__all__ = ["has_avx512", "has_vnni", "kernels", "load", "plain_torch", "switched_off", "why_not"]
 
 _wanted = True
 
-_POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-_GRAPH = [_INTEGER] * 6 + [_REAL] + [_POINTER] * 11
-_NETWORK = [_INTEGER] * 6 + [_POINTER] * 15
-_ARGUMENTS = {
-    "mgic_knn_products": [_POINTER] * 3 + [_INTEGER] * 7 + [_REAL] + [_POINTER] * 3 + [_INTEGER],
-    "mgic_knn_symmetric": [_POINTER] * 2 + [_INTEGER] * 7 + [_REAL] + [_POINTER] * 3 + [_INTEGER] * 2,
-    "mgic_knn_settle": [_POINTER] + [_INTEGER] * 2 + [_POINTER] + [_INTEGER] * 3 + [_POINTER] + [_INTEGER],
-    "mgic_knn_rounded": [_POINTER] + [_INTEGER] * 7 + [_POINTER] * 5 + [_INTEGER],
-    "mgic_knn_direct": [_POINTER] + [_INTEGER] * 5 + [_POINTER] + [_INTEGER],
-    "mgic_linear": [_POINTER] * 3 + [_INTEGER] * 5 + [_POINTER, _INTEGER],
-    "mgic_linear_grad": [_POINTER] * 2 + [_INTEGER] * 4 + [_POINTER] * 2 + [_INTEGER],
-    "mgic_edge_conv": [_POINTER] * 4 + [_INTEGER] * 6 + [_POINTER] * 3 + [_INTEGER],
-    "mgic_edge_conv_grad": [_POINTER] * 5 + [_INTEGER] * 6 + [_POINTER] * 3 + [_INTEGER],
-    "mgic_cycle": [*[_POINTER] * 13, _INTEGER],
-    "mgic_cycle_grad": [*[_POINTER] * 18, _INTEGER],
-    "mgic_edge_norm": [_POINTER] * 4 + [_INTEGER] * 6 + [_POINTER] * 5 + [_INTEGER],
-    "mgic_edge_norm_grad": [
-        *[_POINTER] * 9,
-        *[_INTEGER] * 6,
-        *[_POINTER] * 3,
-        _REAL,
-        *[_POINTER] * 5,
-        _INTEGER,
-    ],
-    "mgic_correct_moments": [_POINTER] * 3 + [_INTEGER] * 4 + [_POINTER] * 4 + [_INTEGER],
-    "mgic_correct_apply": [_POINTER] * 4 + [_INTEGER] * 4 + [_POINTER] * 5 + [_INTEGER],
-    "mgic_correct_sums": [_POINTER] * 4 + [_INTEGER] * 4 + [_POINTER] * 4 + [_INTEGER],
-    "mgic_correct_grad": [_POINTER] * 7 + [_INTEGER] * 4 + [_POINTER] * 3 + [_INTEGER],
-    "mgic_norm_moments": [_POINTER] + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
-    "mgic_norm_apply": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_REAL, _POINTER, _INTEGER],
-    "mgic_norm_add": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_REAL, _POINTER, _INTEGER],
-    "mgic_norm_add_sums": [_POINTER] * 3 + [_INTEGER] * 2 + [_POINTER, _REAL] + [_POINTER] * 4 + [_INTEGER],
-    "mgic_conv_moments": [_POINTER] * 2 + [_INTEGER] * 5 + [_POINTER] * 4 + [_INTEGER],
-    "mgic_conv_norm_grad": [_POINTER] * 4
-    + [_INTEGER] * 5
-    + [_POINTER] * 3
-    + [_REAL]
-    + [_POINTER] * 5
-    + [_INTEGER],
-    "mgic_norm_sums": [_POINTER] * 2
-    + [_INTEGER] * 2
-    + [_POINTER] * 3
-    + [_REAL]
-    + [_POINTER] * 3
-    + [_INTEGER],
-    "mgic_norm_grad": [_POINTER] * 2
-    + [_INTEGER] * 2
-    + [_POINTER] * 3
-    + [_REAL]
-    + [_POINTER] * 3
-    + [_INTEGER],
-    "mgic_messages": [*_GRAPH, *[_POINTER] * 3, _INTEGER],
-    "mgic_messages_grad": [*_GRAPH, *[_POINTER] * 10, _INTEGER],
-    "mgic_scores": [*_GRAPH, _POINTER, _INTEGER],
-    "mgic_edge_softmax": [_POINTER] + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
-    "mgic_edge_softmax_grad": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
-    "mgic_edge_reduce": [*_NETWORK, _POINTER, _INTEGER],
-    "mgic_edge_reduce_grad": [*_NETWORK, *[_POINTER] * 11, _INTEGER],
-    "mgic_sort_edges": [_POINTER] * 2 + [_INTEGER] * 2 + [_POINTER] * 3 + [_INTEGER],
-}
+_TYPES = {"*": ctypes.c_void_p, "int64_t": ctypes.c_int64, "float": ctypes.c_float}
 
 
 def kernels() -> ctypes.CDLL | None:
@@ -86,14 +30,14 @@ def kernels() -> ctypes.CDLL | None:
     return load()[0] if _wanted else None
 
 
-def wide() -> bool:
-    """Whether the kernels have registers of 16 floats (AVX-512), without which some are slow."""
-    return _says("mgic_wide")
+def has_avx512() -> bool:
+    """Whether the kernels have registers of 16 floats, without which some are slow."""
+    return _says("mgic_has_avx512")
 
 
-def integral() -> bool:
-    """Whether there are dot products of small integers (VNNI), without which some kernels do nothing."""
-    return _says("mgic_integral")
+def has_vnni() -> bool:
+    """Whether there are dot products of small integers, without which some kernels do nothing."""
+    return _says("mgic_has_vnni")
 
 
 def _says(name: str) -> bool:
@@ -129,9 +73,22 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
         return None, f"switched off by MGIC_NATIVE={os.environ['MGIC_NATIVE']}"
     try:
         library = ctypes.CDLL(str(compiled()))
-        for name, arguments in _ARGUMENTS.items():
+        for name, arguments in _signatures().items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None
     except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:  # nor a home, say
         return None, str(error)
     return library, None
+
+
+def _signatures() -> dict[str, list[Any]]:
+    """The types of every kernel's arguments, as its C source declares them."""
+    sources = sorted(Path(__file__).parent.glob("*.[ch]"))
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    # Kernels that begin with the same arguments have them from a macro.
+    macros = dict(re.findall(r"#define ([A-Z]+) +\\\n((?:.*\\\n)*.*)", text))
+    found = {}
+    for name, arguments in re.findall(r"void (mgic_\w+)\(([^)]*)\)", text):
+        declared = re.sub(r"\b[A-Z]+\b", lambda match: macros[match[0]], arguments).replace("\\\n", "")
+        found[name] = [_TYPES["*" if "*" in one else one.split()[0]] for one in declared.split(",")]
+    return found

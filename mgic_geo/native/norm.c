@@ -42,7 +42,7 @@ void mgic_norm_add(const float *z, const float *x, int64_t rows, int64_t channel
 
 /* As mgic_norm_sums, of mgic_norm_add; `hidden` takes the gradient of x. */
 void mgic_norm_add_sums(const float *grad, const float *z, const float *out, int64_t rows, int64_t channels,
-                        const float *mean, float slope, float *hidden, float *of_shift, float *of_weight, float *work,
+                        const float *mean, float slope, float *hidden, float *grad_shift, float *grad_weight, float *work,
                         int64_t threads) {
     Norm norm = {channels, mean, NULL, NULL, slope};
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
@@ -51,19 +51,19 @@ void mgic_norm_add_sums(const float *grad, const float *z, const float *out, int
         sums_of(&norm, grad + at, z + at, out + at, hidden + at, first + PIECE < rows ? PIECE : rows - first,
                 work + first / PIECE * 2 * channels);
     }
-    join_sums(work, (rows + PIECE - 1) / PIECE, channels, of_shift, of_weight);
+    join_sums(work, (rows + PIECE - 1) / PIECE, channels, grad_shift, grad_weight);
 }
 
 /* The gradients of shift and, but for 1 / sqrt(var + eps), of the weight. `work` as above. */
 void mgic_norm_sums(const float *grad, const float *z, int64_t rows, int64_t channels, const float *mean,
-                    const float *scale, const float *shift, float slope, float *of_shift, float *of_weight,
+                    const float *scale, const float *shift, float slope, float *grad_shift, float *grad_weight,
                     float *work, int64_t threads) {
     Norm norm = {channels, mean, scale, shift, slope};
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t first = 0; first < rows; first += PIECE)
         sums_of(&norm, grad + first * channels, z + first * channels, NULL, NULL,
                 first + PIECE < rows ? PIECE : rows - first, work + first / PIECE * 2 * channels);
-    join_sums(work, (rows + PIECE - 1) / PIECE, channels, of_shift, of_weight);
+    join_sums(work, (rows + PIECE - 1) / PIECE, channels, grad_shift, grad_weight);
 }
 
 void mgic_norm_grad(const float *grad, const float *z, int64_t rows, int64_t channels, const float *mean,

@@ -119,16 +119,16 @@ INLINE void sums_of(const Norm *norm, const float *grad, const float *z, const f
 }
 
 /* Sums over all rows from those of `pieces` pieces, in their order. */
-static inline void join_sums(const float *work, int64_t pieces, int64_t channels, float *of_shift,
-                             float *of_weight) {
+static inline void join_sums(const float *work, int64_t pieces, int64_t channels, float *grad_shift,
+                             float *grad_weight) {
     for (int64_t c = 0; c < channels; c++) {
         double sum = 0, product = 0;
         for (int64_t piece = 0; piece < pieces; piece++) {
             sum += work[piece * 2 * channels + c];
             product += work[piece * 2 * channels + channels + c];
         }
-        of_shift[c] = (float)sum;
-        of_weight[c] = (float)product;
+        grad_shift[c] = (float)sum;
+        grad_weight[c] = (float)product;
     }
 }
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mgic_geo import MGICLinear
-from mgic_geo.convert.forms import Sizes, copies, count, describe, gain_of, settle
+from mgic_geo.convert.forms import Sizes, copies, count, describe, gain_of, match_placement
 
 
 def test_too_narrow():
@@ -12,12 +12,12 @@ def test_too_narrow():
     assert sizes.too_narrow(64, 32) == "too narrow: 32 channels, coarse_size=32"
 
 
-def test_settle_keeps_precision_mode_and_frozen_weights():
+def test_match_placement_keeps_precision_mode_and_frozen_weights():
     old = nn.Linear(8, 8).double().eval().requires_grad_(False)
-    new = settle(nn.Linear(8, 8), old)
+    new = match_placement(nn.Linear(8, 8), old)
     assert (new.weight.dtype, new.training, new.weight.requires_grad) == (torch.float64, False, False)
     old.bias.requires_grad_(True)
-    assert settle(nn.Linear(8, 8), old).weight.requires_grad
+    assert match_placement(nn.Linear(8, 8), old).weight.requires_grad
 
 
 def test_gain_is_that_of_the_outputs():

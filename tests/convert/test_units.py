@@ -34,6 +34,10 @@ def test_what_would_lose_something_says_so():
     hooked.register_forward_hook(lambda *_: None)
     assert reasons(tied) == {"1": "it shares weights with another layer"}
     assert reasons(hooked) == {"": "it has hooks, which would be lost"}
+    patched, block = nn.Linear(8, 8), BasicBlock(8, 8)
+    patched.forward = block.forward = torch.relu
+    assert reasons(patched) == {"": "its forward was replaced, which would be lost"}
+    assert [unit.names[0] for unit in find_units(block)] == ["conv1", "conv2"]
 
 
 def test_what_reads_its_layers_weights_is_not_entered():

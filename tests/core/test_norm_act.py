@@ -32,7 +32,7 @@ def step(layers, x, residual=None):
 
 
 def last(layers, x, residual):
-    return norm_act(x, layers[0], layers[1], residual, act_last=True)
+    return norm_act(x, layers[0], layers[1], residual, act_after_add=True)
 
 
 def rows(*shape, mean=0.0, scale=1.0):

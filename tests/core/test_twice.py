@@ -1,7 +1,7 @@
 import compiled
 import torch
 
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.native import plain_torch
 
 
@@ -39,9 +39,9 @@ def test_no_graph_where_none_is_recorded():
 @compiled.needed
 def test_when_operators_do_it():
     grad = torch.ones(3)
-    assert by_operators(grad)  # gradients are recorded
+    assert must_use_torch(grad)  # gradients are recorded
     with torch.no_grad():
-        assert not by_operators(grad)
-        assert by_operators(grad.double())
+        assert not must_use_torch(grad)
+        assert must_use_torch(grad.double())
         with plain_torch():
-            assert by_operators(grad)
+            assert must_use_torch(grad)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from mgic_geo import knn
 from mgic_geo.graph import knn_rounded
-from mgic_geo.native import integral
+from mgic_geo.native import has_vnni
 
-pytestmark = pytest.mark.skipif(not integral(), reason="this processor has no dot products of integers")
+pytestmark = pytest.mark.skipif(not has_vnni(), reason="this processor has no dot products of integers")
 
 
 def points(clouds, count, channels, seed=0):

@@ -11,7 +11,7 @@ from mgic_geo.core import norm_native
 from mgic_geo.image import MGICBasicBlock2d, conv_native
 from mgic_geo.image.conv import conv2d
 from mgic_geo.image.conv_native import convolved
-from mgic_geo.native import plain_torch, wide
+from mgic_geo.native import has_avx512, plain_torch
 
 pytestmark = compiled.needed
 
@@ -22,7 +22,7 @@ of_any_size = compiled.of_any_size(norm_native)
 def of_any_machine():
     """Where the loops are slow, they are right all the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv_native, "wide", lambda: True)
+        patch.setattr(conv_native, "has_avx512", lambda: True)
         yield
 
 
@@ -194,11 +194,11 @@ def test_declines_other_inputs(ran):
 
 
 def test_declines_slow_machines(ran, monkeypatch):
-    monkeypatch.setattr(conv_native, "wide", lambda: False)
+    monkeypatch.setattr(conv_native, "has_avx512", lambda: False)
     compiled.assert_as_plain(step, layers(), [images(3, 32, 5, 6)])  # the normalisation alone is compiled
     assert not ran
     with plain_torch():
-        assert wide() in (True, False)
+        assert has_avx512() in (True, False)
 
 
 def test_blocks_in_channels_first(ran):

@@ -1,9 +1,10 @@
 import re
+from pathlib import Path
 
 import compiled
 import pytest
 
-from mgic_geo.native import compiler, kernels, library, plain_torch, why_not
+from mgic_geo.native import kernels, library, plain_torch, why_not
 
 
 @pytest.mark.parametrize("value", ["0", "off", "False", "no"])
@@ -30,16 +31,19 @@ def test_switched_off_inside_a_block():
     assert why_not() is None
 
 
-@compiled.needed
-def test_every_kernel_is_told_its_arguments():
-    """As many as its C declaration has."""
-    text = "".join(path.read_text() for path in sorted(compiler._FOLDER.glob("*.[ch]")))
-    # Kernels that begin with the same arguments have them from a macro.
-    macros = re.findall(r"#define (\w+) +\\\n((?:.*\\\n)*.*)", text)
-    shared = {name: re.sub(r"\\\n", " ", body) for name, body in macros}
-    declared = {}
-    for name, arguments in re.findall(r"void (mgic_\w+)\(([^)]*)\)", text):
-        whole = re.sub(r"\b[A-Z]+\b", lambda match: shared[match[0]], arguments)
-        kinds = {"*": library._POINTER, "int64_t": library._INTEGER, "float": library._REAL}
-        declared[name] = [kinds["*" if "*" in x else x.split()[0]] for x in whole.split(",")]
-    assert declared == library._ARGUMENTS
+def test_arguments_are_those_of_the_c_sources():
+    pointer, integer, real = library._TYPES.values()
+    found = library._signatures()
+    assert found["mgic_linear"] == [pointer] * 3 + [integer] * 5 + [pointer, integer]
+    assert found["mgic_edge_conv"] == [pointer] * 4 + [integer] * 6 + [pointer] * 3 + [integer]
+    graph = [integer] * 6 + [real] + [pointer] * 11  # from a macro
+    assert found["mgic_scores"] == [*graph, pointer, integer]
+    assert found["mgic_messages"] == [*graph, *[pointer] * 3, integer]
+
+
+def test_every_kernel_that_is_called_is_there():
+    package = Path(library.__file__).parents[1]
+    text = "".join(path.read_text() for path in package.rglob("*.py"))
+    called = set(re.findall(r"""\brun\(\s*"(\w+)\"""", text))
+    assert len(called) > 20
+    assert {f"mgic_{name}" for name in called} <= library._signatures().keys()

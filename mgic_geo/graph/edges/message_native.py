@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.graph.edges.incidence import Incidence
 from mgic_geo.native import applies, run
 
@@ -145,7 +145,7 @@ class _Send(torch.autograd.Function):
         kind, edges, plain, scale, width = ctx.rest
         saved = ctx.saved_tensors  # once: checkpointing computes anew what is asked for
         parts, result = Parts(*saved[:8]), saved[8:]
-        if by_operators(grad):
+        if must_use_torch(grad):
 
             def again(*given: Tensor | None) -> Tensor:
                 return plain(edges, Parts(*given), scale, width)

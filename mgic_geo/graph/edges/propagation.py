@@ -10,7 +10,7 @@ from torch_geometric.nn import MessagePassing
 
 from mgic_geo.graph.edges.incidence import Incidence
 from mgic_geo.graph.edges.scatter import aggregate
-from mgic_geo.native.transforms import followed, in_transform
+from mgic_geo.native import followed, in_transform
 
 __all__ = ["edgewise", "gather_messages", "plain_edges", "plain_propagate", "plain_update", "watched"]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mgic_geo.core.twice import by_operators, gradients
+from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.graph.edges.incidence import Incidence
 from mgic_geo.graph.edges.message_native import Parts
 from mgic_geo.graph.edges.message_native import fits as parts_fit
@@ -103,7 +103,7 @@ class _Reduce(torch.autograd.Function):
         saved = ctx.saved_tensors  # once: checkpointing computes anew what is asked for
         given, results = saved[:6], saved[6:]
         t0, s0, attr, w0, weight, bias = given
-        if any(by_operators(grad) for grad in grads):
+        if any(must_use_torch(grad) for grad in grads):
 
             def again(*given: Tensor | None) -> Tensor:
                 t0, s0, w0, weight, bias = given

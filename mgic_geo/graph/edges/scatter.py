@@ -17,7 +17,7 @@ from torch_geometric.utils import scatter
 from mgic_geo.graph.edges.incidence import Incidence, incidence
 from mgic_geo.graph.edges.shares import edge_max, softmax, softmax_sum
 from mgic_geo.graph.edges.sums import total
-from mgic_geo.native.transforms import followed, in_transform
+from mgic_geo.native import followed, in_transform
 
 __all__ = ["FixedSoftmax", "aggregate", "edge_softmax", "quicken", "reduce_edges"]
 

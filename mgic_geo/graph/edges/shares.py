@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgic_geo.core.twice import by_operators
+from mgic_geo.core.twice import must_use_torch
 from mgic_geo.graph.edges.incidence import Incidence
 from mgic_geo.graph.edges.sums import bag, lift, total
 from mgic_geo.native import applies, run
@@ -75,7 +75,7 @@ class _Softmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (out,) = ctx.saved_tensors
         edges = ctx.edges
-        if _loops(out) and not by_operators(grad):
+        if _loops(out) and not must_use_torch(grad):
             to_x = torch.empty_like(out)
             sizes = edges.targets, out.size(1)
             run("edge_softmax_grad", grad.contiguous(), out, *sizes, edges.ptr, edges.edges, to_x)

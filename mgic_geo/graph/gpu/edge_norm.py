@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgic_geo.core.twice import gradients, watched
+from mgic_geo.core.twice import gradients, needs_double_backward
 from mgic_geo.graph.gpu.graph import chosen, graph_tensors, layout, parts, rank_type
 from mgic_geo.graph.gpu.launch import height, launch
 from mgic_geo.graph.neighbors import Neighbors
@@ -109,7 +109,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
     if grad is None:
         return (None,) * 12
     uv, weight, bias, rowptr, col, turned_rowptr, turned_col, ranks, *found = ctx.saved_tensors
-    if watched(grad):
+    if needs_double_backward(grad):
         best = found[-1]
 
         def plain(uv: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from mgic_geo.native import in_transform, switched_off
+from mgic_geo.native import followed, switched_off
 
 __all__ = ["applies", "serves"]
 
@@ -21,18 +20,14 @@ _WANTED = not switched_off("MGIC_TRITON") and importlib.util.find_spec("triton")
 def applies(*tensors: Tensor) -> bool:
     """Whether kernels may stand for torch's operators on these tensors.
 
-    Not while a program is exported, which must run where this package is not, inside function transforms or
-    under a dispatch mode (counting): these follow torch's own operators. Compiled code sees one operator.
+    Not while a program is exported, which must run where this package is not, nor while somebody follows
+    torch's operators (:func:`mgic_geo.native.followed`), save compiled code: that sees one operator.
     """
     if not all(map(_known, tensors)) or torch.compiler.is_exporting():
         return False
     if torch.compiler.is_compiling():  # which takes Triton itself
         return _WANTED
-    return (
-        _get_current_dispatch_mode() is None
-        and not in_transform()
-        and all(type(x) in (Tensor, nn.Parameter) and serves(x) for x in tensors)
-    )
+    return not followed() and all(type(x) in (Tensor, nn.Parameter) and serves(x) for x in tensors)
 
 
 def serves(x: Tensor) -> bool:

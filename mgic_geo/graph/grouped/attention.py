@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch_geometric.nn import GATConv, GATv2Conv, PointTransformerConv, TransformerConv
 from torch_geometric.nn.dense.linear import Linear
 
-from mgic_geo.core.hooks import refreshed
+from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.graph.edges.incidence import Incidence, incidence
 from mgic_geo.graph.edges.messages import Kind, Parts, scores, weighed
 from mgic_geo.graph.edges.propagation import edgewise, plain_propagate, plain_update
@@ -53,7 +53,7 @@ def _gat_scores(self: GATConv, edge_index: Any, size: Any = None, **features: An
     by_edge = None
     if edge_attr is not None and self.lin_edge is not None:  # one product with the edge's features a head
         edge_attr = _columns(edge_attr)
-        weight = refreshed(self.lin_edge, edge_attr).weight.unflatten(0, (self.heads, self.out_channels))
+        weight = run_pre_hooks(self.lin_edge, edge_attr).weight.unflatten(0, (self.heads, self.out_channels))
         by_edge = (weight * self.att_edge.transpose(0, 1).mT).sum(1)
     else:
         edge_attr = None
@@ -77,7 +77,7 @@ def _gatv2_scores(self: GATv2Conv, edge_index: Any, size: Any = None, **features
     weight = None
     if edge_attr is not None:
         edge_attr = _columns(edge_attr)
-        weight = refreshed(cast(Linear, self.lin_edge), edge_attr).weight
+        weight = run_pre_hooks(cast(Linear, self.lin_edge), edge_attr).weight
     parts = Parts(target.flatten(1), self.att.view(1, -1), source.flatten(1), None, edge_attr, weight)
     return _weights(self, edges, scores(Kind.LEAKY, edges, parts, self.heads, self.negative_slope))
 
@@ -97,7 +97,7 @@ def _attend(self: TransformerConv, edge_index: Any, size: Any = None, **features
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, key.size(0), query.size(0))
     query = query * (1 / math.sqrt(self.out_channels))
-    weight = None if self.lin_edge is None else refreshed(self.lin_edge, edge_attr).weight
+    weight = None if self.lin_edge is None else run_pre_hooks(self.lin_edge, edge_attr).weight
     parts = Parts(t0=query.flatten(1), s0=key.flatten(1), attr=edge_attr, w0=weight)
     self._alpha = softmax(edges, scores(Kind.DOT, edges, parts, heads))
     alpha = F.dropout(self._alpha, self.dropout, self.training)
@@ -117,7 +117,7 @@ def _vector_attention(self: Any, edge_index: Any, size: Any = None, **features: 
     if not (linear and edgewise(self, edge_index, source, *pos, *alpha)) or self.aggr not in ("add", "sum"):
         return plain_propagate(self, edge_index, size, **features)
     edges = incidence(edge_index, source.size(0), pos[1].size(0))
-    refreshed(position, pos[0])
+    run_pre_hooks(position, pos[0])
     # With p mapped positions, scores are (a_i + p_i + b) - (a_j + p_j): softmax drops what is the target's.
     at_source = F.linear(pos[0], position.weight)
     at_target = F.linear(pos[1], position.weight, position.bias)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.nn import MLP, NNConv
 from torch_geometric.nn.dense.linear import Linear
 
-from mgic_geo.core.hooks import refreshed
+from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph.edges.incidence import Incidence, incidence
 from mgic_geo.graph.edges.propagation import edgewise, plain_propagate
@@ -74,11 +74,11 @@ class GroupedNN(NNConv):
     def hidden(self, edges: Incidence, edge_attr: Tensor) -> Tensor:
         """(E, groups, hidden + 1) what the network's second map reads, and a one for its bias."""
         network = cast(MLP, self.nn)
-        first = refreshed(cast(Linear, network.lins[0]), edge_attr)
+        first = run_pre_hooks(cast(Linear, network.lins[0]), edge_attr)
         weight = torch.cat([first.weight, cast(Tensor, first.bias).unsqueeze(1)], 1)
         one = edge_attr.new_ones(edge_attr.size(0), 1)
         out = network.act(mix(edges, None, None, torch.cat([edge_attr, one], 1), weight))
-        refreshed(network.lins[1], out)  # here, where there is what it reads
+        run_pre_hooks(network.lins[1], out)  # here, where there is what it reads
         return torch.cat([out.unflatten(1, (self.groups, -1)), one.expand(-1, self.groups).unsqueeze(2)], 2)
 
     def by_products(self) -> Tensor:

@@ -21,7 +21,7 @@ class GroupedMap(GroupedLinear):
     A layer may read a concatenation, :math:`[x_i, x_j, e_{ij}]`, or split what it gets,
     :math:`[\beta, \gamma]`. A part of the node features holds a stretch of every group, while the edge's own
     features, always the last, are read by all groups. Group g gets its stretches of all parts, and the rest.
-    Layers that take parts read weights without a call, so they see to :func:`refreshed` ones.
+    Layers that take parts read weights without a call, so they call :func:`run_pre_hooks` first.
 
     Args:
         in_channels: Width of the input, all parts and the shared rest.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import FiLMConv, GENConv, GINEConv
 
-from mgic_geo.core.hooks import refreshed
+from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.graph.edges.incidence import Incidence, incidence
 from mgic_geo.graph.edges.messages import Kind, Parts, edge_values, film_values, gather
 from mgic_geo.graph.edges.propagation import edgewise, gather_messages, plain_propagate
@@ -29,7 +29,7 @@ def _parts(x: Tensor, edge_attr: Tensor | None, map_: Any) -> Parts:
     """Of messages from a source and an edge's features, which a map reads."""
     if edge_attr is None:
         return Parts(s0=x)
-    refreshed(map_, edge_attr)
+    run_pre_hooks(map_, edge_attr)
     return Parts(s0=x if map_.bias is None else x + map_.bias, attr=edge_attr, w0=map_.weight)
 
 
@@ -87,10 +87,10 @@ class LiftedFiLM(FiLMConv):
         if self.num_relations > 1:
             return super().forward(x, edge_index, edge_type)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        beta, gamma = refreshed(cast(GroupedMap, self.film_skip), target).outputs(target)
+        beta, gamma = run_pre_hooks(cast(GroupedMap, self.film_skip), target).outputs(target)
         out = torch.addcmul(beta, gamma, self.lin_skip(target))
         out = out if self.act is None else self.act(out)
-        beta, gamma = refreshed(cast(GroupedMap, self.films[0]), target).outputs(target)
+        beta, gamma = run_pre_hooks(cast(GroupedMap, self.films[0]), target).outputs(target)
         return out + self.propagate(edge_index, x=self.lins[0](source), beta=beta, gamma=gamma)
 
 

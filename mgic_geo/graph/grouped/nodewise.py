@@ -23,7 +23,7 @@ from torch_geometric.nn import (
 )
 from torch_geometric.nn.conv.ppf_conv import point_pair_features
 
-from mgic_geo.core.hooks import refreshed
+from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph.edges import reduce_native
 from mgic_geo.graph.edges.incidence import Incidence, incidence
@@ -56,7 +56,7 @@ def _after_first(mlp: Any, x: Tensor) -> Tensor:
 
 def _gather_mlp(layer: Any, mlp: Any, edges: Incidence, parts: Parts) -> Tensor:
     """The aggregation of a network's values, of whose first map the parts are."""
-    last = refreshed(cast(GroupedMap, mlp.lins[1]), parts.s0)
+    last = run_pre_hooks(cast(GroupedMap, mlp.lins[1]), parts.s0)
     inner, reduce = Inner(last.weight, last.bias, last.groups), "max" if layer.aggr == "max" else "sum"
     known = layer.aggr in ("max", "add", "sum", "mean") and isinstance(mlp.act, nn.ReLU)
     if not known or not reduce_native.fits(edges, parts, inner):
@@ -82,7 +82,7 @@ class NodewiseEdge(EdgeConv):
     def forward(self, x: Any, edge_index: Any) -> Tensor:
         """As ``EdgeConv``: (N, in_channels) to (N, out_channels)."""
         source, target = (x, x) if isinstance(x, Tensor) else x
-        first = refreshed(_first(self.nn), source)
+        first = run_pre_hooks(_first(self.nn), source)
         neighbor, on_target = first.on_part(source, 1), first.on_part(target, 1)
         center = first.on_part(target, 0, bias=True) - on_target
         return self.propagate(edge_index, x=(neighbor, center))
@@ -115,7 +115,7 @@ class NodewisePointNet(PointNetConv):
     def forward(self, x: Any, pos: Any, edge_index: Any) -> Tensor:
         """As ``PointNetConv``: (N, in_channels) to (N, out_channels)."""
         source = x[0] if isinstance(x, tuple) else x
-        mapped = refreshed(_first(self.local_nn), source).on_part(source, 0, bias=True)
+        mapped = run_pre_hooks(_first(self.local_nn), source).on_part(source, 0, bias=True)
         return super().forward((mapped, None), pos, edge_index)
 
     def message(  # type: ignore[override]
@@ -133,7 +133,7 @@ class NodewisePPF(PPFConv):
     def forward(self, x: Any, pos: Any, normal: Any, edge_index: Any) -> Tensor:
         """As ``PPFConv``: (N, in_channels) to (N, out_channels)."""
         source = x[0] if isinstance(x, tuple) else x
-        mapped = refreshed(_first(self.local_nn), source).on_part(source, 0, bias=True)
+        mapped = run_pre_hooks(_first(self.local_nn), source).on_part(source, 0, bias=True)
         return super().forward((mapped, None), pos, normal, edge_index)
 
     def message(  # type: ignore[override]
@@ -163,7 +163,7 @@ class NodewiseCG(CGConv):
     def forward(self, x: Any, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
         """As ``CGConv``: (N, channels) to the same."""
         source, target = (x, x) if isinstance(x, Tensor) else x
-        maps = [refreshed(cast(GroupedMap, linear), source) for linear in (self.lin_f, self.lin_s)]
+        maps = [run_pre_hooks(cast(GroupedMap, linear), source) for linear in (self.lin_f, self.lin_s)]
         centers = [linear.on_part(target, 0, bias=True) for linear in maps]
         neighbors = [linear.on_part(source, 1) for linear in maps]
         out = self.propagate(edge_index, x=(neighbors, centers), edge_attr=edge_attr)
@@ -206,7 +206,7 @@ class NodewiseResGated(ResGatedGraphConv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         key, query, value = (cast(GroupedMap, m) for m in (self.lin_key, self.lin_query, self.lin_value))
         for linear in (key, query, value):
-            refreshed(linear, source)
+            run_pre_hooks(linear, source)
         out = self.propagate(
             edge_index,
             k=key.on_part(target, 0, bias=True),
@@ -235,7 +235,7 @@ def _over_heads(linear: Any, heads: int, x: Tensor) -> Tensor:
 
     if heads == 1:  # whose edges' map is a plain one, without groups
         return linear(x)
-    refreshed(linear, x)
+    run_pre_hooks(linear, x)
     weight, bias = mean(linear.weight), None if linear.bias is None else mean(linear.bias)
     if linear.shared == linear.in_channels:  # the features of edges
         return F.linear(x, weight, bias)

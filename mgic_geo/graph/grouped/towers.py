@@ -22,7 +22,7 @@ from torch_geometric.nn.aggr import (
 )
 from torch_geometric.nn.dense.linear import Linear
 
-from mgic_geo.core.hooks import refreshed
+from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph.edges import reduce_native
 from mgic_geo.graph.edges.incidence import Incidence, incidence
@@ -78,7 +78,7 @@ def _aggregate(kind: type[nn.Module], found: dict[str, Tensor], edges: Incidence
 def _mapped(first: GroupedMap, x: Tensor, aggregates: list[Tensor], scales: Tensor) -> Tensor:
     """The map of x and of all aggregates times all scales, in this order, as PyG concatenates them."""
     groups, count = first.groups, scales.size(1)
-    weights = refreshed(first, x).weight.unflatten(0, (groups, -1)).unflatten(2, (first.in_parts, -1))
+    weights = run_pre_hooks(first, x).weight.unflatten(0, (groups, -1)).unflatten(2, (first.in_parts, -1))
     sums = []
     for i, aggregate in enumerate(aggregates):
         own = weights[:, :, 1 + i :: len(aggregates)].transpose(1, 2)  # (groups, scales, rows, in)
@@ -94,7 +94,7 @@ class NodewisePNA(PNAConv):
 
     def forward(self, x: Tensor, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
         """As ``PNAConv``: (N, in_channels) to (N, out_channels)."""
-        firsts = [refreshed(first, x) for first in self._firsts()]
+        firsts = [run_pre_hooks(first, x) for first in self._firsts()]
         centers = torch.stack([first.on_part(x, 0, bias=True) for first in firsts], 1)
         neighbors = torch.stack([first.on_part(x, 1) for first in firsts], 1)
         if edgewise(self, edge_index, neighbors, centers, edge_attr) and self._reduces():
@@ -168,7 +168,7 @@ class NodewisePNA(PNAConv):
 
     def edge_weights(self, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
         """The maps of an edge's features, the encoder's and then the towers' first, as one."""
-        encode = refreshed(cast(Linear, self.edge_encoder), edge_attr)
+        encode = run_pre_hooks(cast(Linear, self.edge_encoder), edge_attr)
         weights = [first.on_part(encode.weight.t(), 2) for first in self._firsts()]
         biases = [first.on_part(encode.bias.unsqueeze(0), 2) for first in self._firsts()]
         return torch.cat(weights, 1).t(), torch.cat(biases, 1).squeeze(0)
