@@ -15,7 +15,7 @@ from mgic_geo.convert.project import gaussian
 from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
 from mgic_geo.core.linear import keep_scale_, light_groups
 from mgic_geo.graph.graph_block import Levels
-from mgic_geo.graph.grouped.fast import FusedConv, forget_graphs
+from mgic_geo.graph.grouped.fast import WideConv, forget_graphs
 
 __all__ = ["MGICMessagePassing", "message_form"]
 
@@ -169,7 +169,7 @@ def message_form(conv: MessagePassing) -> Build | str:
             return reason
         new = settle(MGICMessagePassing(width_in, width_out, arguments, **vars(sizes)), conv)
         finest = new.cycle.blocks[0].conv  # type: ignore[union-attr]
-        finest = finest.layer if isinstance(finest, FusedConv) else finest
+        finest = finest.layer if isinstance(finest, WideConv) else finest
         mine, theirs = getattr(finest, "bias", None), getattr(conv, "bias", None)
         if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape == theirs.shape:
             with torch.no_grad():

@@ -12,7 +12,7 @@ from mgic_geo.core.transfer import Prolongation, Restriction
 from mgic_geo.graph import edge_native
 from mgic_geo.graph.cycle_step import Level, Plan, cycle_step
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.edges.propagation import watched
+from mgic_geo.graph.edges.propagation import messages_observed
 from mgic_geo.graph.graph_block import GraphBlock
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies
@@ -107,7 +107,7 @@ def _fits_conv(conv: nn.Module, width: int, groups: int, x: Tensor, neighbors: N
         and conv.groups == groups
         and conv.lin.weight.shape == (width, 2 * width // groups)
         and not norm_native.listened(conv, conv.lin, conv.act)
-        and not watched(conv)
+        and not messages_observed(conv)
         and edge_native.fits_graph(x.size(0), conv.lin.weight, neighbors, groups)
     )
 

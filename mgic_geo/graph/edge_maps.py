@@ -28,7 +28,7 @@ def both_biases(bias: Tensor, groups: int) -> Tensor:
 
 @torch.no_grad()
 def track(
-    norm: nn.BatchNorm1d, sign: Tensor, mean: Tensor, var: Tensor, weight: Tensor, middle: Tensor, edges: int
+    norm: nn.BatchNorm1d, sign: Tensor, mean: Tensor, var: Tensor, weight: Tensor, center: Tensor, edges: int
 ) -> None:
     """Advance the running statistics by the moments of edges whose points had their common part taken off.
 
@@ -38,12 +38,12 @@ def track(
         mean: (C,) of the edges.
         var: (C,) of the edges, biased.
         weight: (2C, C_in / groups) of the map to u and v, as :func:`both_maps` gives it.
-        middle: (C_in,) the common part.
+        center: (C_in,) the common part.
         edges: Number of edges.
     """
-    groups = middle.numel() // weight.size(1)
+    groups = center.numel() // weight.size(1)
     # It counts for x_i alone: u + v of one and the same point.
     both = weight.unflatten(0, (groups, 2, -1)).sum(1).to(mean.dtype)
     with torch.autocast(mean.device.type, enabled=False):
-        common = (both @ middle.to(mean.dtype).view(groups, -1, 1)).flatten()
+        common = (both @ center.to(mean.dtype).view(groups, -1, 1)).flatten()
     norm_native.track(norm, sign * (mean + common), var, edges)

@@ -104,12 +104,12 @@ class _EdgeConv(torch.autograd.Function):
                 return plain(x, weight, bias, col, best, ctx.sizes)
 
             return (*gradients(again, (x, weight, bias), grad), None, None, None)
-        of_x, of_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, ctx.needs_input_grad[0])
-        of_bias = None
+        grad_x, grad_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, ctx.needs_input_grad[0])
+        grad_bias = None
         if bias is not None:  # each value holds one of u and one of v
-            of_u = grad.sum(0).view(ctx.sizes[2], -1)
-            of_bias = torch.stack([of_u, of_u], 1).flatten()
-        return of_x, of_weight, of_bias, None, None, None
+            grad_u = grad.sum(0).view(ctx.sizes[2], -1)
+            grad_bias = torch.stack([grad_u, grad_u], 1).flatten()
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
 def _sizes(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> tuple[int, ...]:
@@ -131,10 +131,10 @@ def _convolve(
     """Sums u + max v (N, C), and ranks of the neighbours that attain them."""
     threads, channels = torch.get_num_threads(), weight.size(0) // 2
     groups = sizes[2]
-    turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
+    weight_t = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
     bias = None if bias is None else bias.contiguous()
     out, best = x.new_empty(x.size(0), channels), x.new_empty(x.size(0), channels, dtype=torch.uint8)
-    run("edge_conv", x, turned, bias, col, *sizes, out, best, x.new_empty(threads * scratch(sizes)))
+    run("edge_conv", x, weight_t, bias, col, *sizes, out, best, x.new_empty(threads * scratch(sizes)))
     return out, best
 
 
@@ -143,13 +143,14 @@ def _differentiate(
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients of x and weight."""
     clouds, _size, groups, width, group = sizes[:5]
-    of_x = torch.empty_like(x) if wants_x else None
-    of_weight = x.new_empty(groups, width, 2 * group)
-    work = x.new_empty(torch.get_num_threads() * scratch(sizes) + clouds * of_weight.numel())
+    grad_x = torch.empty_like(x) if wants_x else None
+    grad_weight = x.new_empty(groups, width, 2 * group)
+    work = x.new_empty(torch.get_num_threads() * scratch(sizes) + clouds * grad_weight.numel())
     run(
-        "edge_conv_grad", grad.contiguous(), best, x, weight.contiguous(), col, *sizes, of_x, of_weight, work,
+        "edge_conv_grad", grad.contiguous(), best, x, weight.contiguous(), col, *sizes, grad_x, grad_weight,
+        work,
     )  # fmt: skip
-    return of_x, of_weight.transpose(1, 2).flatten(0, 1)
+    return grad_x, grad_weight.transpose(1, 2).flatten(0, 1)
 
 
 def scratch(sizes: tuple[int, ...]) -> int:

@@ -15,8 +15,15 @@ from mgic_geo.core import ChannelHierarchy, MGICBlock
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.edge_inputs import OF_EDGES, check_edges, check_features, check_range, index_of, of_type
-from mgic_geo.graph.edges.propagation import watched
+from mgic_geo.graph.edge_inputs import (
+    OF_EDGES,
+    check_edge_range,
+    check_edges,
+    check_features,
+    index_of,
+    of_type,
+)
+from mgic_geo.graph.edges.propagation import messages_observed
 from mgic_geo.graph.graph_block import Factory, GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import FEATURES, grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
@@ -157,7 +164,7 @@ class MGICGraphConv(MessagePassing):
             out = self.cycle(mapped, read, *args, **kwargs)
         except (IndexError, RuntimeError, ValueError):
             sources = mapped if source is None else source
-            check_range(inputs.get("edge_index"), len(sources), len(mapped), self.flow)
+            check_edge_range(inputs.get("edge_index"), len(sources), len(mapped), self.flow)
             raise
         return out.view(*x.shape[:-1], self.out_channels)
 
@@ -209,7 +216,7 @@ class MGICGraphConv(MessagePassing):
         if type(graph) is Tensor and graph.dtype in (torch.int32, torch.int64):
             graph = index_of(graph)
         if self._takes_neighbors:
-            if any(watched(block.conv) for block in getattr(self.cycle, "blocks", ())):
+            if any(messages_observed(block.conv) for block in getattr(self.cycle, "blocks", ())):
                 return graph  # an explainer's mask has the edges in the order that they are given in
             sources = x.numel() // x.size(-1) if source is None else source.size(0)
             return as_neighbors(graph, x.numel() // x.size(-1), sources, self.flow)

@@ -22,8 +22,8 @@ def named(conv):
 @pytest.fixture
 def counted(monkeypatch):
     """How often rows were summed by bags."""
-    calls, bag = [], sums.bag
-    monkeypatch.setattr(sums, "bag", lambda *args: calls.append(1) or bag(*args))
+    calls, segment_sum = [], sums.segment_sum
+    monkeypatch.setattr(sums, "segment_sum", lambda *args: calls.append(1) or segment_sum(*args))
     return calls
 
 
