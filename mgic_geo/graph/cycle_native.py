@@ -84,6 +84,7 @@ def _fits_levels(cycle: MGICBlock, x: Tensor, neighbors: Neighbors) -> bool:
         return False
     return all(
         type(block) is GraphBlock
+        and block.residual
         and not block.act_first
         and width // groups <= _WIDEST
         and _fits_conv(block.conv, width, groups, x, neighbors)
