@@ -12,7 +12,7 @@ from mgic_geo.core.twice import by_operators, gradients
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies, run
 
-__all__ = ["edge_conv", "fits", "fits_graph", "plain", "scratch"]
+__all__ = ["edge_conv", "fits", "fits_graph", "padded", "plain", "scratch", "sizes_of"]
 
 _MOST = 255
 """Neighbours of a node whose rank fits a byte."""
@@ -78,10 +78,14 @@ def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbo
     Returns:
         (N, C).
     """
-    if weight.size(1) % 8:  # the loops take inputs by eights; one group then
-        rest = -weight.size(1) % 8
-        x, weight = F.pad(x, (0, rest)), F.pad(weight, (0, rest))
+    x, weight = padded(x, weight)
     return _EdgeConv.apply(x, weight, bias, neighbors.col32, neighbors.clouds, groups)
+
+
+def padded(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Inputs and their weight, which the loops take by eights; other widths are those of one group."""
+    rest = -tensors[-1].size(-1) % 8
+    return tuple(F.pad(tensor, (0, rest)) for tensor in tensors) if rest else tensors
 
 
 class _EdgeConv(torch.autograd.Function):
@@ -90,7 +94,7 @@ class _EdgeConv(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, clouds: int, groups: int
     ) -> Tensor:
         x, col = x.contiguous(), col.contiguous()
-        ctx.sizes = _sizes(x, weight, col, clouds, groups)
+        ctx.sizes = sizes_of(x, weight, col, clouds, groups)
         out, best = _convolve(x, weight, bias, col, ctx.sizes)
         ctx.save_for_backward(x, weight, bias, col, best)
         return out
@@ -112,17 +116,10 @@ class _EdgeConv(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None, None, None
 
 
-def _sizes(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> tuple[int, ...]:
+def sizes_of(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> tuple[int, ...]:
     """Clouds, nodes of a cloud, groups, a group's inputs and outputs, neighbours of a node."""
-    nodes = x.size(0)
-    return (
-        clouds,
-        nodes // clouds,
-        groups,
-        weight.size(1),
-        weight.size(0) // (2 * groups),
-        col.numel() // nodes,
-    )
+    nodes, (rows, width) = x.size(0), weight.shape
+    return clouds, nodes // clouds, groups, width, rows // (2 * groups), col.numel() // nodes
 
 
 def _convolve(

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.twice import by_operators, gradients
-from mgic_geo.graph.edge_maps import track
+from mgic_geo.graph.edge_native import padded, sizes_of
+from mgic_geo.graph.edge_norm import track_centered
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import run
 
@@ -50,15 +50,12 @@ def normalised_edge_conv(
         (N, C).
     """
     # u and v nearly cancel where points are far from the origin, so that the common part goes first.
-    center = x.detach().mean(0)
-    if weight.size(1) % 8:  # the loops take inputs by eights; one group then
-        rest = -weight.size(1) % 8
-        x, weight, center = F.pad(x, (0, rest)), F.pad(weight, (0, rest)), F.pad(center, (0, rest))
+    x, center, weight = padded(x, x.detach().mean(0), weight)
     out, mean, var = _EdgeNorm.apply(
         x, weight, sign * norm.weight, norm.bias, center, neighbors.col32, neighbors.out_degree.to(x.dtype),
         neighbors.clouds, groups, norm.eps, slope,
     )  # fmt: skip
-    track(norm, sign, mean, var, weight, center, neighbors.col.numel())
+    track_centered(norm, sign, mean, var, weight, center, neighbors.col.numel())
     return out
 
 
@@ -81,8 +78,7 @@ class _EdgeNorm(torch.autograd.Function):
         slope: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, col, nodes = x.contiguous(), col.contiguous(), x.size(0)
-        channels, degree = weight.size(0) // 2, col.numel() // nodes
-        sizes = clouds, nodes // clouds, groups, weight.size(1), channels // groups, degree
+        channels, sizes = weight.size(0) // 2, sizes_of(x, weight, col, clouds, groups)
         weight_t = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
         z, best = x.new_empty(nodes, channels), x.new_empty(nodes, channels, dtype=torch.uint8)
         mean, var, out = x.new_empty(channels), x.new_empty(channels), torch.empty_like(z)

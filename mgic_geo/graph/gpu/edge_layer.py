@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mgic_geo.core.pointwise import grouped_linear
-from mgic_geo.graph.edge_maps import track
+from mgic_geo.graph.edge_norm import track_centered
 from mgic_geo.graph.gpu.edge_max import edge_max
 from mgic_geo.graph.gpu.edge_norm import edge_norm
 from mgic_geo.graph.gpu.when import applies
@@ -50,5 +50,5 @@ def normalised_edge_conv(
     uv = grouped_linear(x - center, weight, None, groups)
     out, mean, var = edge_norm(uv, sign * norm.weight, norm.bias, neighbors, groups, norm.eps, slope)
     if norm.training:
-        track(norm, sign, mean, var, weight, center, neighbors.col.numel())
+        track_centered(norm, sign, mean, var, weight, center, neighbors.col.numel())
     return out
