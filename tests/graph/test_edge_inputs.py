@@ -6,8 +6,8 @@ import torch_geometric.nn as pyg
 from torch_geometric.data import Data
 
 from mgic_geo import EdgeConv, MGICDynamicEdgeConv, MGICGraphConv
+from mgic_geo.benchmark.pyg_layers import example_graph
 from mgic_geo.graph.edge_inputs import check_edge_range, check_edges, index_of
-from mgic_geo.graph.grouped.survey import example_graph
 
 X, EDGES = torch.randn(10, 16), example_graph(10, 3)
 LAYERS = [(pyg.GCNConv, {}), (pyg.SAGEConv, {}), (pyg.GATv2Conv, {"edge_dim": 3})]

@@ -9,9 +9,9 @@ import compiled
 import pytest
 import torch
 
+from mgic_geo.benchmark.pyg_layers import example_graph
 from mgic_geo.graph.edges import edge_csr as module
 from mgic_geo.graph.edges.edge_csr import EdgeCSR, clear_graph_cache, edge_csr
-from mgic_geo.graph.grouped.survey import example_graph
 from mgic_geo.native import plain_torch
 
 EDGES = torch.tensor([[0, 2, 1, 0, 2, 2], [3, 0, 3, 0, 3, 1]])

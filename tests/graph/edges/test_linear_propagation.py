@@ -9,10 +9,10 @@ import torch_geometric.nn as pyg
 from torch_geometric.utils import scatter
 
 from mgic_geo import grouped
+from mgic_geo.benchmark.pyg_layers import example_graph
 from mgic_geo.graph.edges import linear_propagation as module
 from mgic_geo.graph.edges.linear_propagation import linear_form, propagate
 from mgic_geo.graph.edges.scatter import edge_softmax, reduce_edges
-from mgic_geo.graph.grouped.survey import example_graph
 
 INDEX = example_graph(9, 3)
 

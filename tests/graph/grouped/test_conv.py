@@ -11,9 +11,9 @@ import torch_geometric.nn as pyg
 from torch import nn
 
 from mgic_geo import EdgeConv, grouped, knn_graph
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of
 from mgic_geo.graph.grouped import GroupedConv
 from mgic_geo.graph.grouped.fast import WideConv
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of
 
 PNA = {"aggregators": ["mean", "std"], "scalers": ["identity", "linear"], "deg": torch.tensor([0, 3, 4, 5])}
 FAST = [

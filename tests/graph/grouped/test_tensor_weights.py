@@ -6,9 +6,9 @@ import torch
 from torch_geometric.nn import ARMAConv, ChebConv, GatedGraphConv, GCN2Conv
 
 from mgic_geo import grouped
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of, layer_classes, options_of, reason_against
 from mgic_geo.graph.grouped import GroupedConv
 from mgic_geo.graph.grouped.fast import FAST, WideConv
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of, layer_classes, options_of, reason_against
 
 GROUPS, NODES = 4, 12
 LAYERS = [conv for conv in layer_classes() if reason_against(conv) is None]
