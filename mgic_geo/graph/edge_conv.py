@@ -150,7 +150,7 @@ class EdgeConv(MessagePassing):
 
     def _by_parts(self, source: Tensor, target: Tensor, neighbors: Neighbors) -> Tensor:
         """The sums u + max v before the activation, on any graph and device."""
-        # A channel with a negative scale is computed with its sign turned: its minimum is a maximum then.
+        # A channel with a negative scale is computed with its sign flipped: its minimum is a maximum then.
         sign = _sign(self.norm.weight) if self.norm is not None else torch.ones_like(self.lin.weight[:, 0])
         on_center, on_neighbor = (sign.unsqueeze(1) * self.lin.weight).chunk(2, dim=1)
         bias = None if self.lin.bias is None else sign * self.lin.bias

@@ -31,7 +31,7 @@ def edge_batch_norm(
         out: (N, C) maxima of u_i + v_j over each node's neighbours.
         u: (N, C) part of the edge values that belongs to the target.
         v: (num_sources, C) part that belongs to the source.
-        sign: (C,) 1 or -1: the channels whose values come with their sign turned.
+        sign: (C,) 1 or -1: the channels whose values come with their sign flipped.
         neighbors: The graph.
 
     Returns:
@@ -66,7 +66,7 @@ def track_centered(
 
     Args:
         norm: The normalisation over edges.
-        sign: (C,) -1 where ``weight`` has its sign turned.
+        sign: (C,) -1 where ``weight`` has its sign flipped.
         mean: (C,) of the edges.
         var: (C,) of the edges, biased.
         weight: (2C, C_in / groups) of the map to u and v, as ``edge_maps.both_maps`` gives it.

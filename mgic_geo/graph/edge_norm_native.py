@@ -38,7 +38,7 @@ def normalised_edge_conv(
 
     Args:
         x: (N, C_in).
-        weight: (2C, C_in / groups): of each group first the rows of u, then those of v, with the sign turned
+        weight: (2C, C_in / groups): of each group first the rows of u, then those of v, with the sign flipped
             where ``sign`` is -1.
         norm: Batch normalisation that :func:`fits_norm` lets through.
         sign: (C,) that of its scales.

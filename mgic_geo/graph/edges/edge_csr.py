@@ -17,7 +17,7 @@ _recent: list[EdgeCSR] = []
 
 
 def edge_csr(edge_index: Tensor, sources: int, targets: int) -> EdgeCSR:
-    """An edge index in compressed rows, (2, E) with the sources in row 0, on the CPU.
+    """The compressed rows of an edge index, (2, E) with the sources in row 0, on the CPU.
 
     The last few are remembered and found by their values: layers that add self-loops make a new tensor, equal
     to the last one, at every call. Comparing costs a hundredth of sorting. They share 256 MiB, beside which
