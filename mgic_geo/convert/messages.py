@@ -66,10 +66,10 @@ class MGICMessagePassing(GraphCycle):
             lambda width, groups: GraphBlock(
                 built(arguments, width, width, groups), nn.Identity(), nn.Identity(), residual=False
             ),
-            lambda width: nn.Identity(),
-            "signed",
-            arguments.conv.__name__,
-            arguments.kwargs.get("flow", "source_to_target"),
+            norm=lambda width: nn.Identity(),
+            transfer_init="signed",
+            conv_name=arguments.conv.__name__,
+            flow=arguments.kwargs.get("flow", "source_to_target"),
         )
         self._start_small()
 

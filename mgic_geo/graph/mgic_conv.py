@@ -17,7 +17,7 @@ from mgic_geo.graph.grouped import grouped, resolve_conv
 from mgic_geo.graph.knn import check_backend, check_k, knn, knn_table
 from mgic_geo.graph.neighbors import Neighbors
 
-__all__ = ["MGICDynamicEdgeConv", "MGICGraphConv"]
+__all__ = ["MGICDynamicEdgeConv", "MGICGraphConv", "dynamic_neighbors"]
 
 
 class MGICGraphConv(GraphCycle):
@@ -78,7 +78,6 @@ class MGICGraphConv(GraphCycle):
     ) -> None:
         conv = resolve_conv(conv)
         takes_neighbors = conv is EdgeConv
-        flow = conv_kwargs.get("flow", "source_to_target")
         if takes_neighbors:
             conv_kwargs = {"norm": None, "act": None, **conv_kwargs}
         norm = norm_factory(norm)
@@ -91,11 +90,11 @@ class MGICGraphConv(GraphCycle):
             in_channels,
             ChannelHierarchy(out_channels, group_size, coarse_size, min_levels),
             block,
-            norm if correction_norm == "same" else norm_factory(correction_norm),
-            transfer_init,
+            norm=norm if correction_norm == "same" else norm_factory(correction_norm),
+            transfer_init=transfer_init,
             # A factory that is kept, a lambda say, would keep the layer from being pickled.
-            getattr(conv, "__name__", str(conv)),
-            flow,
+            conv_name=getattr(conv, "__name__", str(conv)),
+            flow=conv_kwargs.get("flow", "source_to_target"),
         )
         self._takes_neighbors = takes_neighbors
 

@@ -28,7 +28,7 @@ from mgic_geo.graph.grouped.pna_conv import NodewisePNA
 from mgic_geo.graph.grouped.state import join_states, separable, split_state
 from mgic_geo.graph.neighbors import compressed
 
-__all__ = ["FAST", "Rule", "WideConv", "build_wide"]
+__all__ = ["FAST", "Rule", "WideConv", "build_wide", "forget_graphs"]
 
 Options = dict[str, Any]
 
