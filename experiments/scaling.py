@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo import BasicBlock2d, MGICBasicBlock2d, MGICGraphConv, scaling
-from mgic_geo.graph.grouped.survey import example_graph
+from mgic_geo.benchmark.pyg_layers import example_graph
 from mgic_geo.memory import keep_memory
 from mgic_geo.training import UsageError, blaming, claim_folder, command_line, plain_errors, replacing
 from mgic_geo.training.scaling_plot import ScalingCurve, plot_scaling

@@ -191,7 +191,7 @@ _FORMULAS: dict[str, tuple[str | Callable[..., str], Callable[..., int]]] = {
     "mgic_geo::neighbor_max": (EDGES, _gathered),
     "mgic_geo::neighbor_max_values": (EDGES, _gathered),
     "mgic_geo::neighbor_sum": (EDGES, _gathered),
-    "mgic_geo::spread": (EDGES, lambda x, source, *_: source.numel() * x.size(1)),
+    "mgic_geo::propagate": (EDGES, lambda x, source, *_: source.numel() * x.size(1)),
     "aten::_embedding_bag": (EDGES, _bags),
     "aten::_embedding_bag_forward_only": (EDGES, _bags),
     "aten::segment_reduce": (EDGES, _values),

@@ -11,7 +11,7 @@ from torch_geometric import EdgeIndex
 
 from mgic_geo import EdgeConv, MGICBasicBlock2d, MGICGraphConv, complexity, grouped, knn, knn_graph
 from mgic_geo.counting import CountingMode
-from mgic_geo.graph.edges.spread import spread
+from mgic_geo.graph.edges.linear_propagation import propagate
 from mgic_geo.graph.knn_backends import available
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.graph.reduce import neighbor_sum
@@ -119,8 +119,8 @@ def test_sums_by_index(x, edges):
         lambda: torch.zeros(N, IN).index_add_(0, edges[1], messages),
         lambda: torch.zeros(N, IN).index_reduce(0, edges[1], messages, "mean"),
         lambda: torch.segment_reduce(messages, "sum", lengths=torch.full((N,), E // N)),
-        lambda: spread(x, edges, None, N),
-        lambda: torch.ops.mgic_geo.spread(x, edges[0], edges[1], torch.ones(E), N),
+        lambda: propagate(x, edges, None, N),
+        lambda: torch.ops.mgic_geo.propagate(x, edges[0], edges[1], torch.ones(E), N),
         lambda: neighbor_sum(x, Neighbors.from_edge_index(edges, N)),
     ):
         assert count(run) == {"edges": E * IN}

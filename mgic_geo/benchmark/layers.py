@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from mgic_geo.benchmark.comparison import Entry, compare
 from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.floor import work_of
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of, options_of
 from mgic_geo.benchmark.report import Report
 from mgic_geo.benchmark.steps import passes
 from mgic_geo.graph import MGICGraphConv
 from mgic_geo.graph.grouped import GroupedConv, grouped
 from mgic_geo.graph.grouped.fast import FAST
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of, options_of
 from mgic_geo.text_table import markdown
 from mgic_geo.timing import Clock, Step, clock_of, interleave
 

@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
-from torch_geometric.nn.inits import reset
 
 from mgic_geo.convert.arguments import Arguments, built, read_arguments
 from mgic_geo.convert.forms import Build, Sizes, match_placement
 from mgic_geo.convert.project import gaussian
-from mgic_geo.core import ChannelHierarchy, GroupedLinear, MGICBlock
-from mgic_geo.core.linear import keep_scale_, light_groups
-from mgic_geo.graph.graph_block import Levels
-from mgic_geo.graph.grouped.fast import FusedConv, forget_graphs
+from mgic_geo.core import ChannelHierarchy, GroupedLinear
+from mgic_geo.core.linear import keep_scale_
+from mgic_geo.graph.graph_block import GraphBlock
+from mgic_geo.graph.graph_cycle import GraphCycle
+from mgic_geo.graph.grouped.fast import WideConv, forget_graphs
 
 __all__ = ["MGICMessagePassing", "message_form"]
 
 
-class MGICMessagePassing(MessagePassing):
+class MGICMessagePassing(GraphCycle):
     r"""A PyG layer, its dense channel coupling replaced by Algorithm 1, to stand where the layer stood.
 
     Each level is the bare layer, grouped on all but the coarsest; what a model has behind the layer, its
@@ -44,8 +44,12 @@ class MGICMessagePassing(MessagePassing):
         - output: like ``x``, or the targets, with ``out_channels``.
 
     Raises:
-        ValueError: On impossible sizes, or if ``x`` is a pair without targets.
+        ValueError: On impossible sizes, if ``x`` is a pair without targets, or on what
+            :class:`mgic_geo.MGICGraphConv` refuses.
     """
+
+    _takes_clouds = False  # PyG's layers take (B, N, C) as so many features of the same nodes
+    _without_targets = "; leave this layer unconverted (match=...)"
 
     def __init__(
         self,
@@ -56,31 +60,24 @@ class MGICMessagePassing(MessagePassing):
         coarse_size: int = 64,
         min_levels: int = 0,
     ) -> None:
-        flow = arguments.kwargs.get("flow", "source_to_target")
-        super().__init__(aggr=None, flow=flow)  # to_hetero tells a layer on edges by this class
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.conv_class = arguments.conv
-        self.hierarchy = ChannelHierarchy(out_channels, group_size, coarse_size, min_levels)
-        self.shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            groups = light_groups(in_channels, out_channels, group_size)
-            self.shortcut = GroupedLinear(in_channels, out_channels, groups)
-            keep_scale_(self.shortcut.weight)
-        self.cycle = MGICBlock(
-            self.hierarchy,
-            lambda width, groups: Level(
-                built(arguments, width, width, groups), self.hierarchy.widths.index(width)
+        super().__init__(
+            in_channels,
+            ChannelHierarchy(out_channels, group_size, coarse_size, min_levels),
+            lambda width, groups: GraphBlock(
+                built(arguments, width, width, groups), nn.Identity(), nn.Identity(), residual=False
             ),
             norm=lambda width: nn.Identity(),
             transfer_init="signed",
+            conv_name=arguments.conv.__name__,
+            flow=arguments.kwargs.get("flow", "source_to_target"),
         )
         self._start_small()
 
-    @property
-    def add_self_loops(self) -> bool:
-        """Whether the layers add them; PyG's ``to_hetero`` asks."""
-        coarsest: Any = self.cycle.blocks[-1].conv
-        return bool(getattr(coarsest, "add_self_loops", False))
+    def _make_shortcut(self, in_channels: int) -> nn.Module:
+        shortcut = super()._make_shortcut(in_channels)
+        if isinstance(shortcut, GroupedLinear):
+            keep_scale_(shortcut.weight)
+        return shortcut
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
@@ -119,43 +116,6 @@ class MGICMessagePassing(MessagePassing):
             for hook in hooks:
                 hook.remove()
 
-    def forward(self, x: Tensor | tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Run the cycle on a graph; ``args`` and ``kwargs`` reach the layer of every level."""
-        if isinstance(x, Tensor):
-            return self.cycle(self.shortcut(x), None, *args, **kwargs)
-        source, target = x
-        if not isinstance(target, Tensor):
-            raise ValueError(
-                f"the levels of a cycle add to the features of the targets, so a pair is (sources, targets), "
-                f"got {type(target).__name__} for the targets; leave this layer unconverted (match=...)"
-            )
-        read = [self.shortcut(source)]
-        for restrict in self.cycle.restrictions:
-            read.append(restrict(read[-1]))
-        return self.cycle(self.shortcut(target), Levels(tuple(read)), *args, **kwargs)
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, "
-            f"conv={self.conv_class.__name__}, {self.hierarchy})"
-        )
-
-
-class Level(nn.Module):
-    """The layer of one level, which reads sources at the level's width."""
-
-    def __init__(self, conv: nn.Module, level: int) -> None:
-        super().__init__()
-        self.conv, self.level = conv, level
-
-    def reset_parameters(self) -> None:
-        """Draw the weights anew."""
-        reset(self.conv)
-
-    def forward(self, x: Tensor, source: Levels | None, *args: Any, **kwargs: Any) -> Tensor:
-        """(N, width) to (N, width)."""
-        return self.conv(x if source is None else (source.values[self.level], x), *args, **kwargs)
-
 
 def message_form(conv: MessagePassing) -> Build | str:
     """How to build the MGIC form of a PyG layer, or why there is none."""
@@ -169,7 +129,7 @@ def message_form(conv: MessagePassing) -> Build | str:
             return reason
         new = match_placement(MGICMessagePassing(width_in, width_out, arguments, **vars(sizes)), conv)
         finest = new.cycle.blocks[0].conv  # type: ignore[union-attr]
-        finest = finest.layer if isinstance(finest, FusedConv) else finest
+        finest = finest.layer if isinstance(finest, WideConv) else finest
         mine, theirs = getattr(finest, "bias", None), getattr(conv, "bias", None)
         if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape == theirs.shape:
             with torch.no_grad():

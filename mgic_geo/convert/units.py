@@ -19,11 +19,11 @@ from mgic_geo.core.observed import has_hooks
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_conv_folded import FoldedEdgeConv
 from mgic_geo.graph.grouped.conv import GroupedConv
-from mgic_geo.graph.grouped.fast import FusedConv
+from mgic_geo.graph.grouped.fast import WideConv
 
 __all__ = ["Unit", "find_units"]
 
-_MADE_OF_LAYERS = (FoldedEdgeConv, FusedConv, GroupedConv)
+_MADE_OF_LAYERS = (FoldedEdgeConv, WideConv, GroupedConv)
 _READ_WEIGHTS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.RNNBase)
 
 

@@ -1,7 +1,7 @@
 """Graphs and point clouds: k-NN, EdgeConv, grouped message passing, MGIC layers."""
 
 from mgic_geo.graph.edge_conv import EdgeConv as EdgeConv
-from mgic_geo.graph.edges.incidence import clear_graph_cache as clear_graph_cache
+from mgic_geo.graph.edges.edge_csr import clear_graph_cache as clear_graph_cache
 from mgic_geo.graph.grouped import grouped as grouped
 from mgic_geo.graph.knn import knn as knn
 from mgic_geo.graph.knn import knn_graph as knn_graph

@@ -63,7 +63,10 @@ class FoldedCycle(nn.Module):
 def fold_cycle(cycle: MGICBlock) -> FoldedCycle | None:
     """The form of a folded block that runs faster; None where its parts are not what that needs."""
     plain = all(
-        type(block) is GraphBlock and type(block.conv) is FoldedEdgeConv and type(block.norm) is nn.Identity
+        type(block) is GraphBlock
+        and block.residual
+        and type(block.conv) is FoldedEdgeConv
+        and type(block.norm) is nn.Identity
         for block in cycle.blocks
     )
     if not plain or not cycle.hierarchy.coarsenings or not all(type(n) is nn.Identity for n in cycle.norms):

@@ -13,7 +13,7 @@ from mgic_geo.core.transfer import Prolongation, Restriction
 from mgic_geo.graph import edge_native
 from mgic_geo.graph.cycle_step import Level, Plan, cycle_step
 from mgic_geo.graph.edge_conv import EdgeConv
-from mgic_geo.graph.edges.propagation import watched
+from mgic_geo.graph.edges.propagation import messages_observed
 from mgic_geo.graph.graph_block import GraphBlock
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies
@@ -85,6 +85,7 @@ def _fits_levels(cycle: MGICBlock, x: Tensor, neighbors: Neighbors) -> bool:
         return False
     return all(
         type(block) is GraphBlock
+        and block.residual
         and not block.act_first
         and width // groups <= _WIDEST
         and _fits_conv(block.conv, width, groups, x, neighbors)
@@ -108,7 +109,7 @@ def _fits_conv(conv: nn.Module, width: int, groups: int, x: Tensor, neighbors: N
         and conv.groups == groups
         and conv.lin.weight.shape == (width, 2 * width // groups)
         and not observed(conv, conv.lin, conv.act)
-        and not watched(conv)
+        and not messages_observed(conv)
         and edge_native.fits_graph(x.size(0), conv.lin.weight, neighbors, groups)
     )
 

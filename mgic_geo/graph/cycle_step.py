@@ -173,19 +173,20 @@ class _Cycle(torch.autograd.Function):
             def plain(x: Tensor, *params: Tensor) -> Tensor:
                 return _plain(plan, x, col, params, ranks)
 
-            of_x, *of_params = gradients(plain, (x, *params), grad)
-            return None, of_x, None, *of_params
-        of_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
-        of_flat, grads = torch.empty_like(flat), torch.empty_like(nodes)
+            grad_x, *grad_params = gradients(plain, (x, *params), grad)
+            return None, grad_x, None, *grad_params
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        grad_flat, grads = torch.empty_like(flat), torch.empty_like(nodes)
         finest = x.new_empty(0 if plan.ahead else plan.panels(plan.widths[0]))
         between = x.new_empty(plan.panels(*plan.widths[1:3]))
         run(
             "cycle_grad", *ctx.sizes, grad.contiguous(), x, flat, col, nodes, z, best, change, moments,
-            of_x, of_flat, grads, finest, between, *plan.scratch(x, flat.numel()),
+            grad_x, grad_flat, grads, finest, between, *plan.scratch(x, flat.numel()),
         )  # fmt: skip
-        parts = of_flat.split([part.numel() for part in params])
+        parts = grad_flat.split([part.numel() for part in params])
         # Copies, since gradients that share memory share its version, too, and are kept or saved as a whole.
-        return None, of_x, None, *(own.view_as(part).clone() for own, part in zip(parts, params, strict=True))
+        grad_params = (own.view_as(part).clone() for own, part in zip(parts, params, strict=True))
+        return None, grad_x, None, *grad_params
 
 
 def _plain(plan: Plan, x: Tensor, col: Tensor, params: Sequence[Tensor], ranks: list[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from mgic_geo.graph.edge_inputs import check_features
 from mgic_geo.graph.edge_maps import both_biases, both_maps
 from mgic_geo.graph.edge_norm import by_batch, edge_batch_norm
 from mgic_geo.graph.edge_norm_native import fits_norm, normalised_edge_conv
-from mgic_geo.graph.edges.propagation import watched
+from mgic_geo.graph.edges.propagation import messages_observed
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, edges_of, flatten_clouds
 from mgic_geo.graph.reduce import neighbor_max
 
@@ -115,7 +115,7 @@ class EdgeConv(MessagePassing):
             x, edge_index = flatten_clouds(x, edge_index)
         source, target = (x, x) if isinstance(x, Tensor) else x
         neighbors = as_neighbors(edge_index, target.size(0), source.size(0), self.flow)
-        if watched(self):
+        if messages_observed(self):
             sizes, edges = (source.size(0), target.size(0)), edges_of(edge_index, self.flow).long()
             return self.propagate(edges, size=sizes, x=(source, target)).view(*shape, self.out_channels)
         for part in (self.lin, self.norm):  # neither is called
@@ -150,16 +150,16 @@ class EdgeConv(MessagePassing):
 
     def _by_parts(self, source: Tensor, target: Tensor, neighbors: Neighbors) -> Tensor:
         """The sums u + max v before the activation, on any graph and device."""
-        # A channel with a negative scale is computed with its sign turned: its minimum is a maximum then.
+        # A channel with a negative scale is computed with its sign flipped: its minimum is a maximum then.
         sign = _sign(self.norm.weight) if self.norm is not None else torch.ones_like(self.lin.weight[:, 0])
         on_center, on_neighbor = (sign.unsqueeze(1) * self.lin.weight).chunk(2, dim=1)
         bias = None if self.lin.bias is None else sign * self.lin.bias
         if self.norm is not None and by_batch(self.norm):
             # u and v nearly cancel where points are far from the origin, so that the common part goes first:
             # the layer sees it through x_i alone, as one more bias. In evaluation no node sees other graphs.
-            middle = source.detach().mean(0, keepdim=True)
-            source, target = source - middle, target - middle
-            bias = grouped_linear(middle, on_center, bias, self.groups).squeeze(0)
+            center = source.detach().mean(0, keepdim=True)
+            source, target = source - center, target - center
+            bias = grouped_linear(center, on_center, bias, self.groups).squeeze(0)
         u = grouped_linear(target, on_center - on_neighbor, bias, self.groups)
         v = grouped_linear(source, on_neighbor, None, self.groups)
         out = u + neighbor_max(v, neighbors)

@@ -8,7 +8,16 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-__all__ = ["OF_EDGES", "check_edges", "check_features", "check_range", "index_of", "of_type"]
+__all__ = [
+    "OF_EDGES",
+    "check_edge_range",
+    "check_edges",
+    "check_features",
+    "check_range",
+    "index_of",
+    "of_type",
+    "unseen",
+]
 
 OF_EDGES = ("edge_weight", "edge_attr", "edge_type")
 
@@ -80,22 +89,33 @@ def of_type(values: Any, x: Tensor) -> Any:
     return values.to(torch.promote_types(x.dtype, torch.float32) if narrow else x.dtype)
 
 
-def check_range(edge_index: Any, sources: int, targets: int, flow: str = "source_to_target") -> None:
-    """Look whether an edge index points outside the nodes, which costs a pass over it: once something failed.
+def check_edge_range(edge_index: Any, sources: int, targets: int, flow: str = "source_to_target") -> None:
+    """Look whether an edge index points outside the nodes; other forms of a graph pass.
+
+    That costs a pass over it, so layers that would fail look once they have.
 
     Raises:
         ValueError: If it does.
     """
     if not _is_index(edge_index):
         return
-    sides = [("source", sources), ("target", targets)]
-    sides = sides if flow == "source_to_target" else sides[::-1]
-    for row, (name, nodes) in zip(edge_index, sides, strict=True):
-        if row.numel() and not (int(row.min()) >= 0 and int(row.max()) < nodes):
-            raise ValueError(
-                f"{name} indices must lie in [0, {nodes}), got {int(row.min())} to {int(row.max())}; does x "
-                "hold all nodes?"
-            )
+    source, target = edge_index if flow == "source_to_target" else edge_index.flip(0)
+    check_range(source, sources, "source indices")
+    check_range(target, targets, "target indices")
+
+
+def check_range(index: Tensor, nodes: int, what: str, hint: str = "does x hold all nodes?") -> None:
+    """Raise ``ValueError`` unless ``index`` lies in [0, nodes), where there are values to look at."""
+    if unseen(index) or not index.numel():
+        return
+    low, high = map(int, index.aminmax())
+    if low < 0 or high >= nodes:
+        raise ValueError(f"{what} must lie in [0, {nodes}), got {low} to {high}; {hint}")
+
+
+def unseen(index: Tensor) -> bool:
+    """Whether there are no values to look at, or a look would break a graph that is compiled."""
+    return torch.compiler.is_compiling() or index.is_meta
 
 
 def _is_index(graph: Any) -> TypeGuard[Tensor]:

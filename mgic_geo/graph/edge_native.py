@@ -12,7 +12,7 @@ from mgic_geo.core.twice import gradients, must_use_torch
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import applies, run
 
-__all__ = ["SHARES", "edge_conv", "fits", "fits_graph", "plain", "scratch"]
+__all__ = ["SHARES", "edge_conv", "fits", "fits_graph", "padded", "plain", "scratch", "sizes_of"]
 
 _MOST = 255
 """Neighbours of a node whose rank fits a byte."""
@@ -80,10 +80,14 @@ def edge_conv(x: Tensor, weight: Tensor, bias: Tensor | None, neighbors: Neighbo
     Returns:
         (N, C).
     """
-    if weight.size(1) % 8:  # the loops take inputs by eights; one group then
-        rest = -weight.size(1) % 8
-        x, weight = F.pad(x, (0, rest)), F.pad(weight, (0, rest))
+    x, weight = padded(x, weight)
     return _EdgeConv.apply(x, weight, bias, neighbors.col32, neighbors.clouds, groups)
+
+
+def padded(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Inputs and their weight, which the loops take by eights; other widths are those of one group."""
+    rest = -tensors[-1].size(-1) % 8
+    return tuple(F.pad(tensor, (0, rest)) for tensor in tensors) if rest else tensors
 
 
 class _EdgeConv(torch.autograd.Function):
@@ -92,7 +96,7 @@ class _EdgeConv(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, col: Tensor, clouds: int, groups: int
     ) -> Tensor:
         x, col = x.contiguous(), col.contiguous()
-        ctx.sizes = _sizes(x, weight, col, clouds, groups)
+        ctx.sizes = sizes_of(x, weight, col, clouds, groups)
         out, best = _convolve(x, weight, bias, col, ctx.sizes)
         ctx.save_for_backward(x, weight, bias, col, best)
         return out
@@ -106,25 +110,18 @@ class _EdgeConv(torch.autograd.Function):
                 return plain(x, weight, bias, col, best, ctx.sizes)
 
             return (*gradients(again, (x, weight, bias), grad), None, None, None)
-        of_x, of_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, ctx.needs_input_grad[0])
-        of_bias = None
+        grad_x, grad_weight = _differentiate(grad, x, weight, col, best, ctx.sizes, ctx.needs_input_grad[0])
+        grad_bias = None
         if bias is not None:  # each value holds one of u and one of v
-            of_u = grad.sum(0).view(ctx.sizes[2], -1)
-            of_bias = torch.stack([of_u, of_u], 1).flatten()
-        return of_x, of_weight, of_bias, None, None, None
+            grad_u = grad.sum(0).view(ctx.sizes[2], -1)
+            grad_bias = torch.stack([grad_u, grad_u], 1).flatten()
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
-def _sizes(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> tuple[int, ...]:
+def sizes_of(x: Tensor, weight: Tensor, col: Tensor, clouds: int, groups: int) -> tuple[int, ...]:
     """Clouds, nodes of a cloud, groups, a group's inputs and outputs, neighbours of a node."""
-    nodes = x.size(0)
-    return (
-        clouds,
-        nodes // clouds,
-        groups,
-        weight.size(1),
-        weight.size(0) // (2 * groups),
-        col.numel() // nodes,
-    )
+    nodes, (rows, width) = x.size(0), weight.shape
+    return clouds, nodes // clouds, groups, width, rows // (2 * groups), col.numel() // nodes
 
 
 def _convolve(
@@ -133,10 +130,10 @@ def _convolve(
     """Sums u + max v (N, C), and ranks of the neighbours that attain them."""
     threads, channels = torch.get_num_threads(), weight.size(0) // 2
     groups = sizes[2]
-    turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
+    weight_t = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
     bias = None if bias is None else bias.contiguous()
     out, best = x.new_empty(x.size(0), channels), x.new_empty(x.size(0), channels, dtype=torch.uint8)
-    run("edge_conv", x, turned, bias, col, *sizes, out, best, x.new_empty(threads * scratch(sizes)))
+    run("edge_conv", x, weight_t, bias, col, *sizes, out, best, x.new_empty(threads * scratch(sizes)))
     return out, best
 
 
@@ -145,13 +142,14 @@ def _differentiate(
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients of x and weight."""
     clouds, _size, groups, width, group = sizes[:5]
-    of_x = torch.empty_like(x) if wants_x else None
-    of_weight = x.new_empty(groups, width, 2 * group)
-    work = x.new_empty(torch.get_num_threads() * scratch(sizes) + min(clouds, SHARES) * of_weight.numel())
+    grad_x = torch.empty_like(x) if wants_x else None
+    grad_weight = x.new_empty(groups, width, 2 * group)
+    work = x.new_empty(torch.get_num_threads() * scratch(sizes) + min(clouds, SHARES) * grad_weight.numel())
     run(
-        "edge_conv_grad", grad.contiguous(), best, x, weight.contiguous(), col, *sizes, of_x, of_weight, work,
+        "edge_conv_grad", grad.contiguous(), best, x, weight.contiguous(), col, *sizes, grad_x, grad_weight,
+        work,
     )  # fmt: skip
-    return of_x, of_weight.transpose(1, 2).flatten(0, 1)
+    return grad_x, grad_weight.transpose(1, 2).flatten(0, 1)
 
 
 def scratch(sizes: tuple[int, ...]) -> int:

@@ -11,7 +11,7 @@ from mgic_geo.core import norm_native
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.graph.reduce import neighbor_sum
 
-__all__ = ["by_batch", "edge_batch_norm"]
+__all__ = ["by_batch", "edge_batch_norm", "track_centered"]
 
 
 def by_batch(norm: nn.BatchNorm1d) -> bool:
@@ -31,7 +31,7 @@ def edge_batch_norm(
         out: (N, C) maxima of u_i + v_j over each node's neighbours.
         u: (N, C) part of the edge values that belongs to the target.
         v: (num_sources, C) part that belongs to the source.
-        sign: (C,) 1 or -1: the channels whose values come with their sign turned.
+        sign: (C,) 1 or -1: the channels whose values come with their sign flipped.
         neighbors: The graph.
 
     Returns:
@@ -56,6 +56,29 @@ def edge_batch_norm(
     scale = sign * norm.weight * torch.rsqrt(var + norm.eps)
     out = (out - mean) * scale
     return (out if norm.bias is None else out + norm.bias).to(dtype)
+
+
+@torch.no_grad()
+def track_centered(
+    norm: nn.BatchNorm1d, sign: Tensor, mean: Tensor, var: Tensor, weight: Tensor, center: Tensor, edges: int
+) -> None:
+    """Advance the running statistics by the moments of edges whose points had their common part taken off.
+
+    Args:
+        norm: The normalisation over edges.
+        sign: (C,) -1 where ``weight`` has its sign flipped.
+        mean: (C,) of the edges.
+        var: (C,) of the edges, biased.
+        weight: (2C, C_in / groups) of the map to u and v, as ``edge_maps.both_maps`` gives it.
+        center: (C_in,) the common part.
+        edges: Number of edges.
+    """
+    groups = center.numel() // weight.size(1)
+    # It counts for x_i alone: u + v of one and the same point.
+    both = weight.unflatten(0, (groups, 2, -1)).sum(1).to(mean.dtype)
+    with torch.autocast(mean.device.type, enabled=False):
+        common = (both @ center.to(mean.dtype).view(groups, -1, 1)).flatten()
+    norm_native.track(norm, sign * (mean + common), var, edges)
 
 
 def _full(x: Tensor) -> Tensor:

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mgic_geo.core import norm_native
 from mgic_geo.core.twice import gradients, must_use_torch
-from mgic_geo.graph.edge_maps import track
-from mgic_geo.graph.edge_native import SHARES
+from mgic_geo.graph.edge_native import SHARES, padded, sizes_of
+from mgic_geo.graph.edge_norm import track_centered
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import run
 
@@ -39,7 +38,7 @@ def normalised_edge_conv(
 
     Args:
         x: (N, C_in).
-        weight: (2C, C_in / groups): of each group first the rows of u, then those of v, with the sign turned
+        weight: (2C, C_in / groups): of each group first the rows of u, then those of v, with the sign flipped
             where ``sign`` is -1.
         norm: Batch normalisation that :func:`fits_norm` lets through.
         sign: (C,) that of its scales.
@@ -51,15 +50,12 @@ def normalised_edge_conv(
         (N, C).
     """
     # u and v nearly cancel where points are far from the origin, so that the common part goes first.
-    middle = x.detach().mean(0)
-    if weight.size(1) % 8:  # the loops take inputs by eights; one group then
-        rest = -weight.size(1) % 8
-        x, weight, middle = F.pad(x, (0, rest)), F.pad(weight, (0, rest)), F.pad(middle, (0, rest))
+    x, center, weight = padded(x, x.detach().mean(0), weight)
     out, mean, var = _EdgeNorm.apply(
-        x, weight, sign * norm.weight, norm.bias, middle, neighbors.col32, neighbors.out_degree.to(x.dtype),
+        x, weight, sign * norm.weight, norm.bias, center, neighbors.col32, neighbors.out_degree.to(x.dtype),
         neighbors.clouds, groups, norm.eps, slope,
     )  # fmt: skip
-    track(norm, sign, mean, var, weight, middle, neighbors.col.numel())
+    track_centered(norm, sign, mean, var, weight, center, neighbors.col.numel())
     return out
 
 
@@ -73,7 +69,7 @@ class _EdgeNorm(torch.autograd.Function):
         weight: Tensor,
         scale: Tensor,
         bias: Tensor,
-        middle: Tensor,
+        center: Tensor,
         col: Tensor,
         out_degree: Tensor,
         clouds: int,
@@ -82,17 +78,16 @@ class _EdgeNorm(torch.autograd.Function):
         slope: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, col, nodes = x.contiguous(), col.contiguous(), x.size(0)
-        channels, degree = weight.size(0) // 2, col.numel() // nodes
-        sizes = clouds, nodes // clouds, groups, weight.size(1), channels // groups, degree
-        turned = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
+        channels, sizes = weight.size(0) // 2, sizes_of(x, weight, col, clouds, groups)
+        weight_t = weight.view(groups, -1, weight.size(1)).transpose(1, 2).contiguous()
         z, best = x.new_empty(nodes, channels), x.new_empty(nodes, channels, dtype=torch.uint8)
         mean, var, out = x.new_empty(channels), x.new_empty(channels), torch.empty_like(z)
         work = x.new_empty(_scratch(sizes) + clouds * 2 * channels)
-        run("edge_norm", x, middle, turned, col, *sizes, z, best, mean, var, work)
-        whole = scale * torch.rsqrt(var + eps)
-        run("norm_apply", z, None, nodes, channels, mean, whole, bias, slope, out)
+        run("edge_norm", x, center, weight_t, col, *sizes, z, best, mean, var, work)
+        inv_std_scale = scale * torch.rsqrt(var + eps)
+        run("norm_apply", z, None, nodes, channels, mean, inv_std_scale, bias, slope, out)
         ctx.save_for_backward(
-            x, weight, scale, bias, middle, col, out_degree, turned, z, best, mean, var, whole
+            x, weight, scale, bias, center, col, out_degree, weight_t, z, best, mean, var, inv_std_scale
         )
         ctx.sizes, ctx.eps, ctx.slope = sizes, eps, slope
         ctx.mark_non_differentiable(mean, var)
@@ -100,12 +95,14 @@ class _EdgeNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, scale, bias, middle, col, out_degree, turned, z, best, mean, var, whole = ctx.saved_tensors
+        x, weight, scale, bias, center, col, out_degree, weight_t, z, best, mean, var, inv_std_scale = (
+            ctx.saved_tensors
+        )
         clouds, _size, groups, width, group, degree = ctx.sizes
         if must_use_torch(grad):
 
             def plain(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-                parts = (x - middle).unflatten(1, (groups, width)), weight.unflatten(0, (groups, -1))
+                parts = (x - center).unflatten(1, (groups, width)), weight.unflatten(0, (groups, -1))
                 u, v = (part.flatten(1) for part in torch.einsum("ngi,goi->ngo", *parts).chunk(2, 2))
                 edges = u.repeat_interleave(degree, 0) + v[col.long()]
                 edges = norm_native.plain_norm(edges, scale, bias, ctx.eps, ctx.slope)
@@ -113,18 +110,18 @@ class _EdgeNorm(torch.autograd.Function):
 
             return (*gradients(plain, (x, weight, scale, bias), grad), *[None] * 7)
         grad = grad.contiguous()
-        of_scale, of_bias, average, slopes = norm_native.sums(
-            grad, z, mean, var, whole, bias, ctx.eps, ctx.slope
+        grad_scale, grad_bias, average, slopes = norm_native.sums(
+            grad, z, mean, var, inv_std_scale, bias, ctx.eps, ctx.slope
         )
-        constant, per_value = -whole * average / degree, -whole * slopes / degree
-        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        of_weight = x.new_empty(groups, width, 2 * group)
-        work = x.new_empty(_scratch(ctx.sizes) + min(clouds, SHARES) * of_weight.numel())
+        constant, per_value = -inv_std_scale * average / degree, -inv_std_scale * slopes / degree
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        grad_weight = x.new_empty(groups, width, 2 * group)
+        work = x.new_empty(_scratch(ctx.sizes) + min(clouds, SHARES) * grad_weight.numel())
         run(
-            "edge_norm_grad", grad, z, best, x, middle, turned, weight.contiguous(), col, out_degree,
-            *ctx.sizes, mean, whole, bias, ctx.slope, constant, per_value, of_x, of_weight, work,
+            "edge_norm_grad", grad, z, best, x, center, weight_t, weight.contiguous(), col, out_degree,
+            *ctx.sizes, mean, inv_std_scale, bias, ctx.slope, constant, per_value, grad_x, grad_weight, work,
         )  # fmt: skip
-        return of_x, of_weight.transpose(1, 2).flatten(0, 1), of_scale, of_bias, *[None] * 7
+        return grad_x, grad_weight.transpose(1, 2).flatten(0, 1), grad_scale, grad_bias, *[None] * 7
 
 
 def _scratch(sizes: tuple[int, ...]) -> int:

@@ -28,15 +28,33 @@ class Levels:
 
     values: tuple[Tensor, ...]
 
+    def at(self, width: int) -> Tensor:
+        """Those of one level, told by its width: no two levels have the same."""
+        (found,) = [value for value in self.values if value.size(-1) == width]
+        return found
+
 
 class GraphBlock(nn.Module):
-    """The block of one level: x + act(norm(conv(x, graph))), or x + norm(act(conv(x, graph)))."""
+    """The block of one level: x + act(norm(conv(x, graph))), or x + norm(act(conv(x, graph))).
+
+    Args:
+        conv: The layer, grouped or not.
+        norm: Normalisation of its output.
+        act: Activation.
+        act_first: Activate before the normalisation.
+        residual: Add the input.
+    """
 
     def __init__(
-        self, conv: nn.Module, norm: nn.Module, act: nn.Module, level: int = 0, act_first: bool = False
+        self,
+        conv: nn.Module,
+        norm: nn.Module,
+        act: nn.Module,
+        act_first: bool = False,
+        residual: bool = True,
     ) -> None:
         super().__init__()
-        self.conv, self.norm, self.act, self.level, self.act_first = conv, norm, act, level, act_first
+        self.conv, self.norm, self.act, self.act_first, self.residual = conv, norm, act, act_first, residual
 
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
@@ -55,25 +73,27 @@ class GraphBlock(nn.Module):
         Raises:
             ValueError: If the layer returns more than features, or features of another shape.
         """
-        inputs = x if source is None else (source.values[self.level], x)
-        out = self.conv(
-            inputs, *(self._own(value) for value in args), **{n: self._own(v) for n, v in kwargs.items()}
-        )
+
+        def own(value: Any) -> Any:
+            return value.at(x.size(-1)) if isinstance(value, Levels) else value
+
+        inputs = x if source is None else (own(source), x)
+        out = self.conv(inputs, *map(own, args), **{name: own(value) for name, value in kwargs.items()})
         if not isinstance(out, Tensor):
             raise ValueError(
-                f"a block adds the layer's output to its input, so it must be features, got "
+                f"a layer's output takes the place of its input, so it must be features, got "
                 f"{type(out).__name__}; leave out what asks for more, such as return_attention_weights"
             )
         if out.shape != x.shape:  # a sum would broadcast
             raise ValueError(
-                f"a block adds the layer's output to its input, so both need one shape, got "
+                f"a layer's output takes the place of its input, so both need one shape, got "
                 f"{tuple(out.shape)} from {self.conv} for {tuple(x.shape)}; conv must build layers that give "
                 "(nodes, width) features"
             )
-        return x + self.norm(self.act(out)) if self.act_first else norm_act(out, self.norm, self.act, x)
-
-    def _own(self, value: Any) -> Any:
-        return value.values[self.level] if isinstance(value, Levels) else value
+        if not self.act_first:
+            return norm_act(out, self.norm, self.act, x if self.residual else None)
+        out = self.norm(self.act(out))
+        return x + out if self.residual else out
 
 
 def norm_factory(norm: str | Factory | None) -> Factory:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mgic_geo.graph.full_precision import full_precision
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS
-from mgic_geo.graph.knn_settle import settle
+from mgic_geo.graph.knn_refine import refine
 
 __all__ = ["knn_chunked"]
 
@@ -47,7 +47,7 @@ def knn_chunked(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -
             value, index = distance.topk(keep, largest=False)
             if not direct:
                 near = norm[:, start : start + rows]
-                settle(x[first : first + together], start, distance, near, value, index, k, loop)
+                refine(x[first : first + together], start, distance, near, value, index, k, loop)
             table[first : first + together, start : start + rows] = index[..., :k]
     return table
 

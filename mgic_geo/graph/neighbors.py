@@ -11,9 +11,12 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.utils import is_sparse, to_edge_index
 
-from mgic_geo.graph.edge_inputs import index_of
+from mgic_geo.graph.edge_inputs import check_range, index_of, unseen
 
 __all__ = ["Neighbors", "as_neighbors", "compressed", "edges_of", "flatten_clouds"]
+
+_TRIED = 16
+"""Sizes of clouds that are tried; where clouds are unequal there may be many."""
 
 
 class _kept:
@@ -76,7 +79,7 @@ class Neighbors:
         table = _integers(table if table.dim() == 3 else table.unsqueeze(0), "a neighbour table")
         clouds, nodes, k = table.shape
         if not checked:
-            _check_range(table, nodes, "indices of a neighbour table", "they count within each cloud")
+            check_range(table, nodes, "indices of a neighbour table", "they count within each cloud")
         rowptr = torch.arange(clouds * nodes + 1, device=table.device) * k
         col = (table + nodes * torch.arange(clouds, device=table.device).view(-1, 1, 1)).flatten()
         neighbors = cls(rowptr, col, clouds * nodes, max(1, clouds), k)
@@ -110,8 +113,8 @@ class Neighbors:
         edge_index = _integers(edge_index, "an edge index")
         num_sources = num_targets if num_sources is None else num_sources
         source, target = edge_index if flow == "source_to_target" else edge_index.flip(0)
-        for name, index, nodes in (("source", source, num_sources), ("target", target, num_targets)):
-            _check_range(index, nodes, f"{name} indices", "does x hold all nodes?")
+        check_range(source, num_sources, "source indices")
+        check_range(target, num_targets, "target indices")
         if torch.compiler.is_compiling() or not target.numel() or target.device.type != "cpu":
             target, order = target.sort(stable=True)
             return cls(_pointers(target, num_targets), source[order], num_sources)
@@ -154,7 +157,7 @@ class Neighbors:
     @_kept
     def has_isolated(self) -> bool:
         """Whether some target has no neighbour at all; taken for granted where nobody can look."""
-        return _unseen(self.rowptr) or bool((self.in_degree == 0).any())
+        return unseen(self.rowptr) or bool((self.in_degree == 0).any())
 
     @_kept
     def out_degree(self) -> Tensor:
@@ -163,20 +166,20 @@ class Neighbors:
 
     @property
     def transposed(self) -> Neighbors:
-        """The graph with all edges turned round."""
-        return self._turned[0]
+        """The graph with all edges reversed."""
+        return self._transposed[0]
 
     @property
     def ranks(self) -> Tensor:
         """(E,) int32 of the edges of ``transposed``: which neighbour of its target the source is."""
-        return self._turned[1]
+        return self._transposed[1]
 
     @_kept
-    def _turned(self) -> tuple[Neighbors, Tensor]:
+    def _transposed(self) -> tuple[Neighbors, Tensor]:
         source, order = self.col.sort(stable=True)
         target = self.row[order]
-        turned = Neighbors(_pointers(source, self.num_sources), target, self.num_targets)
-        return turned, (order - self.rowptr[target]).int()
+        transposed = Neighbors(_pointers(source, self.num_sources), target, self.num_targets)
+        return transposed, (order - self.rowptr[target]).int()
 
 
 def flatten_clouds(x: Tensor, graph: Tensor | Neighbors) -> tuple[Tensor, Neighbors]:
@@ -254,23 +257,10 @@ def compressed(graph: Any) -> Any:
     return graph.to_sparse_csr() if isinstance(graph, Tensor) and graph.layout == torch.sparse_coo else graph
 
 
-def _unseen(index: Tensor) -> bool:
-    """Whether there are no values to look at, or a look would break a graph that is compiled."""
-    return torch.compiler.is_compiling() or index.is_meta
-
-
 def _integers(index: Tensor, what: str) -> Tensor:
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise ValueError(f"{what} holds integers, got {index.dtype}; convert it with .long()")
     return index_of(index)
-
-
-def _check_range(index: Tensor, nodes: int, what: str, hint: str) -> None:
-    if _unseen(index) or not index.numel():
-        return
-    if not bool(((index >= 0) & (index < nodes)).all()):
-        low, high = int(index.min()), int(index.max())
-        raise ValueError(f"{what} must lie in [0, {nodes}), got {low} to {high}; {hint}")
 
 
 def _count(index: Tensor, nodes: int) -> Tensor:
@@ -294,7 +284,3 @@ def _clouds(table: Tensor) -> int:
         if nodes % size == 0 and bool(apart[size - 1 :: size].all()):
             return nodes // size
     return 1
-
-
-_TRIED = 16
-"""Sizes of parts; where clouds are unequal there may be many."""

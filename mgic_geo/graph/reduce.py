@@ -65,8 +65,8 @@ def neighbor_sum(y: Tensor, neighbors: Neighbors) -> Tensor:
     _check(y, neighbors)
     if torch.compiler.is_exporting() or in_transform():
         return _plain(y, neighbors, "sum")
-    turned = neighbors.transposed if torch.is_grad_enabled() and y.requires_grad else neighbors
-    return _sum(y, neighbors.rowptr, neighbors.col, turned.rowptr, turned.col)
+    transposed = neighbors.transposed if torch.is_grad_enabled() and y.requires_grad else neighbors
+    return _sum(y, neighbors.rowptr, neighbors.col, transposed.rowptr, transposed.col)
 
 
 def _check(y: Tensor, neighbors: Neighbors) -> None:
@@ -176,8 +176,8 @@ _max_grad.register_autograd(_max_grad_backward, setup_context=_max_grad_setup)
 
 
 @torch.library.custom_op("mgic_geo::neighbor_sum", mutates_args=())
-def _sum(y: Tensor, rowptr: Tensor, col: Tensor, turned_rowptr: Tensor, turned_col: Tensor) -> Tensor:
-    """The gradient is the same sum over the graph turned round, so that is passed along."""
+def _sum(y: Tensor, rowptr: Tensor, col: Tensor, transposed_rowptr: Tensor, transposed_col: Tensor) -> Tensor:
+    """The gradient is the same sum over the transposed graph, so that is passed along."""
     if serves(y):
         return gpu.neighbor_sum(y, rowptr, col)
     if y.device.type == "cpu":
@@ -189,7 +189,7 @@ def _sum(y: Tensor, rowptr: Tensor, col: Tensor, turned_rowptr: Tensor, turned_c
 
 
 @_sum.register_fake
-def _(y: Tensor, rowptr: Tensor, col: Tensor, turned_rowptr: Tensor, turned_col: Tensor) -> Tensor:
+def _(y: Tensor, rowptr: Tensor, col: Tensor, transposed_rowptr: Tensor, transposed_col: Tensor) -> Tensor:
     return y.new_empty(rowptr.size(0) - 1, y.size(1))
 
 
@@ -198,8 +198,8 @@ def _sum_setup(ctx, inputs, output) -> None:
 
 
 def _sum_backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-    rowptr, col, turned_rowptr, turned_col = ctx.saved_tensors
-    return _sum(grad.contiguous(), turned_rowptr, turned_col, rowptr, col), None, None, None, None
+    rowptr, col, transposed_rowptr, transposed_col = ctx.saved_tensors
+    return _sum(grad.contiguous(), transposed_rowptr, transposed_col, rowptr, col), None, None, None, None
 
 
 _sum.register_autograd(_sum_backward, setup_context=_sum_setup)

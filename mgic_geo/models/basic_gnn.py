@@ -6,19 +6,20 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, MessagePassing, SAGEConv
+from torch_geometric import nn as pyg
 from torch_geometric.nn.inits import reset
-from torch_geometric.nn.models import basic_gnn as pyg
+from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from mgic_geo.graph import MGICGraphConv
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.graph_block import norm_factory
-from mgic_geo.models.layerwise import TrimHops, infer
+from mgic_geo.models.layerwise import infer
+from mgic_geo.models.trim_hops import TrimHops
 
 __all__ = ["MGICGAT", "MGICGCN", "MGICGIN", "MGICGraphSAGE"]
 
 
-class InputLayer(MessagePassing):
+class InputLayer(pyg.MessagePassing):
     """A dense layer on raw features: act(norm(conv(x, graph))).
 
     Args:
@@ -57,7 +58,7 @@ class InputLayer(MessagePassing):
         return f"{type(self).__name__}({self.conv})"
 
 
-class _MGICModel(pyg.BasicGNN):
+class _MGICModel(BasicGNN):
     """What the four models share; each names the layer of its levels."""
 
     conv_class: ClassVar[Callable[..., nn.Module]]
@@ -78,7 +79,7 @@ class _MGICModel(pyg.BasicGNN):
         block_norm: str | Callable[[int], nn.Module] | None = "batch_norm",
         transfer_init: str | None = None,
         **kwargs: Any,
-    ) -> MessagePassing:
+    ) -> pyg.MessagePassing:
         """One layer: MGIC between hidden widths, else PyG's own."""
         if getattr(self, "_is_conv_to_out", False):
             return super().init_conv(in_channels, out_channels, **kwargs)
@@ -106,7 +107,7 @@ class _MGICModel(pyg.BasicGNN):
 
     @staticmethod
     def _hops(conv: nn.Module) -> int:
-        return conv.hops if isinstance(conv, MGICGraphConv) else 1
+        return conv.num_hops if isinstance(conv, MGICGraphConv) else 1
 
     @property
     def num_hops(self) -> int:
@@ -154,7 +155,7 @@ class MGICGCN(_MGICModel, pyg.GCN):
         - output: (N, out_channels).
     """
 
-    conv_class = GCNConv
+    conv_class = pyg.GCNConv
 
 
 class MGICGraphSAGE(_MGICModel, pyg.GraphSAGE):
@@ -164,7 +165,7 @@ class MGICGraphSAGE(_MGICModel, pyg.GraphSAGE):
     are SAGEConv's.
     """
 
-    conv_class = SAGEConv
+    conv_class = pyg.SAGEConv
 
 
 class MGICGIN(_MGICModel, pyg.GIN):
@@ -174,7 +175,7 @@ class MGICGIN(_MGICModel, pyg.GIN):
     normalisation. The layers' arguments, such as ``train_eps``, are GINConv's.
     """
 
-    conv_class = GINConv
+    conv_class = pyg.GINConv
     default_init = "signed"  # with averaging ones some seeds failed in evaluation
 
 
@@ -186,8 +187,8 @@ class MGICGAT(_MGICModel, pyg.GAT):
     GATv2Conv; ``edge_dim`` makes the attention read ``edge_attr``; ``dropout`` acts on it, too.
     """
 
-    conv_class = GATConv
+    conv_class = pyg.GATConv
 
     def _conv_of(self, kwargs: dict[str, Any]) -> Callable[..., nn.Module]:
         kwargs["dropout"] = self.dropout.p
-        return GATv2Conv if kwargs.pop("v2", False) else GATConv
+        return pyg.GATv2Conv if kwargs.pop("v2", False) else pyg.GATConv

@@ -1,4 +1,4 @@
-"""Neighbour-sampled batches for layers of several levels, each of which passes messages once."""
+"""Layer-wise inference for layers of several levels, each of which passes messages once."""
 
 from __future__ import annotations
 
@@ -11,48 +11,14 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils import add_remaining_self_loops
-from torch_geometric.utils._trim_to_layer import TrimToLayer
 from tqdm import tqdm
 
 from mgic_geo.graph import MGICGraphConv
 
-__all__ = ["TrimHops", "infer"]
+__all__ = ["infer"]
 
 _EXPECTED = "inference needs a loader over all nodes in their order, input_nodes=None and shuffle=False"
 _ROWS = 2**16  # nodes that are moved to the device at a time
-
-
-class TrimHops(TrimToLayer):
-    """Drops, ahead of each layer, the sampled nodes that can no longer reach the seeds.
-
-    PyG's own drops one hop a layer; a layer of n levels still needs n.
-
-    Args:
-        hops: How many times each layer passes messages.
-    """
-
-    def __init__(self, hops: list[int]) -> None:
-        super().__init__()
-        self.hops = tuple(hops)
-
-    def forward(
-        self,
-        layer: int,
-        num_sampled_nodes_per_hop: list[int] | None,
-        num_sampled_edges_per_hop: list[int] | None,
-        x: Tensor,
-        edge_index: Any,
-        edge_attr: Tensor | None = None,
-    ) -> tuple[Tensor, Any, Tensor | None]:
-        """Trim what the loader's hop-by-hop order puts last; arguments and results are PyG's."""
-        counts = num_sampled_nodes_per_hop, num_sampled_edges_per_hop
-        if counts[1] is None:
-            return super().forward(layer, *counts, x, edge_index, edge_attr)
-        sampled = len(counts[1])
-        before = sampled - sum(self.hops[layer - 1 :]) if layer else 0
-        for hop in range(max(before, 0) + 1, sampled - sum(self.hops[layer:]) + 1):
-            x, edge_index, edge_attr = super().forward(hop, *counts, x, edge_index, edge_attr)
-        return x, edge_index, edge_attr
 
 
 @torch.no_grad()
@@ -138,7 +104,7 @@ def _passes(
     progress_bar: bool,
     cache: bool,
 ) -> Tensor:
-    passes = sum(conv.hops if isinstance(conv, MGICGraphConv) else 1 for conv in model.convs)
+    passes = sum(conv.num_hops if isinstance(conv, MGICGraphConv) else 1 for conv in model.convs)
     kept: list[Any] = []
     bar = tqdm(total=passes * len(loader), desc="Inference", disable=not progress_bar)
 

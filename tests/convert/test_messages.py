@@ -117,11 +117,36 @@ def test_a_level_alone_is_the_layer_itself_on_pairs():
 def test_what_takes_no_pairs_says_so_and_narrow_layers_are_left():
     x = torch.randn(20, 32)
     for conv, pair in ((pyg.SAGEConv(32, 32), (x, None)), (pyg.GCNConv(32, 32), (x, x))):
-        with pytest.raises(ValueError, match=r"pair is \(sources, targets\), got NoneType|a tuple"):
+        with pytest.raises(
+            ValueError, match=r"pair is \(sources, targets\), got no targets; leave .*unconverted|a tuple"
+        ):
             message_form(conv)(SIZES)(pair, graph())
     assert message_form(pyg.SAGEConv((32, 32), 32)) == "it takes pairs of inputs"
     assert message_form(pyg.SAGEConv(32, 8))(SIZES) == "too narrow: 8 channels, coarse_size=8"
     assert message_form(pyg.GatedGraphConv(16, 2)) == "GatedGraphConv is not built from two widths"
+
+
+def test_refuses_what_the_block_refuses():
+    new, x, edges = message_form(pyg.GCNConv(32, 32))(SIZES), torch.randn(20, 32), graph()
+    for features, graph_, told in (
+        (x[:, :16], edges, "in_channels=32 floating-point channels, got shape"),
+        (x.long(), edges, "floating-point channels"),
+        (x, edges.t(), r"edge_index has shape \(2, E\)"),
+        (x, edges.float(), "edge_index holds integers"),
+        (x[:10], edges, r"source indices must lie in \[0, 10\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            new(features, graph_)
+    with pytest.raises(ValueError, match="edge_weight needs a row for each of the 80 edges"):
+        new(x, edges, torch.ones(79))
+    torch.testing.assert_close(new(x, edges.int()), new(x, edges))
+
+
+@pytest.mark.parametrize("conv", [pyg.GCNConv(32, 32), pyg.SAGEConv(32, 32)])
+def test_features_of_one_graph_in_a_stack_stay_apart(conv):
+    """PyG's layers take (B, N, C) on one graph of N nodes."""
+    new, x, edges = message_form(conv)(SIZES), torch.randn(3, 20, 32), graph()
+    torch.testing.assert_close(new(x, edges), torch.stack([new(part, edges) for part in x]))
 
 
 class Net(nn.Module):

@@ -1,6 +1,5 @@
 import copy
 import pickle
-import sys
 
 import compiled
 import cycles
@@ -12,13 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mgic_geo import EdgeConv, GroupedLinear, MGICDynamicEdgeConv, MGICGraphConv, knn
 from mgic_geo.core import MGICBlock, Prolongation, Restriction, norm_native
+from mgic_geo.graph import graph_cycle
 from mgic_geo.graph.cycle_native import compiled_cycle
 from mgic_geo.graph.graph_block import GraphBlock
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import plain_torch
 
 pytestmark = compiled.needed
-mgic_conv = sys.modules["mgic_geo.graph.mgic_conv"]
 
 
 of_any_size = compiled.of_any_size(norm_native)
@@ -34,7 +33,7 @@ def asked(monkeypatch):
         found.append(out is not None)
         return out
 
-    monkeypatch.setattr(mgic_conv, "compiled_cycle", watched)
+    monkeypatch.setattr(graph_cycle, "compiled_cycle", watched)
     return found
 
 

@@ -1,5 +1,4 @@
 import copy
-import sys
 
 import compiled
 import cycles
@@ -11,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mgic_geo import knn
 from mgic_geo.core import norm_native
-from mgic_geo.graph import reduce
+from mgic_geo.graph import graph_cycle, reduce
 from mgic_geo.graph.cycle_step import Plan
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import plain_torch
@@ -113,7 +112,7 @@ def test_equal_nodes_and_repeated_neighbours():
 @pytest.mark.parametrize("widths", [(32, 32), (48, 48, 16, 48), (16, 64, 16, 16), (8, 96, 32, 48)])
 def test_several_steps_where_it_is_not_one(widths, monkeypatch):
     """Levels and corrections have loops of their graph."""
-    monkeypatch.setattr(sys.modules["mgic_geo.graph.mgic_conv"], "compiled_cycle", lambda *_: None)
+    monkeypatch.setattr(graph_cycle, "compiled_cycle", lambda *_: None)
     module, graph = cycles.layer(*widths), cycles.graph_of(2, 150, 20)
     x = cycles.features(module, graph)
     compiled.assert_as_plain(lambda module, x: module(x, graph), module, [x], least=0.05)

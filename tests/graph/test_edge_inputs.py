@@ -6,8 +6,8 @@ import torch_geometric.nn as pyg
 from torch_geometric.data import Data
 
 from mgic_geo import EdgeConv, MGICDynamicEdgeConv, MGICGraphConv
-from mgic_geo.graph.edge_inputs import check_edges, check_range, index_of
-from mgic_geo.graph.grouped.survey import example_graph
+from mgic_geo.benchmark.pyg_layers import example_graph
+from mgic_geo.graph.edge_inputs import check_edge_range, check_edges, index_of
 
 X, EDGES = torch.randn(10, 16), example_graph(10, 3)
 LAYERS = [(pyg.GCNConv, {}), (pyg.SAGEConv, {}), (pyg.GATv2Conv, {"edge_dim": 3})]
@@ -82,14 +82,14 @@ def test_indices_outside_the_nodes(conv, options, row, name):
 
 def test_sides_of_pairs_and_of_the_other_flow():
     edges = torch.tensor([[0, 7], [4, 0]])
-    check_range(edges, 8, 5)
-    check_range(edges, 5, 8, "target_to_source")
+    check_edge_range(edges, 8, 5)
+    check_edge_range(edges, 5, 8, "target_to_source")
     with pytest.raises(ValueError, match=r"target indices must lie in \[0, 4\)"):
-        check_range(edges, 8, 4)
+        check_edge_range(edges, 8, 4)
     with pytest.raises(ValueError, match=r"target indices must lie in \[0, 7\)"):
-        check_range(edges, 5, 7, "target_to_source")
+        check_edge_range(edges, 5, 7, "target_to_source")
     with pytest.raises(ValueError, match=r"source indices must lie in \[0, 8\), got -1 to 6"):
-        check_range(edges - torch.tensor([[1], [0]]), 8, 5)
+        check_edge_range(edges - torch.tensor([[1], [0]]), 8, 5)
 
 
 def test_other_failures_are_told_as_they_are():
@@ -103,7 +103,7 @@ def test_what_is_right_or_no_edge_index_passes():
     check_edges({"edge_index": EDGES[:, :0], "edge_weight": torch.rand(0)})
     check_edges({"edge_index": torch.eye(3).to_sparse(), "edge_weight": torch.rand(5)})
     check_edges({"hyperedge_index": EDGES, "hyperedge_weight": torch.rand(3)})
-    check_range(torch.eye(3).to_sparse(), 1, 1)
+    check_edge_range(torch.eye(3).to_sparse(), 1, 1)
 
 
 def test_narrow_indices_and_wide_weights_are_taken():

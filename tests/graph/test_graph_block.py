@@ -1,12 +1,15 @@
 """What a graph layer's block takes and refuses: layers, normalisations, activations, outputs."""
 
+import cycles
 import pytest
 import torch
 import torch_geometric.nn as pyg
 from torch import nn
 
-from mgic_geo import EdgeConv, MGICGraphConv, create_model, knn_graph
-from mgic_geo.graph.graph_block import GraphBlock, norm_factory
+from mgic_geo import EdgeConv, MGICGraphConv, create_model, fuse, knn_graph
+from mgic_geo.graph.cycle_folded import fold_cycle
+from mgic_geo.graph.cycle_native import compiled_cycle
+from mgic_geo.graph.graph_block import GraphBlock, Levels, norm_factory
 from mgic_geo.graph.grouped import resolve_conv
 
 
@@ -107,3 +110,27 @@ def test_a_block_of_its_own(graph):
         GraphBlock(pyg.GATConv(32, 32), nn.Identity(), nn.Identity())(
             x, None, edge_index, return_attention_weights=True
         )
+
+
+@pytest.mark.parametrize("act_first", [False, True])
+def test_a_block_without_a_residual_is_its_layer(act_first, graph):
+    x, edge_index = graph
+    parts = pyg.SAGEConv(32, 32), nn.LayerNorm(32), nn.ReLU()
+    with_input, without = (GraphBlock(*parts, act_first, residual) for residual in (True, False))
+    torch.testing.assert_close(with_input(x, None, edge_index), x + without(x, None, edge_index))
+
+
+def test_levels_are_found_by_their_width():
+    fine, coarse = torch.randn(5, 8), torch.randn(5, 4)
+    levels = Levels((fine, coarse))
+    assert levels.at(8) is fine
+    assert levels.at(4) is coarse
+
+
+def test_faster_cycles_are_of_residual_blocks():
+    layer, x = cycles.layer(16), cycles.rows(60, 16)
+    folded = fuse(MGICGraphConv(32, 32, conv="edge", coarse_size=16)).cycle.cycle
+    assert fold_cycle(folded) is not None
+    layer.cycle.blocks[1].residual = folded.blocks[1].residual = False
+    assert compiled_cycle(layer.shortcut, layer.cycle, x, cycles.graph_of(2, 30, 5)) is None
+    assert fold_cycle(folded) is None

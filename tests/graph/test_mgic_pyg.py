@@ -39,10 +39,10 @@ def layer_of(conv, width_in=16, width_out=16, **kwargs):
 def test_it_is_a_message_passing_layer():
     layer = layer_of(pyg.SAGEConv, flow="target_to_source")
     assert isinstance(layer, pyg.MessagePassing)
-    assert (layer.hops, layer.flow) == (2, "target_to_source")
+    assert (layer.num_hops, layer.flow) == (2, "target_to_source")
     assert not layer.add_self_loops
     assert layer_of(pyg.GCNConv).add_self_loops
-    assert get_num_hops(layer) >= layer.hops
+    assert get_num_hops(layer) >= layer.num_hops
     x, edge_index = torch.randn(9, 16), torch.randint(9, (2, 30))
     assert torch.equal(get_embeddings(layer, x, edge_index)[-1], layer(x, edge_index))
 

@@ -115,5 +115,7 @@ def test_operators_are_registered_soundly():
     torch.library.opcheck(reduce._max, (y, neighbors.rowptr, neighbors.col, 2))
     best = torch.randint(9, (18, 5), dtype=torch.int32)
     torch.library.opcheck(reduce._max_grad, (y, best, 18, 2))
-    turned = neighbors.transposed
-    torch.library.opcheck(reduce._sum, (y, neighbors.rowptr, neighbors.col, turned.rowptr, turned.col))
+    transposed = neighbors.transposed
+    torch.library.opcheck(
+        reduce._sum, (y, neighbors.rowptr, neighbors.col, transposed.rowptr, transposed.col)
+    )

@@ -12,8 +12,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch_geometric.nn.dense.linear import Linear
 
 from mgic_geo import EdgeConv, GroupedLinear, MGICGraphConv, fuse, grouped, knn
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of, options_of
 from mgic_geo.graph.grouped.fast import FAST
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of, options_of
 from mgic_geo.graph.neighbors import Neighbors
 
 path = compiled.paths()

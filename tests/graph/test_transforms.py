@@ -6,9 +6,9 @@ import torch_geometric.nn as pyg
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
 
 from mgic_geo import grouped
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of, options_of
 from mgic_geo.graph.edges.scatter import edge_softmax, reduce_edges
 from mgic_geo.graph.grouped.fast import FAST
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of, options_of
 
 INDEX = example_graph(6, 3)
 

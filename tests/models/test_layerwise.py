@@ -1,99 +1,21 @@
-"""Sampled batches, built by hand as a neighbour sampler orders them: seeds first, then hop by hop."""
-
 from types import SimpleNamespace
 
 import pytest
+import sampling
 import torch
 from torch_geometric.data import Data
 from torch_geometric.loader import NeighborLoader
-from torch_geometric.nn import GCNConv, GraphSAGE
+from torch_geometric.nn import GCNConv
 from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
-from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphSAGE
-from mgic_geo.models.layerwise import TrimHops
+from mgic_geo import MGICGCN, MGICGraphSAGE
 
 SIZES = {"group_size": 4, "coarse_size": 8}
 
 
-def sample(edge_index, seeds, hops):
-    """Full neighbourhoods: nodes in the order they are found, edges of each hop, and their numbers."""
-    nodes, edges, found, frontier = list(seeds), [], [len(seeds)], list(seeds)
-    counts = []
-    for _ in range(hops):
-        chosen = [
-            (s, t)
-            for t in frontier
-            for s, u in zip(*edge_index.tolist(), strict=True)
-            if u == t
-        ]  # fmt: skip
-        frontier = list(dict.fromkeys(s for s, _ in chosen if s not in nodes))
-        nodes += frontier
-        found.append(len(frontier))
-        counts.append(len(chosen))
-        edges += chosen
-    place = {node: i for i, node in enumerate(nodes)}
-    local = torch.tensor([[place[s] for s, _ in edges], [place[t] for _, t in edges]])
-    return torch.tensor(nodes), local, found, counts
-
-
 @pytest.fixture
 def graph():
-    torch.manual_seed(0)
-    ring = torch.arange(60)
-    edge_index = torch.cat([torch.stack([ring, (ring + 1) % 60]), torch.randint(60, (2, 20))], dim=1)
-    return torch.randn(60, 8), edge_index.unique(dim=1)
-
-
-def models(**kwargs):
-    torch.manual_seed(1)
-    sizes = {**SIZES, **kwargs}
-    return [
-        MGICGraphSAGE(8, 16, 3, 5, **sizes),
-        MGICGAT(8, 16, 3, 5, **sizes, add_self_loops=False),
-        MGICGIN(8, 16, 3, **sizes),
-        MGICGraphSAGE(8, 16, 3, 5, jk="cat", **sizes),
-    ]
-
-
-@pytest.mark.parametrize("which", range(4))
-def test_seeds_of_a_sampled_batch_get_what_the_whole_graph_gives(which, graph):
-    x, edge_index = graph
-    net = models()[which].eval()
-    assert net.num_hops == [4, 4, 5, 5][which]
-    whole = net(x, edge_index)
-    nodes, local, found, counts = sample(edge_index, [7, 30, 31], net.num_hops)
-    torch.testing.assert_close(net(x[nodes], local)[:3], whole[[7, 30, 31]])
-    if which < 3:  # with jumping knowledge PyG's forward joins layers of different sizes
-        trimmed = net(x[nodes], local, num_sampled_nodes_per_hop=found, num_sampled_edges_per_hop=counts)
-        torch.testing.assert_close(trimmed[:3], whole[[7, 30, 31]])
-        assert len(trimmed) < len(nodes)
-    nodes, local, _, _ = sample(edge_index, [7, 30, 31], net.num_hops - 1)  # one hop less does not do
-    assert not torch.allclose(net(x[nodes], local)[:3], whole[[7, 30, 31]])
-
-
-def test_trimming_is_pygs_where_every_layer_has_one_level(graph):
-    x, edge_index = graph
-    plain, ours = GraphSAGE(8, 16, 3, 5), MGICGraphSAGE(8, 16, 3, 5, coarse_size=16)
-    assert ours.num_hops == 3
-    nodes, local, found, counts = sample(edge_index, [3], 3)
-    for layer in (0, 1, 2):
-        expected = plain._trim(layer, found, counts, x[nodes], local, None)
-        got = ours._trim(layer, found, counts, x[nodes], local, None)
-        assert torch.equal(got[0], expected[0])
-        assert torch.equal(got[1], expected[1])
-
-
-@pytest.mark.parametrize("sampled", [1, 2, 3, 5, 7])
-def test_trims_what_no_seed_will_read(sampled, graph):
-    x, edge_index = graph
-    nodes, local, found, counts = sample(edge_index, [3], sampled)
-    trim, weight = TrimHops([2, 1]), torch.arange(local.size(1))
-    features, edges, rest = x[nodes], local, weight
-    for layer, needed in ((0, 3), (1, 1)):
-        features, edges, rest = trim(layer, found, counts, features, edges, rest)
-        keep = min(sampled, needed)
-        assert len(features) == sum(found[: keep + 1])
-        assert edges.size(1) == len(rest) == sum(counts[:keep])
+    return sampling.ring()
 
 
 class OneHop:
@@ -103,7 +25,7 @@ class OneHop:
         self.data = Data(x=x, edge_index=edge_index)
         self.batches = []
         for seeds in (torch.arange(len(x)) if nodes is None else nodes).split(batch_size):
-            nodes, local, _, _ = sample(edge_index, seeds.tolist(), 1)
+            nodes, local, _, _ = sampling.sample(edge_index, seeds.tolist(), 1)
             batch = Data(edge_index=local, n_id=nodes, batch_size=len(seeds))
             self.batches.append(batch)
         self.rounds = 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mgic_geo.core.twice import gradients, must_use_torch
-from mgic_geo.graph.edges.incidence import Incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR
 from mgic_geo.native import applies, run
 
 __all__ = ["Kind", "Parts", "fits", "send"]
@@ -61,10 +61,10 @@ class Parts(NamedTuple):
     """(E, H) of C / H channels each."""
 
 
-Plain = Callable[[Incidence, Parts, float, int], Tensor]
+Plain = Callable[[EdgeCSR, Parts], Tensor]
 
 
-def fits(edges: Incidence, parts: Parts, width: int | None = None) -> bool:
+def fits(edges: EdgeCSR, parts: Parts, width: int | None = None) -> bool:
     """Whether :func:`send` works here, and is the fastest way.
 
     Args:
@@ -101,7 +101,7 @@ def fits(edges: Incidence, parts: Parts, width: int | None = None) -> bool:
 
 
 def send(
-    kind: Kind, edges: Incidence, parts: Parts, plain: Plain, scale: float = 1.0, width: int = 16
+    kind: Kind, edges: EdgeCSR, parts: Parts, plain: Plain, scale: float = 1.0, width: int = 16
 ) -> Tensor:
     """The messages' sums (targets, C), or the scores (E, C / width). Only where :func:`fits` says so.
 
@@ -109,7 +109,7 @@ def send(
         kind: What the messages are.
         edges: The graph.
         parts: What they are made of.
-        plain: The same from ``(edges, parts, scale, width)`` in torch's operators, for second derivatives.
+        plain: The same from ``(edges, parts)`` in torch's operators, for second derivatives.
         scale: Factor of the softmax, or the slope below zero.
         width: Channels of a head.
     """
@@ -121,7 +121,7 @@ def send(
 class _Send(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, kind: Kind, edges: Incidence, plain: Plain, scale: float, width: int, *given: Tensor | None
+        ctx: Any, kind: Kind, edges: EdgeCSR, plain: Plain, scale: float, width: int, *given: Tensor | None
     ) -> Tensor:
         parts = Parts(*given)
         assert parts.s0 is not None
@@ -148,25 +148,25 @@ class _Send(torch.autograd.Function):
         if must_use_torch(grad):
 
             def again(*given: Tensor | None) -> Tensor:
-                return plain(edges, Parts(*given), scale, width)
+                return plain(edges, Parts(*given))
 
             return (*[None] * 5, *gradients(again, parts, grad))
         grad = grad.contiguous()
-        of_factor = None
+        grad_factor = None
         if kind is Kind.WEIGHED and ctx.needs_input_grad[-1]:
-            of_factor = torch.empty_like(cast(Tensor, parts.factor))
-            run("scores", *_graph(Kind.DOT, edges, parts._replace(t0=grad), scale, width), of_factor)
+            grad_factor = torch.empty_like(cast(Tensor, parts.factor))
+            run("scores", *_graph(Kind.DOT, edges, parts._replace(t0=grad), scale, width), grad_factor)
         if kind in (Kind.LEAKY, Kind.DOT):
             parts = parts._replace(factor=grad)
         tables = [None if x is None else torch.empty_like(x) for x in parts[:4]]
         maps = [None if x is None else x.new_empty(x.size(1), x.size(0)) for x in parts[5:7]]
         graph = _graph(kind, edges, parts, scale, width)
         run("messages_grad", *graph, grad, *(result or [None] * 3), *tables, *maps)
-        turned = [None if x is None else x.t() for x in maps]
-        return (*[None] * 5, *tables, None, *turned, of_factor)
+        grad_maps = [None if x is None else x.t() for x in maps]
+        return (*[None] * 5, *tables, None, *grad_maps, grad_factor)
 
 
-def _graph(kind: Kind, edges: Incidence, parts: Parts, scale: float, width: int) -> tuple[Any, ...]:
+def _graph(kind: Kind, edges: EdgeCSR, parts: Parts, scale: float, width: int) -> tuple[Any, ...]:
     """The arguments that all three kernels begin with."""
     t0, t1, s0, s1, attr, w0, w1, factor = parts
     assert s0 is not None

@@ -8,11 +8,20 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
-from mgic_geo.graph.edges.incidence import Incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR
 from mgic_geo.graph.edges.scatter import aggregate
 from mgic_geo.native import followed, in_transform
 
-__all__ = ["edgewise", "gather_messages", "plain_edges", "plain_propagate", "plain_update", "watched"]
+__all__ = [
+    "edgewise",
+    "gather_messages",
+    "messages_observed",
+    "plain_edges",
+    "plain_propagate",
+    "plain_update",
+]
+
+_REDUCED = ("add", "sum", "mean", "max", "min")
 
 _HOOKS = tuple(
     f"_{part}_forward_{when}"
@@ -31,13 +40,13 @@ def plain_edges(layer: MessagePassing, edge_index: Any) -> bool:
         and edge_index.layout == torch.strided
         and layer.flow == "source_to_target"
         and layer.decomposed_layers == 1
-        and not watched(layer)
+        and not messages_observed(layer)
         and not in_transform()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]
     )
 
 
-def watched(layer: MessagePassing) -> bool:
+def messages_observed(layer: MessagePassing) -> bool:
     """Whether somebody looks at single messages: an explainer, which masks them, or PyG's hooks."""
     return bool(layer.explain) or any(getattr(layer, name) for name in _HOOKS)
 
@@ -70,14 +79,11 @@ def plain_update(layer: MessagePassing, edge_index: Any, size: Any = None, **fea
     return run(layer, edge_index, size=size, **features)
 
 
-def gather_messages(layer: MessagePassing, edges: Incidence, messages: Tensor) -> Tensor:
+def gather_messages(layer: MessagePassing, edges: EdgeCSR, messages: Tensor) -> Tensor:
     """The aggregation of a layer's messages (E, ...) at their targets: (targets, ...)."""
     if layer.aggr in _REDUCED and messages.dim() == 2:
         return aggregate(edges, messages, layer.aggr)
     return layer.aggr_module(messages, edges.target, None, edges.targets, 0)
-
-
-_REDUCED = ("add", "sum", "mean", "max", "min")
 
 
 def _generated(layer: MessagePassing, name: str) -> Any:

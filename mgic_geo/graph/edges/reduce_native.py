@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mgic_geo.core.twice import gradients, must_use_torch
-from mgic_geo.graph.edges.incidence import Incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR
 from mgic_geo.graph.edges.message_native import Parts
 from mgic_geo.graph.edges.message_native import fits as parts_fit
 from mgic_geo.graph.edges.shares import edge_max
@@ -32,10 +32,10 @@ class Inner(NamedTuple):
     groups: int
 
 
-Plain = Callable[[Incidence, Parts, Inner | None], Tensor]
+Plain = Callable[[EdgeCSR, Parts, Inner | None], Tensor]
 
 
-def fits(edges: Incidence, parts: Parts, inner: Inner | None = None) -> bool:
+def fits(edges: EdgeCSR, parts: Parts, inner: Inner | None = None) -> bool:
     """Whether :func:`edge_reduce` works here.
 
     Args:
@@ -57,7 +57,7 @@ def fits(edges: Incidence, parts: Parts, inner: Inner | None = None) -> bool:
 
 
 def edge_reduce(
-    edges: Incidence, parts: Parts, inner: Inner | None, wanted: tuple[str, ...], plain: Plain
+    edges: EdgeCSR, parts: Parts, inner: Inner | None, wanted: tuple[str, ...], plain: Plain
 ) -> tuple[Tensor, ...]:
     """Reductions over each target's edges of t0 + s0 + w0 e, or of the second map of max(t0 + s0 + w0 e, 0).
 
@@ -82,7 +82,7 @@ def edge_reduce(
 class _Reduce(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, edges: Incidence, wanted: tuple[str, ...], plain: Plain, groups: int, *given: Tensor | None
+        ctx: Any, edges: EdgeCSR, wanted: tuple[str, ...], plain: Plain, groups: int, *given: Tensor | None
     ) -> tuple[Tensor, ...]:
         ctx.rest = edges, wanted, plain, groups
         s0, weight = given[1], given[4]
@@ -111,35 +111,37 @@ class _Reduce(torch.autograd.Function):
                 values = plain(edges, Parts(t0=t0, s0=s0, attr=attr, w0=w0), inner)
                 return torch.stack([_reduced(edges, values, name) for name in wanted])
 
-            of_t, of_s, of_w, *of_inner = gradients(again, (t0, s0, w0, weight, bias), torch.stack(grads))
-            return *[None] * 4, of_t, of_s, None, of_w, *of_inner
+            grad_t, grad_s, grad_w, *grad_inner = gradients(
+                again, (t0, s0, w0, weight, bias), torch.stack(grads)
+            )
+            return *[None] * 4, grad_t, grad_s, None, grad_w, *grad_inner
         upstream = dict(zip(wanted, (grad.contiguous() for grad in grads), strict=True))
-        of_t, of_s = (None if x is None else torch.empty_like(x) for x in (t0, s0))
-        of_w = None if w0 is None else w0.new_empty(w0.size(1), w0.size(0))
-        of_inner = of_bias = None
+        grad_t, grad_s = (None if x is None else torch.empty_like(x) for x in (t0, s0))
+        grad_w = None if w0 is None else w0.new_empty(w0.size(1), w0.size(0))
+        grad_inner = grad_bias = None
         channels = grads[0].size(1)
         if weight is not None:
-            of_inner = weight.new_empty(groups, weight.size(1), channels // groups)
-            of_bias = None if bias is None else torch.empty_like(bias)
+            grad_inner = weight.new_empty(groups, weight.size(1), channels // groups)
+            grad_bias = None if bias is None else torch.empty_like(bias)
         work = s0.new_empty(2 * torch.get_num_threads() * _EDGES * (s0.size(1) + channels))
         order = [upstream.get(name) for name in ("sum", "square", "max", "min")]
         network = *_network(edges, groups, given), *results
-        run("edge_reduce_grad", *network, *order, weight, of_t, of_s, of_w, of_inner, of_bias, work)
+        run("edge_reduce_grad", *network, *order, weight, grad_t, grad_s, grad_w, grad_inner, grad_bias, work)
         return (
             *[None] * 4,
-            of_t,
-            of_s,
+            grad_t,
+            grad_s,
             None,
-            None if of_w is None else of_w.t(),
-            None if of_inner is None else of_inner.transpose(1, 2).flatten(0, 1),
-            of_bias,
+            None if grad_w is None else grad_w.t(),
+            None if grad_inner is None else grad_inner.transpose(1, 2).flatten(0, 1),
+            grad_bias,
         )
 
 
 _RESULTS = ("sum", "square", "max", "max_count", "min", "min_count")
 
 
-def _network(edges: Incidence, groups: int, given: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
+def _network(edges: EdgeCSR, groups: int, given: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
     """The arguments that both kernels begin with, but for the results."""
     t0, s0, attr, w0, weight, bias = given
     assert s0 is not None
@@ -155,7 +157,7 @@ def _network(edges: Incidence, groups: int, given: tuple[Tensor | None, ...]) ->
     return (*sizes, *order, t0, s0, attr, None if w0 is None else w0.t().contiguous(), blocks, bias)
 
 
-def _reduced(edges: Incidence, values: Tensor, name: str) -> Tensor:
+def _reduced(edges: EdgeCSR, values: Tensor, name: str) -> Tensor:
     if name in ("sum", "square"):
         return total(edges, values if name == "sum" else values * values)
     return edge_max(edges, values) if name == "max" else -edge_max(edges, -values)

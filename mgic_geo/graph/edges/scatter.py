@@ -14,15 +14,18 @@ from torch import Tensor, nn
 from torch_geometric.nn.aggr import Aggregation, SoftmaxAggregation
 from torch_geometric.utils import scatter
 
-from mgic_geo.graph.edges.incidence import Incidence, incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR, edge_csr
 from mgic_geo.graph.edges.shares import edge_max, softmax, softmax_sum
 from mgic_geo.graph.edges.sums import total
 from mgic_geo.native import followed, in_transform
 
-__all__ = ["FixedSoftmax", "aggregate", "edge_softmax", "quicken", "reduce_edges"]
+__all__ = ["FixedSoftmax", "aggregate", "edge_softmax", "reduce_edges", "use_fast_aggregation"]
+
+_PYG = Aggregation()
+"""Reduces as PyG does whatever is not reduced here."""
 
 
-def quicken(layer: nn.Module) -> nn.Module:
+def use_fast_aggregation(layer: nn.Module) -> nn.Module:
     """Let all aggregations within ``layer`` reduce by :func:`reduce_edges`."""
     for module in layer.modules():
         if isinstance(module, Aggregation):
@@ -57,7 +60,7 @@ def reduce_edges(
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
     if not known or ptr is not None or index is None or dim_size is None or in_transform() or tracing:
         return Aggregation.reduce(_PYG, x, index, ptr, dim_size, dim, reduce)
-    edges = _incidence(x, index, dim_size)
+    edges = _edge_csr(x, index, dim_size)
     if edges is not None:
         return aggregate(edges, x.flatten(1), reduce).view(dim_size, *x.shape[1:])
     if reduce == "max":
@@ -79,7 +82,7 @@ def edge_softmax(x: Tensor, index: Tensor, nodes: int) -> Tensor:
         index: (E,) the node of each edge.
         nodes: Number of nodes.
     """
-    edges = _incidence(x, index, nodes)
+    edges = _edge_csr(x, index, nodes)
     if edges is not None:
         return softmax(edges, x.flatten(1)).view_as(x)
     largest = scatter(x.detach(), index, 0, dim_size=nodes, reduce="max")
@@ -87,7 +90,7 @@ def edge_softmax(x: Tensor, index: Tensor, nodes: int) -> Tensor:
     return out / (_sums(out, index, nodes) + 1e-16).index_select(0, index)
 
 
-def aggregate(edges: Incidence, values: Tensor, reduce: str) -> Tensor:
+def aggregate(edges: EdgeCSR, values: Tensor, reduce: str) -> Tensor:
     """Sum, mean, maximum or minimum of the values (E, C) at each target: (targets, C)."""
     if reduce == "max":
         return edge_max(edges, values)
@@ -97,7 +100,7 @@ def aggregate(edges: Incidence, values: Tensor, reduce: str) -> Tensor:
     return out / edges.degrees(out) if reduce == "mean" else out
 
 
-def _incidence(x: Tensor, index: Tensor, nodes: int) -> Incidence | None:
+def _edge_csr(x: Tensor, index: Tensor, nodes: int) -> EdgeCSR | None:
     """The edges of each node, where sums over them are bags: on the CPU, and not in compiled code."""
     if (
         followed()
@@ -106,10 +109,7 @@ def _incidence(x: Tensor, index: Tensor, nodes: int) -> Incidence | None:
         or x.size(0) != index.numel()
     ):
         return None
-    return incidence(torch.stack([index, index]), nodes, nodes)
-
-
-_PYG = Aggregation()
+    return edge_csr(torch.stack([index, index]), nodes, nodes)
 
 
 def _sums(x: Tensor, index: Tensor, nodes: int) -> Tensor:
@@ -129,7 +129,7 @@ class FixedSoftmax(SoftmaxAggregation):
     ) -> Tensor:
         if index is None or dim_size is None or dim % x.dim():
             return super().forward(x, index, ptr, dim_size, dim)
-        edges = _incidence(x, index, dim_size)
+        edges = _edge_csr(x, index, dim_size)
         if edges is not None:
             return softmax_sum(edges, x.flatten(1), float(self.t)).view(dim_size, *x.shape[1:])
         share = edge_softmax(x if self.t == 1 else x * self.t, index, dim_size)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgic_geo.core.twice import must_use_torch
-from mgic_geo.graph.edges.incidence import Incidence
-from mgic_geo.graph.edges.sums import bag, lift, total
+from mgic_geo.graph.edges.edge_csr import EdgeCSR
+from mgic_geo.graph.edges.sums import gather_at_edges, segment_sum, total
 from mgic_geo.native import applies, run
 
 __all__ = ["edge_max", "leaky_product", "near", "softmax", "softmax_sum", "softplus"]
@@ -18,17 +18,17 @@ __all__ = ["edge_max", "leaky_product", "near", "softmax", "softmax_sum", "softp
 _RANGE = 40.0  # exponentials of values that differ by less are far from underflow
 
 
-def softmax(edges: Incidence, scores: Tensor) -> Tensor:
+def softmax(edges: EdgeCSR, scores: Tensor) -> Tensor:
     """Softmax of scores (E, K) over the edges of each target."""
     return _Softmax.apply(scores, edges)  # type: ignore[return-value]
 
 
-def softmax_sum(edges: Incidence, values: Tensor, t: float = 1.0) -> Tensor:
+def softmax_sum(edges: EdgeCSR, values: Tensor, t: float = 1.0) -> Tensor:
     """Sum of (E, C) at each target, weighed by the softmax of t times themselves: (targets, C)."""
     return _SoftmaxSum.apply(values, t, edges)  # type: ignore[return-value]
 
 
-def edge_max(edges: Incidence, values: Tensor) -> Tensor:
+def edge_max(edges: EdgeCSR, values: Tensor) -> Tensor:
     """The largest of (E, C) at each target, 0 without edges; those that attain it share the gradient."""
     return _Maximum.apply(values, edges)  # type: ignore[return-value]
 
@@ -58,7 +58,7 @@ def _loops(scores: Tensor) -> bool:
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, edges: Incidence) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, scores: Tensor, edges: EdgeCSR) -> Tensor:  # type: ignore[override]
         ctx.edges = edges
         if _loops(scores):
             scores, out = scores.contiguous(), torch.empty_like(scores, memory_format=torch.contiguous_format)
@@ -67,7 +67,7 @@ class _Softmax(torch.autograd.Function):
             return out
         largest = torch.sparse.mm(edges.rows(scores), scores.contiguous(), "amax")
         out = (scores - largest.index_select(0, edges.target)).exp_()
-        out = out.div_(bag(out, edges.edges, edges.ptr).index_select(0, edges.target))
+        out = out.div_(segment_sum(out, edges.edges, edges.ptr).index_select(0, edges.target))
         ctx.save_for_backward(out)
         return out
 
@@ -76,17 +76,17 @@ class _Softmax(torch.autograd.Function):
         (out,) = ctx.saved_tensors
         edges = ctx.edges
         if _loops(out) and not must_use_torch(grad):
-            to_x = torch.empty_like(out)
+            grad_x = torch.empty_like(out)
             sizes = edges.targets, out.size(1)
-            run("edge_softmax_grad", grad.contiguous(), out, *sizes, edges.ptr, edges.edges, to_x)
-            return to_x, None
+            run("edge_softmax_grad", grad.contiguous(), out, *sizes, edges.ptr, edges.edges, grad_x)
+            return grad_x, None
         weighed = out * grad
-        return weighed - out * lift(edges, total(edges, weighed)), None
+        return weighed - out * gather_at_edges(edges, total(edges, weighed)), None
 
 
 class _SoftmaxSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, t: float, edges: Incidence) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, values: Tensor, t: float, edges: EdgeCSR) -> Tensor:  # type: ignore[override]
         ctx.edges, ctx.t = edges, t
         scores = values if t == 1 else values * t
         shift = near(scores)
@@ -94,8 +94,8 @@ class _SoftmaxSum(torch.autograd.Function):
             largest = torch.sparse.mm(edges.rows(scores), scores.contiguous(), "amax")
             shift = largest.index_select(0, edges.target)
         share = (scores - shift).exp_()
-        sums = bag(share, edges.edges, edges.ptr).masked_fill_((edges.degree == 0).unsqueeze(1), 1)
-        out = bag(share * values, edges.edges, edges.ptr).div_(sums)
+        sums = segment_sum(share, edges.edges, edges.ptr).masked_fill_((edges.degree == 0).unsqueeze(1), 1)
+        out = segment_sum(share * values, edges.edges, edges.ptr).div_(sums)
         ctx.save_for_backward(values, share, sums, out)
         return out
 
@@ -106,16 +106,17 @@ class _SoftmaxSum(torch.autograd.Function):
         if torch.is_grad_enabled():  # in terms of the input, for the next derivative
             share = softmax(edges, values * t)
             out = total(edges, share * values)
-            return share * (1 + t * (values - lift(edges, out))) * lift(edges, grad), None, None
+            slope = 1 + t * (values - gather_at_edges(edges, out))
+            return share * slope * gather_at_edges(edges, grad), None, None
         slope = grad / sums
         fixed = slope * (1 - t * out)
-        both = torch.addcmul(lift(edges, fixed), values, lift(edges, slope), value=t)
+        both = torch.addcmul(gather_at_edges(edges, fixed), values, gather_at_edges(edges, slope), value=t)
         return both.mul_(share), None, None
 
 
 class _Maximum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, edges: Incidence) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, values: Tensor, edges: EdgeCSR) -> Tensor:  # type: ignore[override]
         out = torch.sparse.mm(edges.rows(values), values.contiguous(), "amax")
         ctx.edges = edges
         ctx.save_for_backward(values, out)
@@ -127,8 +128,8 @@ class _Maximum(torch.autograd.Function):
         edges = ctx.edges
         attains = out.detach().index_select(0, edges.target).eq_(values.detach())
         # torch starts from zero, and counts that among the edges where it is the maximum.
-        count = bag(attains, edges.edges, edges.ptr) + (out == 0)
-        share = lift(edges, grad / count.clamp_(min=1))
+        count = segment_sum(attains, edges.edges, edges.ptr) + (out == 0)
+        share = gather_at_edges(edges, grad / count.clamp_(min=1))
         return (attains * share if torch.is_grad_enabled() else share.mul_(attains)), None
 
 
@@ -144,9 +145,9 @@ class _LeakyProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         x, att = ctx.saved_tensors
         upstream = (grad.unsqueeze(2) * att).flatten(1)
-        to_x = torch.ops.aten.leaky_relu_backward(upstream, x, ctx.slope, False)
-        to_att = (F.leaky_relu(x, ctx.slope).view(-1, *att.shape) * grad.unsqueeze(2)).sum(0)
-        return to_x, to_att, None
+        grad_x = torch.ops.aten.leaky_relu_backward(upstream, x, ctx.slope, False)
+        grad_att = (F.leaky_relu(x, ctx.slope).view(-1, *att.shape) * grad.unsqueeze(2)).sum(0)
+        return grad_x, grad_att, None
 
 
 class _Softplus(torch.autograd.Function):

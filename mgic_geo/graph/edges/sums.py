@@ -1,7 +1,7 @@
 """Sums over the edges of a graph, and what nodes send along them, by one primitive: torch's embedding bag.
 
 A bag gathers rows of a table, weighs them and adds them up in one pass. Each function's gradient is again one
-of these functions, on the graph or on the graph turned round, so that any order of derivative works.
+of these functions, on the graph or on the transposed graph, so that any order of derivative works.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgic_geo.graph.edges.incidence import Incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR
 
-__all__ = ["bag", "dot", "lift", "mix", "spread_over", "total"]
+__all__ = ["dot", "edge_sum", "gather_at_edges", "segment_sum", "spmm", "total"]
 
 _CHUNK = 1024  # edges whose channels stay in the cache
 _FEW = 8  # edge features that a bag weighs faster than a matrix product
 
 
-def total(edges: Incidence, values: Tensor) -> Tensor:
+def total(edges: EdgeCSR, values: Tensor) -> Tensor:
     """Sum the values of the edges, (E, ...), at their targets: (targets, ...)."""
     return _Total.apply(values, edges)  # type: ignore[return-value]
 
 
-def lift(edges: Incidence, x: Tensor) -> Tensor:
+def gather_at_edges(edges: EdgeCSR, x: Tensor) -> Tensor:
     """The values of the targets, (targets, ...), at their edges: (E, ...)."""
-    return _Lift.apply(x, edges)  # type: ignore[return-value]
+    return _GatherAtEdges.apply(x, edges)  # type: ignore[return-value]
 
 
-def spread_over(edges: Incidence, x: Tensor, weight: Tensor | None = None) -> Tensor:
+def spmm(edges: EdgeCSR, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """Sum the features of the sources at their targets.
 
     Args:
@@ -40,16 +40,16 @@ def spread_over(edges: Incidence, x: Tensor, weight: Tensor | None = None) -> Te
     Returns:
         (targets, C), zero for a target without edges.
     """
-    return _Spread.apply(x, weight, edges)  # type: ignore[return-value]
+    return _SpMM.apply(x, weight, edges)  # type: ignore[return-value]
 
 
-def dot(edges: Incidence, a: Tensor, b: Tensor, heads: int) -> Tensor:
+def dot(edges: EdgeCSR, a: Tensor, b: Tensor, heads: int) -> Tensor:
     """Products of the targets' features (targets, C) with the sources' (sources, C), by head: (E, heads)."""
     return _Dot.apply(a, b, edges, heads)  # type: ignore[return-value]
 
 
-def mix(
-    edges: Incidence,
+def edge_sum(
+    edges: EdgeCSR,
     target: Tensor | None = None,
     source: Tensor | None = None,
     attribute: Tensor | None = None,
@@ -65,14 +65,14 @@ def mix(
         weight: (C, D) that maps them.
     """
     if attribute is None or attribute.size(1) <= _FEW:
-        return _Mix.apply(target, source, attribute, weight, edges)  # type: ignore[return-value]
+        return _EdgeSum.apply(target, source, attribute, weight, edges)  # type: ignore[return-value]
     assert weight is not None
     if target is None and source is None:
         return attribute @ weight.t()
-    return torch.addmm(_Mix.apply(target, source, None, None, edges), attribute, weight.t())  # type: ignore[arg-type]
+    return torch.addmm(_EdgeSum.apply(target, source, None, None, edges), attribute, weight.t())  # type: ignore[arg-type]
 
 
-def bag(table: Tensor, rows: Tensor, ptr: Tensor, weight: Tensor | None = None) -> Tensor:
+def segment_sum(table: Tensor, rows: Tensor, ptr: Tensor, weight: Tensor | None = None) -> Tensor:
     """Rows of a table, weighed and added up between pointers."""
     if not (rows.numel() and table.numel()):
         return table.new_zeros(ptr.numel() - 1, table.size(1))
@@ -83,19 +83,19 @@ def bag(table: Tensor, rows: Tensor, ptr: Tensor, weight: Tensor | None = None) 
 
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, edges: Incidence) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, values: Tensor, edges: EdgeCSR) -> Tensor:  # type: ignore[override]
         ctx.edges = edges
-        out = bag(values.flatten(1), edges.edges, edges.ptr)
+        out = segment_sum(values.flatten(1), edges.edges, edges.ptr)
         return out.view(-1, *values.shape[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return lift(ctx.edges, grad), None
+        return gather_at_edges(ctx.edges, grad), None
 
 
-class _Lift(torch.autograd.Function):
+class _GatherAtEdges(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, edges: Incidence) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, edges: EdgeCSR) -> Tensor:  # type: ignore[override]
         ctx.edges = edges
         rows = x.flatten(1).index_select(0, edges.target)  # of more axes it copies element by element
         return rows.view(-1, *x.shape[1:])
@@ -105,33 +105,35 @@ class _Lift(torch.autograd.Function):
         return total(ctx.edges, grad), None
 
 
-class _Spread(torch.autograd.Function):
+class _SpMM(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, edges: Incidence) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, edges: EdgeCSR) -> Tensor:  # type: ignore[override]
         ctx.edges = edges
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         if weight is None:
-            return bag(x, edges.source_by_target, edges.ptr)
+            return segment_sum(x, edges.source_by_target, edges.ptr)
         if weight.dim() == 1:
-            return bag(x, edges.source_by_target, edges.ptr, edges.by_target(weight))
-        source, place, ptr = edges.heads(weight.size(1))
+            return segment_sum(x, edges.source_by_target, edges.ptr, edges.by_target(weight))
+        source, place, ptr = edges.expand_heads(weight.size(1))
         heads, width = weight.size(1), x.size(1)
         table = x.reshape(x.size(0) * heads, width // heads)
-        return bag(table, source, ptr, weight.flatten().index_select(0, place)).view(edges.targets, width)
+        return segment_sum(table, source, ptr, weight.flatten().index_select(0, place)).view(
+            edges.targets, width
+        )
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        to_x = spread_over(ctx.edges.turned, grad, weight) if ctx.needs_input_grad[0] else None
+        grad_x = spmm(ctx.edges.transposed, grad, weight) if ctx.needs_input_grad[0] else None
         if x is None:
-            return to_x, None, None
+            return grad_x, None, None
         heads = weight.size(1) if weight.dim() == 2 else 1
-        return to_x, dot(ctx.edges, grad, x, heads).view_as(weight), None
+        return grad_x, dot(ctx.edges, grad, x, heads).view_as(weight), None
 
 
 class _Dot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, edges: Incidence, heads: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, a: Tensor, b: Tensor, edges: EdgeCSR, heads: int) -> Tensor:  # type: ignore[override]
         ctx.edges = edges
         ctx.save_for_backward(a, b)
         width = a.size(1) // heads
@@ -145,12 +147,12 @@ class _Dot(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
         a, b = ctx.saved_tensors
-        to_a = spread_over(ctx.edges, b, grad) if ctx.needs_input_grad[0] else None
-        to_b = spread_over(ctx.edges.turned, a, grad) if ctx.needs_input_grad[1] else None
-        return to_a, to_b, None, None
+        grad_a = spmm(ctx.edges, b, grad) if ctx.needs_input_grad[0] else None
+        grad_b = spmm(ctx.edges.transposed, a, grad) if ctx.needs_input_grad[1] else None
+        return grad_a, grad_b, None, None
 
 
-class _Mix(torch.autograd.Function):
+class _EdgeSum(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
@@ -158,7 +160,7 @@ class _Mix(torch.autograd.Function):
         source: Tensor | None,
         attribute: Tensor | None,
         weight: Tensor | None,
-        edges: Incidence,
+        edges: EdgeCSR,
     ) -> Tensor:
         ctx.edges = edges
         ctx.save_for_backward(attribute, weight)
@@ -167,21 +169,21 @@ class _Mix(torch.autograd.Function):
             return own[0].index_select(0, edges.source if target is None else edges.target)
         table = torch.cat(own if weight is None else [*own, weight.t()])
         sizes = (*(0 if part is None else part.size(0) for part in (target, source)), len(table))
-        rows, ptr = edges.mixture((sizes[0], sizes[1], sizes[2] - sizes[0] - sizes[1]))
+        rows, ptr = edges.bag_layout((sizes[0], sizes[1], sizes[2] - sizes[0] - sizes[1]))
         if attribute is None:
-            return bag(table, rows, ptr)
+            return segment_sum(table, rows, ptr)
         factors = torch.cat([attribute.new_ones(attribute.size(0), len(own)), attribute], 1)
-        return bag(table, rows, ptr, factors.flatten())
+        return segment_sum(table, rows, ptr, factors.flatten())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         attribute, weight = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        to_target = total(ctx.edges, grad) if needs[0] else None
-        to_source = total(ctx.edges.turned, grad) if needs[1] else None
-        to_attribute = grad @ weight if needs[2] else None
-        to_weight = _outer(attribute, grad) if needs[3] else None
-        return to_target, to_source, to_attribute, to_weight, None
+        grad_target = total(ctx.edges, grad) if needs[0] else None
+        grad_source = total(ctx.edges.transposed, grad) if needs[1] else None
+        grad_attribute = grad @ weight if needs[2] else None
+        grad_weight = _outer(attribute, grad) if needs[3] else None
+        return grad_target, grad_source, grad_attribute, grad_weight, None
 
 
 def _outer(attribute: Tensor, grad: Tensor) -> Tensor:
@@ -191,4 +193,4 @@ def _outer(attribute: Tensor, grad: Tensor) -> Tensor:
         return (attribute.t() @ grad).t()
     rows = torch.arange(count, device=grad.device).repeat(few)
     ptr = torch.arange(few + 1, device=grad.device) * count
-    return bag(grad, rows, ptr, attribute.t().flatten()).t()
+    return segment_sum(grad, rows, ptr, attribute.t().flatten()).t()

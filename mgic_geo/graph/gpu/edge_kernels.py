@@ -24,7 +24,7 @@ def _tile(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def gather_max(
-    u, v, rowptr, col, out, best, centre, parts, nodes, channels, row, group, span, size,
+    u, v, rowptr, col, out, best, node_mean, parts, nodes, channels, row, group, span, size,
     HAS_U: tl.constexpr, BEST: tl.constexpr, MOMENTS: tl.constexpr, ACC: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -59,24 +59,24 @@ def gather_max(
             square += step * (value - mean)
     at = i[:, None] * channels + c[None, :]
     if HAS_U:
-        on_centre = tl.load(u + i[:, None] * row + place, mask=here & (degree > 0)[:, None], other=0).to(ACC)
-        largest += on_centre
-        mean += on_centre
+        on_target = tl.load(u + i[:, None] * row + place, mask=here & (degree > 0)[:, None], other=0).to(ACC)
+        largest += on_target
+        mean += on_target
     tl.store(out + at, largest.to(out.dtype.element_ty), mask=here)
     if BEST != "":
         tl.store(best + at, chosen.to(best.dtype.element_ty), mask=here)
     if MOMENTS:
-        tl.store(centre + at, mean, mask=here)
+        tl.store(node_mean + at, mean, mask=here)
         weight = degree.to(ACC)[:, None]
         count = tl.sum(degree, 0).to(ACC)
-        middle = tl.sum(weight * mean, 0) / tl.maximum(count, 1)
-        apart = mean - middle[None, :]
-        squares = tl.sum(square + weight * apart * apart, 0)
+        center = tl.sum(weight * mean, 0) / tl.maximum(count, 1)
+        delta = mean - center[None, :]
+        squares = tl.sum(square + weight * delta * delta, 0)
         # (3, tiles, channels): count, mean and squares of the tile's edges.
         tiles = tl.num_programs(0).to(tl.int64) * channels
         part = parts + tl.program_id(0).to(tl.int64) * channels + c
         tl.store(part, tl.zeros((COLUMNS,), ACC) + count, mask=real)
-        tl.store(part + tiles, middle, mask=real)
+        tl.store(part + tiles, center, mask=real)
         tl.store(part + 2 * tiles, squares, mask=real)
 
 
@@ -105,24 +105,24 @@ def join_moments(
     """Mean and biased variance of all edges from those of tiles, as ``gather_max`` leaves them."""
     _, c, _, real = _tile(1, channels, ROWS, COLUMNS)
     count = tl.zeros((ROWS, COLUMNS), ACC)
-    middle = tl.zeros((ROWS, COLUMNS), ACC)
+    center = tl.zeros((ROWS, COLUMNS), ACC)
     squares = tl.zeros((ROWS, COLUMNS), ACC)
     for start in range(0, tiles, ROWS):
         tile = start + tl.arange(0, ROWS).to(tl.int64)
         there = (tile < tiles)[:, None] & real[None, :]
         at = parts + tile[:, None] * channels + c[None, :]
         further = tl.load(at, mask=there, other=0)
-        step = tl.load(at + tl.cast(tiles, tl.int64) * channels, mask=there, other=0) - middle
+        step = tl.load(at + tl.cast(tiles, tl.int64) * channels, mask=there, other=0) - center
         squares += tl.load(at + 2 * tl.cast(tiles, tl.int64) * channels, mask=there, other=0)
         share = further / tl.maximum(count + further, 1)
         squares += step * step * count * share
-        middle += step * share
+        center += step * share
         count += further
     edges = tl.maximum(tl.sum(count, 0), 1)
-    whole = tl.sum(count * middle, 0) / edges
-    apart = middle - whole[None, :]
-    tl.store(mean + c, whole, mask=real)
-    tl.store(var + c, tl.sum(squares + count * apart * apart, 0) / edges, mask=real)
+    overall = tl.sum(count * center, 0) / edges
+    delta = center - overall[None, :]
+    tl.store(mean + c, overall, mask=real)
+    tl.store(var + c, tl.sum(squares + count * delta * delta, 0) / edges, mask=real)
 
 
 @triton.jit
@@ -133,18 +133,18 @@ def norm_apply(
     """Normalise z, then the activation with this slope below zero."""
     i, c, inside, real = _tile(nodes, channels, ROWS, COLUMNS)
     at, here = i[:, None] * channels + c[None, :], inside[:, None] & real[None, :]
-    middle = tl.load(mean + c, mask=real, other=0)
-    whole = tl.load(weight + c, mask=real, other=0).to(ACC)
-    whole = whole / tl.sqrt(tl.load(var + c, mask=real, other=1) + eps)
+    center = tl.load(mean + c, mask=real, other=0)
+    inv_std_scale = tl.load(weight + c, mask=real, other=0).to(ACC)
+    inv_std_scale = inv_std_scale / tl.sqrt(tl.load(var + c, mask=real, other=1) + eps)
     shift = tl.load(bias + c, mask=real, other=0).to(ACC)
-    value = (tl.load(z + at, mask=here, other=0) - middle[None, :]) * whole[None, :] + shift[None, :]
+    value = (tl.load(z + at, mask=here, other=0) - center[None, :]) * inv_std_scale[None, :] + shift[None, :]
     value = tl.where(value > 0, value, value * slope)
     tl.store(out + at, value.to(out.dtype.element_ty), mask=here)
 
 
 @triton.jit
 def norm_sums(
-    grad, z, centre, mean, var, weight, bias, hidden, parts, nodes, channels,
+    grad, z, node_mean, mean, var, weight, bias, hidden, parts, nodes, channels,
     eps: tl.constexpr, slope: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The gradient ahead of the activation, and its sums over the tile's nodes, plain and times z - mean.
@@ -153,17 +153,17 @@ def norm_sums(
     """
     i, c, inside, real = _tile(nodes, channels, ROWS, COLUMNS)
     at, here = i[:, None] * channels + c[None, :], inside[:, None] & real[None, :]
-    middle = tl.load(mean + c, mask=real, other=0)
+    center = tl.load(mean + c, mask=real, other=0)
     scale = tl.load(weight + c, mask=real, other=0).to(ACC)
-    whole = scale / tl.sqrt(tl.load(var + c, mask=real, other=1) + eps)
+    inv_std_scale = scale / tl.sqrt(tl.load(var + c, mask=real, other=1) + eps)
     shift = tl.load(bias + c, mask=real, other=0).to(ACC)
     value = tl.load(z + at, mask=here, other=0)
-    ahead = (value - middle[None, :]) * whole[None, :] + shift[None, :]
+    ahead = (value - center[None, :]) * inv_std_scale[None, :] + shift[None, :]
     behind = tl.load(grad + at, mask=here, other=0).to(ACC)
     behind = tl.where(ahead > 0, behind, behind * slope)
     tl.store(hidden + at, behind, mask=here)
     tie = here & (scale == 0)[None, :]
-    value = tl.where(tie, tl.load(centre + at, mask=tie, other=0), value) - middle[None, :]
+    value = tl.where(tie, tl.load(node_mean + at, mask=tie, other=0), value) - center[None, :]
     part = parts + tl.program_id(0).to(tl.int64) * channels + c
     tl.store(part, tl.sum(behind, 0), mask=real)
     further = tl.num_programs(0).to(tl.int64) * channels
@@ -172,9 +172,10 @@ def norm_sums(
 
 @triton.jit
 def edge_gradients(
-    grad, best, u, v, centre, mean, var, weight, sums, rowptr, turned_rowptr, turned_col, turned_rank,
-    of_u, of_v, nodes, channels, row, group, span, edges, eps: tl.constexpr,
-    MOMENTS: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    grad, best, u, v, node_mean, mean, var, weight, sums,
+    rowptr, transposed_rowptr, transposed_col, transposed_rank,
+    grad_u, grad_v, nodes, channels, row, group, span, edges,
+    eps: tl.constexpr, MOMENTS: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of u (programs of the third axis's 0) and v (of its 1), each written once.
 
@@ -187,9 +188,9 @@ def edge_gradients(
     scale = tl.full((COLUMNS,), 1, ACC)
     constant = tl.zeros((COLUMNS,), ACC)
     per_value = tl.zeros((COLUMNS,), ACC)
-    middle = tl.zeros((COLUMNS,), ACC)
+    center = tl.zeros((COLUMNS,), ACC)
     if MOMENTS:
-        middle = tl.load(mean + c, mask=real, other=0)
+        center = tl.load(mean + c, mask=real, other=0)
         deviation = tl.sqrt(tl.load(var + c, mask=real, other=1) + eps)
         scale = tl.load(weight + c, mask=real, other=0).to(ACC) / deviation
         constant = -scale * tl.load(sums + c, mask=real, other=0) / edges
@@ -201,19 +202,19 @@ def edge_gradients(
         some = here & (degree > 0)[:, None]
         total = tl.load(grad + at, mask=some, other=0).to(ACC) * scale[None, :]
         if MOMENTS:
-            apart = tl.load(centre + at, mask=some, other=0) - middle[None, :]
-            total += degree.to(ACC)[:, None] * (constant[None, :] + per_value[None, :] * apart)
-        tl.store(of_u + i[:, None] * row + place, total.to(of_u.dtype.element_ty), mask=here)
+            delta = tl.load(node_mean + at, mask=some, other=0) - center[None, :]
+            total += degree.to(ACC)[:, None] * (constant[None, :] + per_value[None, :] * delta)
+        tl.store(grad_u + i[:, None] * row + place, total.to(grad_u.dtype.element_ty), mask=here)
     else:
-        first = tl.load(turned_rowptr + i, mask=inside, other=0)
-        degree = tl.load(turned_rowptr + i + 1, mask=inside, other=0) - first
+        first = tl.load(transposed_rowptr + i, mask=inside, other=0)
+        degree = tl.load(transposed_rowptr + i + 1, mask=inside, other=0) - first
         total = tl.zeros((ROWS, COLUMNS), ACC)
         others = tl.zeros((ROWS, COLUMNS), ACC)
         for k in range(tl.max(degree, 0).to(tl.int32)):
             there = k < degree
             edge = first + k
-            target = tl.load(turned_col + edge, mask=there, other=0).to(tl.int64)
-            rank = tl.load(turned_rank + edge, mask=there, other=0)
+            target = tl.load(transposed_col + edge, mask=there, other=0).to(tl.int64)
+            rank = tl.load(transposed_rank + edge, mask=there, other=0)
             both = there[:, None] & real[None, :]
             seat = target[:, None] * channels + c[None, :]
             attains = both & (tl.load(best + seat, mask=both, other=0).to(tl.int32) == rank[:, None])
@@ -222,7 +223,7 @@ def edge_gradients(
                 others += tl.load(u + target[:, None] * row + place, mask=both, other=0).to(ACC)
         total *= scale[None, :]
         if MOMENTS:
-            own = tl.load(v + i[:, None] * row + place, mask=here, other=0).to(ACC) - middle[None, :]
+            own = tl.load(v + i[:, None] * row + place, mask=here, other=0).to(ACC) - center[None, :]
             count = degree.to(ACC)[:, None]
             total += count * constant[None, :] + per_value[None, :] * (others + count * own)
-        tl.store(of_v + i[:, None] * row + place, total.to(of_v.dtype.element_ty), mask=here)
+        tl.store(grad_v + i[:, None] * row + place, total.to(grad_v.dtype.element_ty), mask=here)

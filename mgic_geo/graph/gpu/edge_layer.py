@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mgic_geo.core.pointwise import grouped_linear
-from mgic_geo.graph.edge_maps import track
+from mgic_geo.graph.edge_norm import track_centered
 from mgic_geo.graph.gpu.edge_max import edge_max
 from mgic_geo.graph.gpu.edge_norm import edge_norm
 from mgic_geo.graph.gpu.when import applies
@@ -46,9 +46,9 @@ def normalised_edge_conv(
 ) -> Tensor:
     """As :func:`mgic_geo.graph.edge_norm_native.normalised_edge_conv`, on any graph; scales may be zero."""
     # u and v nearly cancel where points are far from the origin, so that the common part goes first.
-    middle = x.detach().mean(0)
-    uv = grouped_linear(x - middle, weight, None, groups)
+    center = x.detach().mean(0)
+    uv = grouped_linear(x - center, weight, None, groups)
     out, mean, var = edge_norm(uv, sign * norm.weight, norm.bias, neighbors, groups, norm.eps, slope)
     if norm.training:
-        track(norm, sign, mean, var, weight, middle, neighbors.col.numel())
+        track_centered(norm, sign, mean, var, weight, center, neighbors.col.numel())
     return out

@@ -36,8 +36,8 @@ def _edge_max(
     uv: Tensor,
     rowptr: Tensor,
     col: Tensor,
-    turned_rowptr: Tensor,
-    turned_col: Tensor,
+    transposed_rowptr: Tensor,
+    transposed_col: Tensor,
     ranks: Tensor,
     groups: int,
     small: bool,
@@ -56,7 +56,7 @@ def _edge_max(
 
 @_edge_max.register_fake
 def _(
-    uv: Tensor, rowptr: Tensor, col: Tensor, turned_rowptr: Tensor, turned_col: Tensor, ranks: Tensor,
+    uv: Tensor, rowptr: Tensor, col: Tensor, transposed_rowptr: Tensor, transposed_col: Tensor, ranks: Tensor,
     groups: int, small: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return _empty(uv, small)
@@ -78,7 +78,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 8
-    rowptr, col, turned_rowptr, turned_col, ranks, best = ctx.saved_tensors
+    rowptr, col, transposed_rowptr, transposed_col, ranks, best = ctx.saved_tensors
     if needs_double_backward(grad):
 
         def plain(uv: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, ...
 
         anywhere = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device, requires_grad=True)
         return (*gradients(plain, (anywhere,), grad), *[None] * 7)
-    graph = turned_rowptr, turned_col, ranks
+    graph = transposed_rowptr, transposed_col, ranks
     return _edge_max_grad(grad, best, rowptr, *graph, ctx.groups), *[None] * 7
 
 
@@ -100,25 +100,26 @@ def _edge_max_grad(
     grad: Tensor,
     best: Tensor,
     rowptr: Tensor,
-    turned_rowptr: Tensor,
-    turned_col: Tensor,
+    transposed_rowptr: Tensor,
+    transposed_col: Tensor,
     ranks: Tensor,
     groups: int,
 ) -> Tensor:
     """(N, 2C) the gradient of u and v; that of a source is summed over its targets in order."""
     grad, (nodes, channels) = grad.contiguous(), grad.shape
     out = grad.new_empty(nodes, 2 * channels)
-    of_u, of_v = parts(out, groups)
+    grad_u, grad_v = parts(out, groups)
     launch(
-        "edge_gradients", grad, (nodes, channels), grad, best, *[out] * 7, rowptr, turned_rowptr, turned_col,
-        ranks, of_u, of_v, nodes, channels, *layout(out, groups), 1, sides=2, eps=0.0, MOMENTS=False,
+        "edge_gradients", grad, (nodes, channels), grad, best, *[out] * 7, rowptr,
+        transposed_rowptr, transposed_col, ranks, grad_u, grad_v,
+        nodes, channels, *layout(out, groups), 1, sides=2, eps=0.0, MOMENTS=False,
     )  # fmt: skip
     return out
 
 
 @_edge_max_grad.register_fake
 def _(
-    grad: Tensor, best: Tensor, rowptr: Tensor, turned_rowptr: Tensor, turned_col: Tensor, ranks: Tensor,
-    groups: int,
+    grad: Tensor, best: Tensor, rowptr: Tensor, transposed_rowptr: Tensor, transposed_col: Tensor,
+    ranks: Tensor, groups: int,
 ) -> Tensor:  # fmt: skip
     return grad.new_empty(grad.size(0), 2 * grad.size(1))

@@ -54,8 +54,8 @@ def _edge_norm(
     bias: Tensor,
     rowptr: Tensor,
     col: Tensor,
-    turned_rowptr: Tensor,
-    turned_col: Tensor,
+    transposed_rowptr: Tensor,
+    transposed_col: Tensor,
     ranks: Tensor,
     groups: int,
     eps: float,
@@ -64,13 +64,13 @@ def _edge_norm(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The output, mean and variance; then what the gradient reads: maxima, nodes' means, and ranks."""
     uv, weight, bias = uv.contiguous(), weight.contiguous(), bias.contiguous()
-    out, mean, var, z, centre, best = found = _empty(uv, small)
+    out, mean, var, z, node_mean, best = found = _empty(uv, small)
     shape = nodes, channels = uv.size(0), uv.size(1) // 2
     tiles = -(-nodes // height(channels))
     moments = z.new_empty(3, tiles, channels)
     u, v = parts(uv, groups)
     launch(
-        "gather_max", uv, shape, u, v, rowptr, col, z, best, centre, moments, nodes, channels,
+        "gather_max", uv, shape, u, v, rowptr, col, z, best, node_mean, moments, nodes, channels,
         *layout(uv, groups), 1, HAS_U=True, BEST="rank", MOMENTS=True,
     )  # fmt: skip
     launch("join_moments", uv, (1, channels), moments, mean, var, tiles, channels, **_JOIN)
@@ -83,8 +83,8 @@ def _edge_norm(
 
 @_edge_norm.register_fake
 def _(
-    uv: Tensor, weight: Tensor, bias: Tensor, rowptr: Tensor, col: Tensor, turned_rowptr: Tensor,
-    turned_col: Tensor, ranks: Tensor, groups: int, eps: float, slope: float, small: bool,
+    uv: Tensor, weight: Tensor, bias: Tensor, rowptr: Tensor, col: Tensor, transposed_rowptr: Tensor,
+    transposed_col: Tensor, ranks: Tensor, groups: int, eps: float, slope: float, small: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return _empty(uv, small)
 
@@ -93,9 +93,9 @@ def _empty(uv: Tensor, small: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Ten
     shape = uv.size(0), uv.size(1) // 2
     full = torch.float64 if uv.dtype == torch.float64 else torch.float32
     mean, var = uv.new_empty(shape[1], dtype=full), uv.new_empty(shape[1], dtype=full)
-    z, centre = uv.new_empty(shape, dtype=full), uv.new_empty(shape, dtype=full)
+    z, node_mean = uv.new_empty(shape, dtype=full), uv.new_empty(shape, dtype=full)
     best = uv.new_empty(shape, dtype=torch.uint8 if small else torch.int32)
-    return uv.new_empty(shape), mean, var, z, centre, best
+    return uv.new_empty(shape), mean, var, z, node_mean, best
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -108,7 +108,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 12
-    uv, weight, bias, rowptr, col, turned_rowptr, turned_col, ranks, *found = ctx.saved_tensors
+    uv, weight, bias, rowptr, col, transposed_rowptr, transposed_col, ranks, *found = ctx.saved_tensors
     if needs_double_backward(grad):
         best = found[-1]
 
@@ -116,11 +116,11 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
             return _plain(uv, weight, bias, rowptr, col, best, ctx.groups, ctx.eps, ctx.slope)
 
         return (*gradients(plain, (uv, weight, bias), grad), *[None] * 9)
-    of_uv, of_weight, of_bias = _edge_norm_grad(
-        grad, uv, weight, bias, *found, rowptr, turned_rowptr, turned_col, ranks,
+    grad_uv, grad_weight, grad_bias = _edge_norm_grad(
+        grad, uv, weight, bias, *found, rowptr, transposed_rowptr, transposed_col, ranks,
         col.numel(), ctx.groups, ctx.eps, ctx.slope,
     )  # fmt: skip
-    return of_uv, of_weight, of_bias, *[None] * 9
+    return grad_uv, grad_weight, grad_bias, *[None] * 9
 
 
 _edge_norm.register_autograd(_backward, setup_context=_setup)
@@ -135,11 +135,11 @@ def _edge_norm_grad(
     mean: Tensor,
     var: Tensor,
     z: Tensor,
-    centre: Tensor,
+    node_mean: Tensor,
     best: Tensor,
     rowptr: Tensor,
-    turned_rowptr: Tensor,
-    turned_col: Tensor,
+    transposed_rowptr: Tensor,
+    transposed_col: Tensor,
     ranks: Tensor,
     edges: int,
     groups: int,
@@ -149,28 +149,28 @@ def _edge_norm_grad(
     """Of uv, weight and bias."""
     shape = nodes, channels = uv.size(0), uv.size(1) // 2
     grad, uv, weight, bias = (x.contiguous() for x in (grad, uv, weight, bias))
-    of_uv, hidden = torch.empty_like(uv), torch.empty_like(z)
+    grad_uv, hidden = torch.empty_like(uv), torch.empty_like(z)
     tiles = -(-nodes // height(channels, _ROWS))
     by_tile = z.new_empty(2, tiles, channels)
     launch(
-        "norm_sums", uv, shape, grad, z, centre, mean, var, weight, bias, hidden, by_tile, nodes, channels,
+        "norm_sums", uv, shape, grad, z, node_mean, mean, var, weight, bias, hidden, by_tile, nodes, channels,
         rows=_ROWS, eps=eps, slope=slope,
     )  # fmt: skip
     sums = by_tile.sum(1)
     launch(
-        "edge_gradients", uv, shape, hidden, best, *parts(uv, groups), centre, mean, var, weight, sums,
-        rowptr, turned_rowptr, turned_col, ranks, *parts(of_uv, groups), nodes, channels,
+        "edge_gradients", uv, shape, hidden, best, *parts(uv, groups), node_mean, mean, var, weight, sums,
+        rowptr, transposed_rowptr, transposed_col, ranks, *parts(grad_uv, groups), nodes, channels,
         *layout(uv, groups), edges, sides=2, eps=eps, MOMENTS=True,
     )  # fmt: skip
-    of_bias, of_weight = sums[0], sums[1] * torch.rsqrt(var + eps)
-    return of_uv, of_weight.to(weight.dtype), of_bias.to(bias.dtype)
+    grad_bias, grad_weight = sums[0], sums[1] * torch.rsqrt(var + eps)
+    return grad_uv, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
 
 
 @_edge_norm_grad.register_fake
 def _(
     grad: Tensor, uv: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, z: Tensor,
-    centre: Tensor, best: Tensor, rowptr: Tensor, turned_rowptr: Tensor, turned_col: Tensor, ranks: Tensor,
-    edges: int, groups: int, eps: float, slope: float,
+    node_mean: Tensor, best: Tensor, rowptr: Tensor, transposed_rowptr: Tensor, transposed_col: Tensor,
+    ranks: Tensor, edges: int, groups: int, eps: float, slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return uv.new_empty(uv.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 

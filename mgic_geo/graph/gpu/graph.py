@@ -14,14 +14,14 @@ def graph_tensors(neighbors: Neighbors, gradient: bool) -> tuple[Tensor, ...]:
     """Pointers and sources by target; with a gradient targets by source, too, and the places there.
 
     Returns:
-        ``rowptr``, ``col``, those of the graph turned round, and the ranks of its edges; without a gradient
+        ``rowptr``, ``col``, those of the transposed graph, and the ranks of its edges; without a gradient
         the last three are stand-ins that nobody reads.
     """
     rowptr, col = neighbors.rowptr, neighbors.col32
     if not gradient:
         return rowptr, col, rowptr, col, col
-    turned = neighbors.transposed
-    return rowptr, col, turned.rowptr, turned.col32, neighbors.ranks
+    transposed = neighbors.transposed
+    return rowptr, col, transposed.rowptr, transposed.col32, neighbors.ranks
 
 
 def rank_type(neighbors: Neighbors) -> torch.dtype:

@@ -58,8 +58,8 @@ def nearest(
                 else:
                     at = x + (cloud * points + j) * channels + channel
                     other = tl.load(at, mask=there, other=0)[None, :]
-                apart = here[:, None] - other
-                distance += apart * apart
+                delta = here[:, None] - other
+                distance += delta * delta
         else:
             of_point = x + (cloud * points + j) * channels
             for first in range(0, channels, CHUNK):

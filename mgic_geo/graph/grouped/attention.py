@@ -16,16 +16,16 @@ from torch_geometric.nn import GATConv, GATv2Conv, PointTransformerConv, Transfo
 from torch_geometric.nn.dense.linear import Linear
 
 from mgic_geo.core.hooks import run_pre_hooks
-from mgic_geo.graph.edges.incidence import Incidence, incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR, edge_csr
 from mgic_geo.graph.edges.messages import Kind, Parts, scores, weighed
 from mgic_geo.graph.edges.propagation import edgewise, plain_propagate, plain_update
 from mgic_geo.graph.edges.shares import near, softmax
-from mgic_geo.graph.edges.sums import lift, mix, spread_over, total
+from mgic_geo.graph.edges.sums import edge_sum, gather_at_edges, spmm, total
 
 __all__ = ["NodewiseGAT", "NodewiseGATv2", "NodewisePointTransformer", "NodewiseTransformer"]
 
 
-def _weights(layer: Any, edges: Incidence, by_head: Tensor) -> Tensor:
+def _weights(layer: Any, edges: EdgeCSR, by_head: Tensor) -> Tensor:
     """Attention weights (E, H) of scores, with dropout."""
     return F.dropout(softmax(edges, by_head), layer.dropout, layer.training)
 
@@ -41,7 +41,7 @@ def _weighted_sources(self: Any, edge_index: Any, size: Any = None, **features: 
     targets = targets if size is None else size[1]
     if not edgewise(self, edge_index, source, alpha) or self.aggr not in ("add", "sum"):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, source.size(0), targets)
+    edges = edge_csr(edge_index, source.size(0), targets)
     return weighed(edges, source.flatten(1), alpha).view(targets, *source.shape[1:])
 
 
@@ -49,7 +49,7 @@ def _gat_scores(self: GATConv, edge_index: Any, size: Any = None, **features: An
     (source, target), edge_attr = features["alpha"], features["edge_attr"]
     if target is None or not edgewise(self, edge_index, source, target, edge_attr):
         return plain_update(self, edge_index, size, **features)
-    edges = incidence(edge_index, source.size(0), target.size(0))
+    edges = edge_csr(edge_index, source.size(0), target.size(0))
     by_edge = None
     if edge_attr is not None and self.lin_edge is not None:  # one product with the edge's features a head
         edge_attr = _columns(edge_attr)
@@ -57,7 +57,7 @@ def _gat_scores(self: GATConv, edge_index: Any, size: Any = None, **features: An
         by_edge = (weight * self.att_edge.transpose(0, 1).mT).sum(1)
     else:
         edge_attr = None
-    sums = mix(edges, target, source, edge_attr, by_edge)
+    sums = edge_sum(edges, target, source, edge_attr, by_edge)
     return _weights(self, edges, F.leaky_relu(sums, self.negative_slope))
 
 
@@ -73,7 +73,7 @@ def _gatv2_scores(self: GATv2Conv, edge_index: Any, size: Any = None, **features
     mapped = edge_attr is None or self.lin_edge is not None
     if not (mapped and edgewise(self, edge_index, source, target, edge_attr)):
         return plain_update(self, edge_index, size, **features)
-    edges = incidence(edge_index, source.size(0), target.size(0))
+    edges = edge_csr(edge_index, source.size(0), target.size(0))
     weight = None
     if edge_attr is not None:
         edge_attr = _columns(edge_attr)
@@ -95,7 +95,7 @@ def _attend(self: TransformerConv, edge_index: Any, size: Any = None, **features
     mapped = (self.lin_edge is None) == (edge_attr is None)
     if not (mapped and edgewise(self, edge_index, query, key, edge_attr) and self.aggr in ("add", "sum")):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, key.size(0), query.size(0))
+    edges = edge_csr(edge_index, key.size(0), query.size(0))
     query = query * (1 / math.sqrt(self.out_channels))
     weight = None if self.lin_edge is None else run_pre_hooks(self.lin_edge, edge_attr).weight
     parts = Parts(t0=query.flatten(1), s0=key.flatten(1), attr=edge_attr, w0=weight)
@@ -116,7 +116,7 @@ def _vector_attention(self: Any, edge_index: Any, size: Any = None, **features: 
     linear = isinstance(position, Linear)
     if not (linear and edgewise(self, edge_index, source, *pos, *alpha)) or self.aggr not in ("add", "sum"):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, source.size(0), pos[1].size(0))
+    edges = edge_csr(edge_index, source.size(0), pos[1].size(0))
     run_pre_hooks(position, pos[0])
     # With p mapped positions, scores are (a_i + p_i + b) - (a_j + p_j): softmax drops what is the target's.
     at_source = F.linear(pos[0], position.weight)
@@ -125,12 +125,12 @@ def _vector_attention(self: Any, edge_index: Any, size: Any = None, **features: 
     shift = near(negative)
     if shift is not None:
         share = (negative - shift).exp()
-        sums = spread_over(edges, torch.cat([share, share * (source - at_source)], 1))
+        sums = spmm(edges, torch.cat([share, share * (source - at_source)], 1))
         share, out = sums.chunk(2, 1)
         out = out / share.masked_fill(edges.degree.eq(0).unsqueeze(1), 1)
     else:
-        share = softmax(edges, lift(edges.turned, negative))
-        out = total(edges, share * lift(edges.turned, source - at_source))
+        share = softmax(edges, gather_at_edges(edges.transposed, negative))
+        out = total(edges, share * gather_at_edges(edges.transposed, source - at_source))
     out = out + at_target * edges.degree.clamp(max=1).unsqueeze(1).to(out.dtype)
     return out + alpha[1][:0].sum()  # the map of the targets' scores has a gradient, of zero
 

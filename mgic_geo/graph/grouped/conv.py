@@ -20,7 +20,7 @@ from torch_geometric.nn.inits import reset
 
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped.build import Builder, construct
-from mgic_geo.graph.grouped.fast import fuse
+from mgic_geo.graph.grouped.fast import build_wide
 from mgic_geo.graph.grouped.guards import only_features
 
 __all__ = ["FEATURES", "GroupedConv", "grouped", "resolve_conv"]
@@ -87,7 +87,7 @@ def grouped(conv: Builder, groups: int) -> Builder:
             return EdgeConv(in_channels, out_channels, groups=groups, **kwargs)
         if groups == 1:
             return construct(conv, in_channels, out_channels, kwargs)
-        fast = fuse(conv, groups, in_channels, out_channels, kwargs)
+        fast = build_wide(conv, groups, in_channels, out_channels, kwargs)
         return fast or GroupedConv(conv, groups, in_channels, out_channels, **kwargs)
 
     return build

@@ -17,19 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import nn as pyg
 
-from mgic_geo.graph.edges.scatter import quicken
-from mgic_geo.graph.edges.spread import linear_form
-from mgic_geo.graph.grouped import attention, modulated, nodewise
-from mgic_geo.graph.grouped import layers as own
+from mgic_geo.graph.edges.linear_propagation import linear_form
+from mgic_geo.graph.edges.scatter import use_fast_aggregation
+from mgic_geo.graph.grouped import attention, film_gen_gine, nodewise, tensor_weights
 from mgic_geo.graph.grouped.build import Builder, construct
-from mgic_geo.graph.grouped.edge_network import GroupedNN
+from mgic_geo.graph.grouped.grouped_map import group_maps
 from mgic_geo.graph.grouped.guards import channelwise, only_features, pointwise
-from mgic_geo.graph.grouped.map import group_maps
+from mgic_geo.graph.grouped.nn_conv import GroupedNN
+from mgic_geo.graph.grouped.pna_conv import NodewisePNA
 from mgic_geo.graph.grouped.state import join_states, separable, split_state
-from mgic_geo.graph.grouped.towers import NodewisePNA
 from mgic_geo.graph.neighbors import compressed
 
-__all__ = ["FAST", "FusedConv", "Rule", "fuse"]
+__all__ = ["FAST", "Rule", "WideConv", "build_wide", "forget_graphs"]
 
 Options = dict[str, Any]
 
@@ -87,20 +86,22 @@ def _averaged_heads(options: Options) -> dict[str, tuple[int, int]]:
 
 FAST: dict[Builder, Rule] = {
     pyg.APPNP: _linear(pyg.APPNP, only={"dropout": (0,)}),  # one mask would serve all groups
-    pyg.ARMAConv: Rule(blocks=own.GroupedARMA),
+    pyg.ARMAConv: Rule(blocks=tensor_weights.GroupedARMA),
     pyg.CGConv: Rule(form=nodewise.NodewiseCG, parts=lambda _: {"lin_[fs]": (2, 1)}),
     pyg.ChebConv: _linear(pyg.ChebConv),
     pyg.ClusterGCNConv: _linear(pyg.ClusterGCNConv),
     pyg.EdgeConv: Rule(form=nodewise.NodewiseEdge, parts=lambda _: {"nn.lins.0": (2, 1)}),
-    pyg.FiLMConv: Rule(form=modulated.LiftedFiLM, parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}),
+    pyg.FiLMConv: Rule(
+        form=film_gen_gine.LiftedFiLM, parts=lambda _: {"films.*": (1, 2), "film_skip": (1, 2)}
+    ),
     pyg.GATConv: Rule(form=attention.NodewiseGAT, only=_CONCATENATED, heads=True),
     pyg.GATv2Conv: Rule(form=attention.NodewiseGATv2, only=_CONCATENATED, heads=True),
-    pyg.GCN2Conv: Rule(blocks=own.GroupedGCN2),
+    pyg.GCN2Conv: Rule(blocks=tensor_weights.GroupedGCN2),
     pyg.GCNConv: _linear(pyg.GCNConv),
-    pyg.GENConv: Rule(only={"norm": ("batch", None), "msg_norm": (False,)}, form=modulated.TiledGEN),
+    pyg.GENConv: Rule(only={"norm": ("batch", None), "msg_norm": (False,)}, form=film_gen_gine.TiledGEN),
     pyg.GINConv: _linear(pyg.GINConv),
-    pyg.GINEConv: Rule(form=modulated.TiledGINE),
-    pyg.GatedGraphConv: Rule(blocks=own.GroupedGatedGraph),
+    pyg.GINEConv: Rule(form=film_gen_gine.TiledGINE),
+    pyg.GatedGraphConv: Rule(blocks=tensor_weights.GroupedGatedGraph),
     pyg.GeneralConv: Rule(
         form=nodewise.NodewiseGeneral,
         only={"attention": (False,), "l2_normalize": (False,)},
@@ -129,7 +130,7 @@ FAST: dict[Builder, Rule] = {
 }
 
 
-class FusedConv(pyg.MessagePassing):
+class WideConv(pyg.MessagePassing):
     """The fast path: all groups in one layer of full width.
 
     Args:
@@ -215,9 +216,9 @@ def forget_graphs(layer: nn.Module) -> None:
                 setattr(module, name, None)
 
 
-def fuse(
+def build_wide(
     conv: Builder, groups: int, in_channels: int, out_channels: int, options: Options
-) -> FusedConv | None:
+) -> WideConv | None:
     """All groups of ``conv`` in one layer, or None where only the general path is right.
 
     Raises:
@@ -234,7 +235,7 @@ def fuse(
         grouped = group_maps(layer, small, groups, parts) and separable(layer, small, groups)
     if not grouped:
         return None
-    return FusedConv(quicken(layer), conv, groups, in_channels, out_channels, options)
+    return WideConv(use_fast_aggregation(layer), conv, groups, in_channels, out_channels, options)
 
 
 def _widen(

@@ -12,6 +12,18 @@ from torch_geometric.nn.resolver import activation_resolver
 
 __all__ = ["channelwise", "only_features", "pointwise"]
 
+_CHANNELWISE = (
+    "add", "sum", "mean", "max", "min", "mul", "var", "std", "softmax", "softmax_sg", "powermean", "power",
+)  # fmt: skip
+_FUNCTIONS = (
+    torch.relu, torch.tanh, torch.sigmoid, F.relu, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.softplus,
+    F.tanh, F.sigmoid,
+)  # fmt: skip
+_MODULES = (
+    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Softplus, nn.Softsign, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
+)  # fmt: skip
+
 
 def only_features(out: Any) -> Any:
     """What a layer in groups returned, if these are features: a tensor, a dictionary of them, or None.
@@ -32,34 +44,8 @@ def channelwise(aggr: Any) -> bool:
     return aggr is None or aggr in _CHANNELWISE
 
 
-_CHANNELWISE = (
-    "add",
-    "sum",
-    "mean",
-    "max",
-    "min",
-    "mul",
-    "var",
-    "std",
-    "softmax",
-    "softmax_sg",
-    "powermean",
-    "power",
-)
-
-
 def pointwise(act: Any) -> bool:
     """Whether an activation is known to treat every channel by itself; None is a layer's default, or none."""
     if act is None or act in _FUNCTIONS:
         return True
     return isinstance(activation_resolver(act) if isinstance(act, str) else act, _MODULES)
-
-
-_FUNCTIONS = (
-    torch.relu, torch.tanh, torch.sigmoid, F.relu, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.softplus,
-    F.tanh, F.sigmoid,
-)  # fmt: skip
-_MODULES = (
-    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Softplus, nn.Softsign, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
-)  # fmt: skip

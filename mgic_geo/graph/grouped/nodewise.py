@@ -1,7 +1,7 @@
 """Forms of layers that map a concatenation at every edge: the nodes' parts are mapped at the nodes instead.
 
 A linear map of :math:`[x_i, x_j, e]` is the sum of three, of which two are computed once a node and then
-gathered. The linear maps are those of :mod:`mgic_geo.graph.grouped.map`.
+gathered. The linear maps are those of :mod:`mgic_geo.graph.grouped.grouped_map`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from torch_geometric.nn.conv.ppf_conv import point_pair_features
 from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph.edges import reduce_native
-from mgic_geo.graph.edges.incidence import Incidence, incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR, edge_csr
+from mgic_geo.graph.edges.linear_propagation import fits, gather_linear, targets_of
 from mgic_geo.graph.edges.messages import Kind, Parts, edge_values, gather
 from mgic_geo.graph.edges.propagation import edgewise, gather_messages, plain_propagate
 from mgic_geo.graph.edges.reduce_native import Inner
 from mgic_geo.graph.edges.scatter import reduce_edges
-from mgic_geo.graph.edges.spread import fits, gather_linear, targets_of
-from mgic_geo.graph.edges.sums import lift, mix
-from mgic_geo.graph.grouped.map import GroupedMap
+from mgic_geo.graph.edges.sums import edge_sum, gather_at_edges
+from mgic_geo.graph.grouped.grouped_map import GroupedMap
 
 __all__ = [
     "NodewiseCG",
@@ -54,13 +54,13 @@ def _after_first(mlp: Any, x: Tensor) -> Tensor:
     return cast(MLP, mlp).lins[1](cast(MLP, mlp).act(x))
 
 
-def _gather_mlp(layer: Any, mlp: Any, edges: Incidence, parts: Parts) -> Tensor:
+def _gather_mlp(layer: Any, mlp: Any, edges: EdgeCSR, parts: Parts) -> Tensor:
     """The aggregation of a network's values, of whose first map the parts are."""
     last = run_pre_hooks(cast(GroupedMap, mlp.lins[1]), parts.s0)
     inner, reduce = Inner(last.weight, last.bias, last.groups), "max" if layer.aggr == "max" else "sum"
     known = layer.aggr in ("max", "add", "sum", "mean") and isinstance(mlp.act, nn.ReLU)
     if not known or not reduce_native.fits(edges, parts, inner):
-        hidden = mix(edges, parts.t0, parts.s0, parts.attr, parts.w0)
+        hidden = edge_sum(edges, parts.t0, parts.s0, parts.attr, parts.w0)
         return gather_messages(layer, edges, _after_first(mlp, hidden))
     (out,) = reduce_native.edge_reduce(edges, parts, inner, (reduce,), edge_values)
     return out / edges.degrees(out) if layer.aggr == "mean" else out
@@ -70,7 +70,7 @@ def _propagate_edge(self: EdgeConv, edge_index: Any, size: Any = None, **feature
     neighbor, center = features["x"]
     if not edgewise(self, edge_index, neighbor, center):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, neighbor.size(0), center.size(0))
+    edges = edge_csr(edge_index, neighbor.size(0), center.size(0))
     return _gather_mlp(self, self.nn, edges, Parts(t0=center, s0=neighbor))
 
 
@@ -96,13 +96,13 @@ def _propagate_points(self: Any, edge_index: Any, size: Any = None, **features: 
     source, pos, normal = features["x"][0], features["pos"], features.get("normal", ())
     if not edgewise(self, edge_index, source, *pos, *normal):
         return plain_propagate(self, edge_index, size, **features)
-    edges, first = incidence(edge_index, source.size(0), pos[1].size(0)), _first(self.local_nn)
+    edges, first = edge_csr(edge_index, source.size(0), pos[1].size(0)), _first(self.local_nn)
     both = [
-        (edges.turned, pos[0]),
+        (edges.transposed, pos[0]),
         (edges, pos[1]),
-        *([(edges.turned, normal[0]), (edges, normal[1])] if normal else []),
+        *([(edges.transposed, normal[0]), (edges, normal[1])] if normal else []),
     ]
-    ends = [lift(side, values) for side, values in both]
+    ends = [gather_at_edges(side, values) for side, values in both]
     seen = point_pair_features(ends[1], ends[0], ends[3], ends[2]) if normal else ends[0] - ends[1]
     return _gather_mlp(self, self.local_nn, edges, Parts(s0=source, attr=seen, w0=first.shared_weight))
 
@@ -149,7 +149,7 @@ def _propagate_crystal(self: CGConv, edge_index: Any, size: Any = None, **featur
     if not edgewise(self, edge_index, *neighbors, *centers, edge_attr):
         both = torch.cat(neighbors, 1), torch.cat(centers, 1)
         return plain_propagate(self, edge_index, size, x=both, edge_attr=edge_attr)
-    edges, maps = incidence(edge_index, neighbors[0].size(0), centers[0].size(0)), (self.lin_f, self.lin_s)
+    edges, maps = edge_csr(edge_index, neighbors[0].size(0), centers[0].size(0)), (self.lin_f, self.lin_s)
     w0, w1 = (None if edge_attr is None else cast(GroupedMap, m).shared_weight for m in maps)
     (t0, t1), (s0, s1) = centers, neighbors
     return gather(self, Kind.CRYSTAL, edges, Parts(t0, t1, s0, s1, edge_attr, w0, w1))
@@ -183,15 +183,15 @@ def _propagate_gated(self: Any, edge_index: Any, size: Any = None, **features: A
     k, q, v, edge_attr = (features[name] for name in ("k", "q", "v", "edge_attr"))
     if not edgewise(self, edge_index, k, q, v, edge_attr):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, v.size(0), k.size(0))
+    edges = edge_csr(edge_index, v.size(0), k.size(0))
     of_gate = of_value = None
     if edge_attr is not None:
         of_gate = self.lin_key.shared_weight + self.lin_query.shared_weight
         of_value = self.lin_value.shared_weight
     if isinstance(self.act, nn.Sigmoid):
         return gather(self, Kind.GATE, edges, Parts(k, None, q, v, edge_attr, of_gate, of_value))
-    gate = self.act(mix(edges, k, q, edge_attr, of_gate))
-    return gather_messages(self, edges, gate * mix(edges, None, v, edge_attr, of_value))
+    gate = self.act(edge_sum(edges, k, q, edge_attr, of_gate))
+    return gather_messages(self, edges, gate * edge_sum(edges, None, v, edge_attr, of_value))
 
 
 class NodewiseResGated(ResGatedGraphConv):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mgic_geo.graph.edges import message_native, messages
-from mgic_geo.graph.edges.incidence import Incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR
 from mgic_geo.graph.edges.message_native import Kind, Parts
 from mgic_geo.graph.edges.scatter import FixedSoftmax
 
@@ -48,7 +48,7 @@ class Case:
             torch.randint(n, (edges,), generator=generator) for n in (sources, max(1, targets - 2))
         )  # the last targets have no edges
         self.kind, self.width = kind, width
-        self.edges = Incidence(source, target, sources, targets)
+        self.edges = EdgeCSR(source, target, sources, targets)
         self.attr = normal(edges, features) if features and kind is not Kind.FILM else None
         shapes = {
             "t0": (targets, channels),

@@ -5,10 +5,10 @@ import torch
 import torch_geometric.nn as pyg
 
 from mgic_geo import grouped
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of, options_of
 from mgic_geo.graph.edges import sums
 from mgic_geo.graph.edges.propagation import edgewise
 from mgic_geo.graph.grouped.fast import FAST
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of, options_of
 
 INDEX = example_graph(9, 3)
 FORMS = [conv for conv, rule in FAST.items() if rule.form is not None and conv is not pyg.GeneralConv]
@@ -22,8 +22,8 @@ def named(conv):
 @pytest.fixture
 def counted(monkeypatch):
     """How often rows were summed by bags."""
-    calls, bag = [], sums.bag
-    monkeypatch.setattr(sums, "bag", lambda *args: calls.append(1) or bag(*args))
+    calls, segment_sum = [], sums.segment_sum
+    monkeypatch.setattr(sums, "segment_sum", lambda *args: calls.append(1) or segment_sum(*args))
     return calls
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mgic_geo.graph.edges import reduce_native
-from mgic_geo.graph.edges.incidence import Incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR
 from mgic_geo.graph.edges.message_native import Parts
 from mgic_geo.graph.edges.messages import edge_values
 from mgic_geo.graph.edges.reduce_native import Inner
@@ -35,7 +35,7 @@ class Case:
         source, target = (
             torch.randint(n, (edges,), generator=generator) for n in (sources, max(1, targets - 2))
         )
-        self.edges, self.groups, self.wanted = Incidence(source, target, sources, targets), groups, wanted
+        self.edges, self.groups, self.wanted = EdgeCSR(source, target, sources, targets), groups, wanted
         self.attr = normal(edges, features) if features else None
         channels = groups * hidden
         self.tensors = [normal(targets, channels), normal(sources, channels)]

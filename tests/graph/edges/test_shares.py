@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from torch_geometric.utils import scatter
 from torch_geometric.utils import softmax as pyg_softmax
 
-from mgic_geo.graph.edges.incidence import incidence
+from mgic_geo.graph.edges.edge_csr import edge_csr
 from mgic_geo.graph.edges.shares import edge_max, leaky_product, near, softmax, softmax_sum, softplus
 
 TARGET = torch.tensor([3, 0, 3, 1, 0, 3, 4, 4])
-GRAPH = incidence(torch.stack([TARGET, TARGET]), 6, 6)
+GRAPH = edge_csr(torch.stack([TARGET, TARGET]), 6, 6)
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mgic_geo.graph.edges.incidence import incidence
-from mgic_geo.graph.edges.sums import dot, lift, mix, spread_over, total
+from mgic_geo.graph.edges.edge_csr import edge_csr
+from mgic_geo.graph.edges.sums import dot, edge_sum, gather_at_edges, spmm, total
 
 SOURCES, TARGETS, EDGES = 7, 6, 20
 INDEX = torch.stack(
@@ -14,7 +14,7 @@ INDEX = torch.stack(
     ]
 )
 SOURCE, TARGET = INDEX
-GRAPH = incidence(INDEX, SOURCES, TARGETS)
+GRAPH = edge_csr(INDEX, SOURCES, TARGETS)
 
 
 def values(*shape, seed=0):
@@ -32,15 +32,15 @@ V, ONE, TWO = values(EDGES, 4), values(EDGES), values(EDGES, 2)
 CASES = {
     "total": (lambda v: total(GRAPH, v), lambda v: summed(v), (V,)),
     "total of tables": (lambda v: total(GRAPH, v), lambda v: summed(v), (values(EDGES, 2, 3),)),
-    "lift": (lambda t: lift(GRAPH, t), lambda t: t[TARGET], (T,)),
-    "spread": (lambda x: spread_over(GRAPH, x), lambda x: summed(x[SOURCE]), (S,)),
+    "gather at edges": (lambda t: gather_at_edges(GRAPH, t), lambda t: t[TARGET], (T,)),
+    "spmm": (lambda x: spmm(GRAPH, x), lambda x: summed(x[SOURCE]), (S,)),
     "weighed": (
-        lambda x, w: spread_over(GRAPH, x, w),
+        lambda x, w: spmm(GRAPH, x, w),
         lambda x, w: summed(x[SOURCE] * w.unsqueeze(1)),
         (S, ONE),
     ),
     "heads": (
-        lambda x, w: spread_over(GRAPH, x, w),
+        lambda x, w: spmm(GRAPH, x, w),
         lambda x, w: summed((x[SOURCE].view(-1, 2, 2) * w.unsqueeze(2)).flatten(1)),
         (S, TWO),
     ),
@@ -49,19 +49,19 @@ CASES = {
         lambda a, b: (a[TARGET] * b[SOURCE]).view(-1, 2, 2).sum(2),
         (T, S),
     ),
-    "mix of two": (lambda t, s: mix(GRAPH, t, s), lambda t, s: t[TARGET] + s[SOURCE], (T, S)),
-    "mix of all": (
-        lambda t, s, a, w: mix(GRAPH, t, s, a, w),
+    "sum of two": (lambda t, s: edge_sum(GRAPH, t, s), lambda t, s: t[TARGET] + s[SOURCE], (T, S)),
+    "sum of all": (
+        lambda t, s, a, w: edge_sum(GRAPH, t, s, a, w),
         lambda t, s, a, w: t[TARGET] + s[SOURCE] + a @ w.t(),
         (T, S, A, W),
     ),
-    "mix of many features": (
-        lambda t, s, a, w: mix(GRAPH, t, s, a, w),
+    "sum of many features": (
+        lambda t, s, a, w: edge_sum(GRAPH, t, s, a, w),
         lambda t, s, a, w: t[TARGET] + s[SOURCE] + a @ w.t(),
         (T, S, WIDE, WIDE_W),
     ),
-    "mix of an edge": (lambda a, w: mix(GRAPH, None, None, a, w), lambda a, w: a @ w.t(), (A, W)),
-    "mix of a source": (lambda s: mix(GRAPH, None, s), lambda s: s[SOURCE], (S,)),
+    "sum of an edge": (lambda a, w: edge_sum(GRAPH, None, None, a, w), lambda a, w: a @ w.t(), (A, W)),
+    "sum of a source": (lambda s: edge_sum(GRAPH, None, s), lambda s: s[SOURCE], (S,)),
 }
 
 
@@ -81,8 +81,8 @@ def test_values_and_derivatives(name):
 
 
 def test_no_edges():
-    empty = incidence(INDEX[:, :0], SOURCES, TARGETS)
+    empty = edge_csr(INDEX[:, :0], SOURCES, TARGETS)
     x = torch.randn(SOURCES, 4, requires_grad=True)
-    out = spread_over(empty, x, torch.ones(0, 2)) + total(empty, mix(empty, torch.randn(TARGETS, 4), x))
+    out = spmm(empty, x, torch.ones(0, 2)) + total(empty, edge_sum(empty, torch.randn(TARGETS, 4), x))
     assert not out.any()
     assert not torch.autograd.grad(out.sum(), x)[0].any()

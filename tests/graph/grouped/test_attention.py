@@ -6,7 +6,7 @@ import torch
 import torch_geometric.nn as pyg
 
 from mgic_geo import grouped
-from mgic_geo.graph.grouped.survey import example_graph
+from mgic_geo.benchmark.pyg_layers import example_graph
 
 INDEX = torch.stack(
     [torch.randint(9, (30,), generator=torch.Generator().manual_seed(0)), torch.arange(30) % 5]

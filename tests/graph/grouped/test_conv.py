@@ -11,9 +11,9 @@ import torch_geometric.nn as pyg
 from torch import nn
 
 from mgic_geo import EdgeConv, grouped, knn_graph
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of
 from mgic_geo.graph.grouped import GroupedConv
-from mgic_geo.graph.grouped.fast import FusedConv
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of
+from mgic_geo.graph.grouped.fast import WideConv
 
 PNA = {"aggregators": ["mean", "std"], "scalers": ["identity", "linear"], "deg": torch.tensor([0, 3, 4, 5])}
 FAST = [
@@ -88,7 +88,7 @@ def inputs_for(conv, options, width=16):
 def test_options_of_the_fast_path(conv, options):
     torch.manual_seed(0)
     layer = grouped(conv, 2)(16, 16 if (conv, options) in SAME_WIDTH else 24, **options)
-    assert isinstance(layer, EdgeConv if conv is EdgeConv else FusedConv)
+    assert isinstance(layer, EdgeConv if conv is EdgeConv else WideConv)
     inputs = inputs_for(conv, options)
     grouping.assert_apart(layer, inputs, 2)
     for training in (False, True):
@@ -109,7 +109,7 @@ def test_what_keeps_to_the_general_path(conv, options):
 def test_edge_features_of_a_groups_width_go_to_every_group(conv):
     torch.manual_seed(0)
     layer = grouped(conv, 4)(16, 16)
-    assert isinstance(layer, FusedConv)
+    assert isinstance(layer, WideConv)
     inputs = {"x": torch.randn(12, 16), "edge_index": example_graph(12, 4), "edge_attr": torch.randn(48, 4)}
     grouping.assert_same(layer, inputs)
 
@@ -238,6 +238,6 @@ def test_attention_weights_are_refused_on_both_paths(conv, concat):
 
 def test_repr():
     assert repr(grouped(pyg.FAConv, 2)(8, 8)) == "GroupedConv(2 x FAConv(4, eps=0.1))"
-    assert repr(grouped(pyg.TAGConv, 2)(8, 8)) == "FusedConv(2 x TAGConv(4, 4, K=3))"
+    assert repr(grouped(pyg.TAGConv, 2)(8, 8)) == "WideConv(2 x TAGConv(4, 4, K=3))"
     maps = repr(grouped(pyg.CGConv, 2)(8, 8, dim=3).layer.lin_f)
     assert maps == "GroupedMap(19, 8, groups=2, bias=True, in_parts=2, shared=3)"

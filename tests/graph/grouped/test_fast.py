@@ -5,9 +5,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from torch_geometric import nn as pyg
 
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of, options_of
 from mgic_geo.graph.grouped import grouped
 from mgic_geo.graph.grouped.fast import FAST
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of, options_of
 
 GRAPH = example_graph(20, 4)
 READ_EDGES = [

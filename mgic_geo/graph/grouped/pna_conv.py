@@ -25,10 +25,10 @@ from torch_geometric.nn.dense.linear import Linear
 from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph.edges import reduce_native
-from mgic_geo.graph.edges.incidence import Incidence, incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR, edge_csr
 from mgic_geo.graph.edges.messages import Parts, edge_values
 from mgic_geo.graph.edges.propagation import edgewise, gather_messages, plain_propagate
-from mgic_geo.graph.grouped.map import GroupedMap
+from mgic_geo.graph.grouped.grouped_map import GroupedMap
 
 __all__ = ["NodewisePNA"]
 
@@ -37,7 +37,7 @@ def _propagate_towers(self: Any, edge_index: Any, size: Any = None, **features: 
     (neighbors, centers), edge_attr = features["x"], features["edge_attr"]
     if not edgewise(self, edge_index, neighbors, centers, edge_attr):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, neighbors.size(0), centers.size(0))
+    edges = edge_csr(edge_index, neighbors.size(0), centers.size(0))
     values = edge_values(edges, self.parts(neighbors, centers, edge_attr), None)
     return gather_messages(self, edges, self.after_firsts(values.view(-1, self.towers, self.F_in)))
 
@@ -60,7 +60,7 @@ _REDUCTIONS: dict[type[nn.Module], tuple[str, ...]] = {
 """What PyG's aggregations are made of."""
 
 
-def _aggregate(kind: type[nn.Module], found: dict[str, Tensor], edges: Incidence) -> Tensor:
+def _aggregate(kind: type[nn.Module], found: dict[str, Tensor], edges: EdgeCSR) -> Tensor:
     """An aggregation of PyG's from reductions (N, C)."""
     if kind in (SumAggregation, MaxAggregation, MinAggregation):
         return found[_REDUCTIONS[kind][0]]
@@ -98,7 +98,7 @@ class NodewisePNA(PNAConv):
         centers = torch.stack([first.on_part(x, 0, bias=True) for first in firsts], 1)
         neighbors = torch.stack([first.on_part(x, 1) for first in firsts], 1)
         if edgewise(self, edge_index, neighbors, centers, edge_attr) and self._reduces():
-            edges = incidence(edge_index, x.size(0), x.size(0))
+            edges = edge_csr(edge_index, x.size(0), x.size(0))
             parts = self.parts(neighbors, centers, edge_attr)
             if reduce_native.fits(edges, parts):
                 return self.lin(self._from_reductions(x, edges, parts))
@@ -125,7 +125,7 @@ class NodewisePNA(PNAConv):
         several = cast(DegreeScalerAggregation, self.aggr_module).aggr
         return list(several.aggrs) if isinstance(several, MultiAggregation) else [several]
 
-    def _from_reductions(self, x: Tensor, edges: Incidence, parts: Parts) -> Tensor:
+    def _from_reductions(self, x: Tensor, edges: EdgeCSR, parts: Parts) -> Tensor:
         """What the towers' second maps give, (N, out_channels).
 
         A scaler is a number of a node, so what is mapped is scaled, and no aggregate is copied for it.
@@ -145,7 +145,7 @@ class NodewisePNA(PNAConv):
             1,
         )
 
-    def _scales(self, x: Tensor, edges: Incidence) -> Tensor:
+    def _scales(self, x: Tensor, edges: EdgeCSR) -> Tensor:
         """(N, scalers) what PyG's scalers make of ones."""
         scaling = copy.copy(cast(DegreeScalerAggregation, self.aggr_module))
         scaling._modules = {**scaling._modules, "aggr": _Ones()}

@@ -7,16 +7,17 @@ import weakref
 import torch
 from torch import Tensor
 
+from mgic_geo.graph.edge_inputs import check_range
 from mgic_geo.native import kernels, run
 
-__all__ = ["Incidence", "clear_graph_cache", "incidence"]
+__all__ = ["EdgeCSR", "clear_graph_cache", "edge_csr"]
 
 _KEPT, _BYTES = 8, 2**28  # how many graphs are remembered, and how much memory all of them together may take
-_recent: list[Incidence] = []
+_recent: list[EdgeCSR] = []
 
 
-def incidence(edge_index: Tensor, sources: int, targets: int) -> Incidence:
-    """The incidence of an edge index, (2, E) with the sources in row 0, on the CPU.
+def edge_csr(edge_index: Tensor, sources: int, targets: int) -> EdgeCSR:
+    """The compressed rows of an edge index, (2, E) with the sources in row 0, on the CPU.
 
     The last few are remembered and found by their values: layers that add self-loops make a new tensor, equal
     to the last one, at every call. Comparing costs a hundredth of sorting. They share 256 MiB, beside which
@@ -30,7 +31,7 @@ def incidence(edge_index: Tensor, sources: int, targets: int) -> Incidence:
         if known.matches(source, target, sources, targets):
             return known
     with torch.inference_mode(False):  # what is kept may be needed for a gradient later
-        made = Incidence(source.clone(), target.clone(), sources, targets)
+        made = EdgeCSR(source.clone(), target.clone(), sources, targets)
     _recent[:] = _within_budget([made, *_recent])
     return made
 
@@ -40,7 +41,7 @@ def clear_graph_cache() -> None:
     _recent.clear()
 
 
-def _within_budget(graphs: list[Incidence]) -> list[Incidence]:
+def _within_budget(graphs: list[EdgeCSR]) -> list[EdgeCSR]:
     """Of graphs, the newest first, those to remember."""
     kept, large, free = [], [], _BYTES
     for graph in graphs:
@@ -53,7 +54,7 @@ def _within_budget(graphs: list[Incidence]) -> list[Incidence]:
     return kept + large[:1]
 
 
-class Incidence:
+class EdgeCSR:
     """The edges of each target, in compressed rows.
 
     Args:
@@ -72,19 +73,14 @@ class Incidence:
     """
 
     def __init__(self, source: Tensor, target: Tensor, sources: int, targets: int) -> None:
-        for name, index, nodes in (("source", source, sources), ("target", target, targets)):
-            low, high = index.aminmax() if index.numel() else (0, nodes - 1)
-            if not (int(low) >= 0 and int(high) < nodes):
-                raise ValueError(
-                    f"{name} indices must lie in [0, {nodes}), got {int(low)} to {int(high)}; "
-                    "does x hold all nodes?"
-                )
+        check_range(source, sources, "source indices")
+        check_range(target, targets, "target indices")
         self.source, self.target, self.sources, self.targets = source, target, sources, targets
         self.ordered = bool((target[1:] >= target[:-1]).all())
         self.edges, self.source_by_target, self.ptr = _sort(source, target, targets)
         self.degree = self.ptr.diff()
-        self._turned: Incidence | None = None
-        self._origin: weakref.ref[Incidence] | None = None  # weak: a cycle would linger
+        self._transposed: EdgeCSR | None = None
+        self._origin: weakref.ref[EdgeCSR] | None = None  # weak: a cycle would linger
         self._kept: dict[object, tuple[Tensor, ...]] = {}
 
     @property
@@ -94,8 +90,8 @@ class Incidence:
         if self._origin is None:  # else these are the origin's
             own += [self.source, self.target]
         own += [t.values() if t.is_sparse_csr else t for kept in self._kept.values() for t in kept]
-        turned = 0 if self._turned is None else self._turned.nbytes
-        return sum(tensor.nbytes for tensor in own) + turned
+        transposed = 0 if self._transposed is None else self._transposed.nbytes
+        return sum(tensor.nbytes for tensor in own) + transposed
 
     def matches(self, source: Tensor, target: Tensor, sources: int, targets: int) -> bool:
         """Whether this is the graph of these edges."""
@@ -108,22 +104,22 @@ class Incidence:
 
     @property
     @torch.inference_mode(False)
-    def turned(self) -> Incidence:
-        """The graph with all edges turned round."""
+    def transposed(self) -> EdgeCSR:
+        """The graph with all edges reversed."""
         origin = None if self._origin is None else self._origin()
         if origin is not None:
             return origin
-        if self._turned is None:
-            self._turned = Incidence(self.target, self.source, self.targets, self.sources)
-            self._turned._origin = weakref.ref(self)
-        return self._turned
+        if self._transposed is None:
+            self._transposed = EdgeCSR(self.target, self.source, self.targets, self.sources)
+            self._transposed._origin = weakref.ref(self)
+        return self._transposed
 
     def by_target(self, values: Tensor) -> Tensor:
         """(E,) values of edges in the order of :attr:`edges`."""
         return values if self.ordered else values.index_select(0, self.edges)
 
     @torch.inference_mode(False)
-    def heads(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def expand_heads(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The graph of pairs (node, head) with an edge from (j, h) to (i, h) for every edge from j to i.
 
         Returns:
@@ -158,7 +154,7 @@ class Incidence:
         return self.degree.clamp(min=1).to(like.dtype).unsqueeze(1)
 
     @torch.inference_mode(False)
-    def mixture(self, parts: tuple[int, int, int]) -> tuple[Tensor, ...]:
+    def bag_layout(self, parts: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Rows of a table [targets; sources; further rows] that every edge reads, and where each starts.
 
         Args:

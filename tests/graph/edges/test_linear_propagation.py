@@ -9,10 +9,10 @@ import torch_geometric.nn as pyg
 from torch_geometric.utils import scatter
 
 from mgic_geo import grouped
-from mgic_geo.graph.edges import spread as module
+from mgic_geo.benchmark.pyg_layers import example_graph
+from mgic_geo.graph.edges import linear_propagation as module
+from mgic_geo.graph.edges.linear_propagation import linear_form, propagate
 from mgic_geo.graph.edges.scatter import edge_softmax, reduce_edges
-from mgic_geo.graph.edges.spread import linear_form, spread
-from mgic_geo.graph.grouped.survey import example_graph
 
 INDEX = example_graph(9, 3)
 
@@ -21,7 +21,7 @@ INDEX = example_graph(9, 3)
 def counted(monkeypatch):
     """How often the sparse product ran."""
     calls = []
-    monkeypatch.setattr(module, "spread", lambda *args: calls.append(1) or spread(*args))
+    monkeypatch.setattr(module, "propagate", lambda *args: calls.append(1) or propagate(*args))
     return calls
 
 
@@ -31,7 +31,7 @@ def test_spread_sums_over_edges(weighted):
     x = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.rand(27, dtype=torch.float64, requires_grad=True) if weighted else None
     inputs = [x, weight] if weighted else [x]
-    out = spread(x, INDEX, weight, 11)
+    out = propagate(x, INDEX, weight, 11)
     messages = x[INDEX[0]] * (weight.unsqueeze(1) if weighted else 1)
     twin = scatter(messages, INDEX[1], 0, dim_size=11)
     upstream = torch.randn_like(twin)
@@ -41,12 +41,12 @@ def test_spread_sums_over_edges(weighted):
         strict=True,
     ):
         torch.testing.assert_close(a, b)
-    assert torch.autograd.gradgradcheck(lambda *values: spread(values[0], INDEX, weight, 11), (x,))
+    assert torch.autograd.gradgradcheck(lambda *values: propagate(values[0], INDEX, weight, 11), (x,))
 
 
 def test_an_index_outside_the_nodes_is_refused():
     with pytest.raises(ValueError, match=r"source indices must lie in \[0, 8\)"):
-        spread(torch.randn(8, 2), INDEX, None, 9)
+        propagate(torch.randn(8, 2), INDEX, None, 9)
 
 
 def test_compiles_to_one_graph():

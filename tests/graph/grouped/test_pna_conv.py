@@ -6,7 +6,7 @@ import torch
 import torch_geometric.nn as pyg
 
 from mgic_geo import grouped
-from mgic_geo.graph.grouped.survey import example_graph
+from mgic_geo.benchmark.pyg_layers import example_graph
 
 
 @pytest.mark.parametrize("pre_layers", [1, 2])

@@ -6,7 +6,7 @@ import torch
 import torch_geometric.nn as pyg
 
 from mgic_geo import grouped
-from mgic_geo.graph.grouped import edge_network as module
+from mgic_geo.graph.grouped import nn_conv as module
 
 
 @pytest.mark.parametrize("aggr", ["add", "mean", "max"])

@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
-from mgic_geo.graph.edges.incidence import incidence
+from mgic_geo.graph.edges.edge_csr import edge_csr
 from mgic_geo.graph.edges.propagation import plain_edges
-from mgic_geo.graph.edges.sums import spread_over
+from mgic_geo.graph.edges.sums import spmm
 
 __all__ = [
     "fits",
     "gather_linear",
     "linear_form",
+    "propagate",
     "propagate_differences",
     "propagate_linear",
     "propagate_scaled",
-    "spread",
     "targets_of",
 ]
 
 
-def spread(x: Tensor, edge_index: Tensor, weight: Tensor | None, nodes: int) -> Tensor:
+def propagate(x: Tensor, edge_index: Tensor, weight: Tensor | None, nodes: int) -> Tensor:
     """Sum the features of the sources over the edges of each target.
 
     Args:
@@ -45,13 +45,13 @@ def spread(x: Tensor, edge_index: Tensor, weight: Tensor | None, nodes: int) -> 
         rows = x[edge_index[0]] if weight is None else x[edge_index[0]] * weight.unsqueeze(1)
         return x.new_zeros(nodes, x.size(1)).index_add(0, edge_index[1], rows)
     if not torch.compiler.is_compiling():
-        return spread_over(incidence(edge_index, x.size(0), nodes), x, weight)
+        return spmm(edge_csr(edge_index, x.size(0), nodes), x, weight)
     weight = x.new_ones(edge_index.size(1)) if weight is None else weight
     return _operator(x, edge_index[0], edge_index[1], weight, nodes)
 
 
 def _product(x: Tensor, source: Tensor, target: Tensor, weight: Tensor, nodes: int) -> Tensor:
-    return spread_over(incidence(torch.stack([source, target]), x.size(0), nodes), x, weight)
+    return spmm(edge_csr(torch.stack([source, target]), x.size(0), nodes), x, weight)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -62,14 +62,14 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, None]:
     x, source, target, weight = ctx.saved_tensors
-    to_x = (
+    grad_x = (
         _operator(grad.contiguous(), target, source, weight, ctx.sources) if ctx.needs_input_grad[0] else None
     )
-    to_weight = None if x is None else (grad[target] * x[source]).sum(1)
-    return to_x, None, None, to_weight, None
+    grad_weight = None if x is None else (grad[target] * x[source]).sum(1)
+    return grad_x, None, None, grad_weight, None
 
 
-_operator = torch.library.custom_op("mgic_geo::spread", _product, mutates_args=())
+_operator = torch.library.custom_op("mgic_geo::propagate", _product, mutates_args=())
 _operator.register_autograd(_backward, setup_context=_setup)
 
 
@@ -83,8 +83,8 @@ def linear_form(conv: type[MessagePassing]) -> type[MessagePassing]:
     """A layer class that propagates by :func:`propagate_linear`, or as its entry in the table below says."""
     # PyG generates a class's propagation, unless the class itself has one: inheriting it would not do.
     name = f"Linear{conv.__name__}"
-    propagate = {"LEConv": propagate_differences, "HypergraphConv": propagate_scaled}
-    body = {"propagate": propagate.get(conv.__name__, propagate_linear), "__module__": __name__}
+    others = {"LEConv": propagate_differences, "HypergraphConv": propagate_scaled}
+    body = {"propagate": others.get(conv.__name__, propagate_linear), "__module__": __name__}
     form = type(name, (conv,), body)
     globals()[name] = form  # where pickle looks for it
     return form
@@ -144,10 +144,10 @@ def gather_linear(
 ) -> Tensor:
     """The aggregated messages of a layer that :func:`fits`: (N, C)."""
     source = x[0] if isinstance(x, (tuple, list)) else x
-    out = spread(source, edge_index, weight, nodes)
+    out = propagate(source, edge_index, weight, nodes)
     if layer.aggr != "mean":
         return out
     if not torch.compiler.is_compiling():
-        return out / incidence(edge_index, source.size(0), nodes).degrees(out)
+        return out / edge_csr(edge_index, source.size(0), nodes).degrees(out)
     degree = out.new_zeros(nodes).index_add_(0, edge_index[1], out.new_ones(edge_index.size(1)))
     return out / degree.clamp_(min=1).unsqueeze(1)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch_geometric.nn import FiLMConv, GENConv, GINEConv
 
 from mgic_geo.core.hooks import run_pre_hooks
-from mgic_geo.graph.edges.incidence import Incidence, incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR, edge_csr
+from mgic_geo.graph.edges.linear_propagation import targets_of
 from mgic_geo.graph.edges.messages import Kind, Parts, edge_values, film_values, gather
 from mgic_geo.graph.edges.propagation import edgewise, gather_messages, plain_propagate
 from mgic_geo.graph.edges.scatter import FixedSoftmax
-from mgic_geo.graph.edges.spread import targets_of
-from mgic_geo.graph.edges.sums import mix
-from mgic_geo.graph.grouped.map import GroupedMap
+from mgic_geo.graph.edges.sums import edge_sum
+from mgic_geo.graph.grouped.grouped_map import GroupedMap
 
 __all__ = ["LiftedFiLM", "TiledGEN", "TiledGINE"]
 
@@ -33,14 +33,14 @@ def _parts(x: Tensor, edge_attr: Tensor | None, map_: Any) -> Parts:
     return Parts(s0=x if map_.bias is None else x + map_.bias, attr=edge_attr, w0=map_.weight)
 
 
-def _values(edges: Incidence, x: Tensor, edge_attr: Tensor | None, map_: Any) -> Tensor:
+def _values(edges: EdgeCSR, x: Tensor, edge_attr: Tensor | None, map_: Any) -> Tensor:
     """x_j + e of every edge, (E, width), with the edge's features mapped or for every group as they are."""
     if edge_attr is not None and map_ is None:
-        return mix(edges, None, x) + cast(Tensor, _tiled(edge_attr, x))
+        return edge_sum(edges, None, x) + cast(Tensor, _tiled(edge_attr, x))
     return edge_values(edges, _parts(x, edge_attr, map_), None)
 
 
-def _rectified(layer: Any, edges: Incidence, x: Tensor, edge_attr: Tensor | None, map_: Any) -> Tensor:
+def _rectified(layer: Any, edges: EdgeCSR, x: Tensor, edge_attr: Tensor | None, map_: Any) -> Tensor:
     """The aggregation of max(x_j + e, 0)."""
     if edge_attr is None or map_ is not None:
         return gather(layer, Kind.RELU, edges, _parts(x, edge_attr, map_))
@@ -51,7 +51,7 @@ def _propagate_gen(self: Any, edge_index: Any, size: Any = None, **features: Any
     x, edge_attr = features["x"], features["edge_attr"]
     if not edgewise(self, edge_index, x[0], edge_attr):
         return plain_propagate(self, edge_index, size, **features)
-    edges, map_ = incidence(edge_index, x[0].size(0), targets_of(x, size)), getattr(self, "lin_edge", None)
+    edges, map_ = edge_csr(edge_index, x[0].size(0), targets_of(x, size)), getattr(self, "lin_edge", None)
     if isinstance(self.aggr_module, FixedSoftmax):  # shares do not depend on eps
         out = _rectified(self, edges, x[0], edge_attr, map_)
         return out + self.eps * (edges.degree > 0).unsqueeze(1)
@@ -62,7 +62,7 @@ def _propagate_gine(self: Any, edge_index: Any, size: Any = None, **features: An
     x, edge_attr = features["x"], features["edge_attr"]
     if edge_attr is None or not edgewise(self, edge_index, x[0], edge_attr):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, x[0].size(0), targets_of(x, size))
+    edges = edge_csr(edge_index, x[0].size(0), targets_of(x, size))
     return _rectified(self, edges, x[0], edge_attr, self.lin)
 
 
@@ -70,7 +70,7 @@ def _propagate_film(self: Any, edge_index: Any, size: Any = None, **features: An
     x, beta, gamma = (features[name] for name in ("x", "beta", "gamma"))
     if not edgewise(self, edge_index, x, beta, gamma):
         return plain_propagate(self, edge_index, size, **features)
-    edges, parts = incidence(edge_index, x.size(0), beta.size(0)), Parts(t0=beta, t1=gamma, s0=x)
+    edges, parts = edge_csr(edge_index, x.size(0), beta.size(0)), Parts(t0=beta, t1=gamma, s0=x)
     if isinstance(self.act, nn.ReLU):
         return gather(self, Kind.FILM, edges, parts)
     out = film_values(edges, parts)

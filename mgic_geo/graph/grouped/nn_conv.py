@@ -11,10 +11,10 @@ from torch_geometric.nn.dense.linear import Linear
 
 from mgic_geo.core.hooks import run_pre_hooks
 from mgic_geo.core.pointwise import grouped_linear
-from mgic_geo.graph.edges.incidence import Incidence, incidence
+from mgic_geo.graph.edges.edge_csr import EdgeCSR, edge_csr
 from mgic_geo.graph.edges.propagation import edgewise, plain_propagate
-from mgic_geo.graph.edges.sums import mix
-from mgic_geo.graph.grouped.map import GroupedMap
+from mgic_geo.graph.edges.sums import edge_sum
+from mgic_geo.graph.grouped.grouped_map import GroupedMap
 
 __all__ = ["GroupedNN"]
 
@@ -26,7 +26,7 @@ def _propagate_network(self: GroupedNN, edge_index: Any, size: Any = None, **fea
     targets = size[1] if size is not None else source.size(0) if target is None else target.size(0)
     if not edgewise(self, edge_index, source, edge_attr) or self.aggr not in ("add", "sum", "mean"):
         return plain_propagate(self, edge_index, size, **features)
-    edges = incidence(edge_index, source.size(0), targets)
+    edges = edge_csr(edge_index, source.size(0), targets)
     hidden, weight = self.hidden(edges, edge_attr), self.by_products()
     # An edge that is not there has features and sources of zero.
     hidden = torch.cat([hidden, hidden.new_zeros(1, *hidden.shape[1:])])
@@ -71,13 +71,13 @@ class GroupedNN(NNConv):
         weight = self.nn(edge_attr).view(-1, self.groups, read, written)
         return (x_j.view(-1, self.groups, 1, read) @ weight).flatten(1)
 
-    def hidden(self, edges: Incidence, edge_attr: Tensor) -> Tensor:
+    def hidden(self, edges: EdgeCSR, edge_attr: Tensor) -> Tensor:
         """(E, groups, hidden + 1) what the network's second map reads, and a one for its bias."""
         network = cast(MLP, self.nn)
         first = run_pre_hooks(cast(Linear, network.lins[0]), edge_attr)
         weight = torch.cat([first.weight, cast(Tensor, first.bias).unsqueeze(1)], 1)
         one = edge_attr.new_ones(edge_attr.size(0), 1)
-        out = network.act(mix(edges, None, None, torch.cat([edge_attr, one], 1), weight))
+        out = network.act(edge_sum(edges, None, None, torch.cat([edge_attr, one], 1), weight))
         run_pre_hooks(network.lins[1], out)  # here, where there is what it reads
         return torch.cat([out.unflatten(1, (self.groups, -1)), one.expand(-1, self.groups).unsqueeze(2)], 2)
 

@@ -22,11 +22,11 @@ from torch_geometric.nn import (
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from mgic_geo.core.pointwise import grouped_linear
-from mgic_geo.graph.edges.spread import linear_form, propagate_linear
-
-_Propagation: Callable[..., MessagePassing] = linear_form(GCNConv)
+from mgic_geo.graph.edges.linear_propagation import linear_form, propagate_linear
 
 __all__ = ["GroupedARMA", "GroupedGCN2", "GroupedGatedGraph"]
+
+_LinearGCN: Callable[..., MessagePassing] = linear_form(GCNConv)
 
 
 def _times(x: Tensor, weight: Tensor, groups: int) -> Tensor:
@@ -91,17 +91,17 @@ class GroupedGCN2(nn.Module):
         self.groups, self.alpha, self.add_self_loops = groups, alpha, add_self_loops
         self.beta = 1.0 if theta is None or layer is None else math.log(theta / layer + 1)
         loops = add_self_loops and normalize
-        self.spread = _Propagation(
+        self.propagation = _LinearGCN(
             channels, channels, normalize=normalize, add_self_loops=loops, bias=False, **kwargs
         )
-        self.spread.lin = nn.Identity()  # type: ignore[assignment]  # its normalised propagation alone
+        self.propagation.lin = nn.Identity()  # type: ignore[assignment]  # its normalised propagation alone
         empty = torch.empty(channels, channels)
         self.weight1 = _block_rows(empty, groups)
         self.weight2 = None if shared_weights else _block_rows(empty, groups)
 
     def forward(self, x: Tensor, x_0: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
         """As ``GCN2Conv``: ``x`` and ``x_0`` (N, channels) to (N, channels)."""
-        x = (1 - self.alpha) * self.spread(x, edge_index, edge_weight)
+        x = (1 - self.alpha) * self.propagation(x, edge_index, edge_weight)
         x_0 = self.alpha * x_0[: x.size(0)]
         if self.weight2 is None:
             return self._mix(x + x_0, self.weight1)

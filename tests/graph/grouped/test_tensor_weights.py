@@ -6,9 +6,9 @@ import torch
 from torch_geometric.nn import ARMAConv, ChebConv, GatedGraphConv, GCN2Conv
 
 from mgic_geo import grouped
+from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of, layer_classes, options_of, reason_against
 from mgic_geo.graph.grouped import GroupedConv
-from mgic_geo.graph.grouped.fast import FAST, FusedConv
-from mgic_geo.graph.grouped.survey import example_graph, inputs_of, layer_classes, options_of, reason_against
+from mgic_geo.graph.grouped.fast import FAST, WideConv
 
 GROUPS, NODES = 4, 12
 LAYERS = [conv for conv in layer_classes() if reason_against(conv) is None]
@@ -24,7 +24,7 @@ def test_is_small_layers_side_by_side(conv):
         layer.eval()(**inputs)
     except ImportError as error:
         pytest.skip(str(error))
-    assert isinstance(layer, FusedConv if conv in FAST else GroupedConv)
+    assert isinstance(layer, WideConv if conv in FAST else GroupedConv)
     grouping.assert_apart(layer, inputs, GROUPS)
     for training in (False, True):
         grouping.assert_same(layer.train(training), inputs)
@@ -37,7 +37,7 @@ def test_graphs_without_edges_or_nodes(conv, nodes):
     options, no_edges = options_of(conv), torch.zeros(2, 0, dtype=torch.long)
     inputs = inputs_of(conv, torch.randn(nodes, 16), no_edges, options)
     layer = grouped(conv, GROUPS)(16, 16, **options)
-    assert isinstance(layer, FusedConv)
+    assert isinstance(layer, WideConv)
     if conv is ChebConv and not nodes:  # PyG's own looks for the largest of no edge weights
         for refuses in (layer, layer.split()[0]):
             with pytest.raises(RuntimeError, match="max"):

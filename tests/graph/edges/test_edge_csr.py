@@ -9,21 +9,21 @@ import compiled
 import pytest
 import torch
 
-from mgic_geo.graph.edges import incidence as module
-from mgic_geo.graph.edges.incidence import Incidence, clear_graph_cache, incidence
-from mgic_geo.graph.grouped.survey import example_graph
+from mgic_geo.benchmark.pyg_layers import example_graph
+from mgic_geo.graph.edges import edge_csr as module
+from mgic_geo.graph.edges.edge_csr import EdgeCSR, clear_graph_cache, edge_csr
 from mgic_geo.native import plain_torch
 
 EDGES = torch.tensor([[0, 2, 1, 0, 2, 2], [3, 0, 3, 0, 3, 1]])
 
 
 def test_edges_by_target():
-    graph = incidence(EDGES, 3, 5)
+    graph = edge_csr(EDGES, 3, 5)
     assert graph.edges.tolist() == [1, 3, 5, 0, 2, 4]
     assert graph.ptr.tolist() == [0, 2, 3, 3, 6, 6]
     assert graph.degree.tolist() == [2, 1, 0, 3, 0]
-    assert graph.turned.degree.tolist() == [2, 1, 3]
-    assert graph.turned.turned is graph
+    assert graph.transposed.degree.tolist() == [2, 1, 3]
+    assert graph.transposed.transposed is graph
 
 
 @compiled.needed
@@ -32,27 +32,27 @@ def test_sorted_by_compiled_loops_as_by_torch(edges, nodes):
     generator = torch.Generator().manual_seed(edges)
     source, target = (torch.randint(nodes, (edges,), generator=generator) for _ in range(2))
     with compiled.counted() as calls:
-        ours = Incidence(source, target, nodes, nodes)
+        ours = EdgeCSR(source, target, nodes, nodes)
     assert calls
     with plain_torch():
-        plain = Incidence(source, target, nodes, nodes)
+        plain = EdgeCSR(source, target, nodes, nodes)
     for name in ("edges", "source_by_target", "ptr", "degree"):
         assert torch.equal(getattr(ours, name), getattr(plain, name)), name
 
 
 def test_an_equal_graph_is_found_and_another_is_not():
     edge_index = example_graph(20, 3)
-    graph = incidence(edge_index, 20, 20)
-    assert incidence(edge_index.clone(), 20, 20) is graph
-    assert incidence(edge_index, 20, 21) is not graph
+    graph = edge_csr(edge_index, 20, 20)
+    assert edge_csr(edge_index.clone(), 20, 20) is graph
+    assert edge_csr(edge_index, 20, 21) is not graph
     edge_index[0, 5] = (edge_index[0, 5] + 1) % 20  # in place
-    assert incidence(edge_index, 20, 20) is not graph
+    assert edge_csr(edge_index, 20, 20) is not graph
 
 
 @pytest.fixture
 def budget(monkeypatch):
     """A budget of two graphs of 10 nodes and 20 edges, and an empty cache ahead and behind."""
-    one = Incidence(*example_graph(10, 2), 10, 10).nbytes
+    one = EdgeCSR(*example_graph(10, 2), 10, 10).nbytes
     monkeypatch.setattr(module, "_BYTES", 2 * one)
     clear_graph_cache()
     yield
@@ -60,11 +60,11 @@ def budget(monkeypatch):
 
 
 def small(seed):
-    return incidence(example_graph(10, 2, seed), 10, 10)
+    return edge_csr(example_graph(10, 2, seed), 10, 10)
 
 
 def large(seed):
-    return incidence(example_graph(40, 2, seed), 40, 40)
+    return edge_csr(example_graph(40, 2, seed), 40, 40)
 
 
 def test_few_graphs_are_remembered():
@@ -101,10 +101,10 @@ def test_one_large_graph_is_remembered_beside_the_others(budget):
 
 def test_memory_counts_every_tensor_once():
     edge_index = example_graph(10, 2)
-    graph = Incidence(*edge_index, 10, 10)
+    graph = EdgeCSR(*edge_index, 10, 10)
     assert graph.nbytes == 8 * (4 * 20 + 10 + 11)
-    turned = graph.turned
-    assert turned.nbytes == 8 * (2 * 20 + 10 + 11)
+    transposed = graph.transposed
+    assert transposed.nbytes == 8 * (2 * 20 + 10 + 11)
     assert graph.nbytes == 8 * (6 * 20 + 2 * 10 + 2 * 11)
     before = graph.nbytes
     graph.rows(torch.empty(0))
@@ -113,8 +113,8 @@ def test_memory_counts_every_tensor_once():
 
 def test_pairs_of_heads_are_kept_within_the_budget(budget):
     graph = small(0)
-    assert graph.heads(2)[0] is graph.heads(2)[0]
-    assert graph.heads(9)[0] is not graph.heads(9)[0]
+    assert graph.expand_heads(2)[0] is graph.expand_heads(2)[0]
+    assert graph.expand_heads(9)[0] is not graph.expand_heads(9)[0]
 
 
 def test_threads_share_graphs_and_no_filter_of_warnings(monkeypatch):
@@ -132,8 +132,8 @@ def test_threads_share_graphs_and_no_filter_of_warnings(monkeypatch):
 
 
 def test_pairs_of_nodes_and_heads():
-    graph = incidence(EDGES, 3, 5)
-    source, place, ptr = graph.heads(2)
+    graph = edge_csr(EDGES, 3, 5)
+    source, place, ptr = graph.expand_heads(2)
     for target in range(5):
         for head in range(2):
             part = slice(*ptr[2 * target + head : 2 * target + head + 2].tolist())
@@ -146,7 +146,7 @@ def test_pairs_of_nodes_and_heads():
 def test_tables_hold_every_edge_once(most):
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(9, (60,), generator=generator).pow(2) % 11
-    graph = incidence(torch.stack([torch.zeros_like(target), target]), 1, 11)
+    graph = edge_csr(torch.stack([torch.zeros_like(target), target]), 1, 11)
     tables = graph.tables(most)
     rows = [row[row < 60].tolist() for table in tables for row in table]
     assert len(rows) == 11
@@ -156,35 +156,35 @@ def test_tables_hold_every_edge_once(most):
 
 
 def test_a_graph_without_targets_has_one_table_without_rows():
-    graph = incidence(EDGES[:, :0], 3, 0)
+    graph = edge_csr(EDGES[:, :0], 3, 0)
     assert [table.shape for table in graph.tables(4)] == [(0, 1)]
     assert graph.place_in_tables(4).shape == (0,)
 
 
 def test_an_index_outside_the_nodes_is_refused():
     with pytest.raises(ValueError, match=r"target indices must lie in \[0, 3\), got 0 to 3; does x hold"):
-        incidence(EDGES, 3, 3)
+        edge_csr(EDGES, 3, 3)
     with pytest.raises(ValueError, match=r"source indices must lie in \[0, 3\), got -1 to 1"):
-        incidence(EDGES - torch.tensor([[1], [0]]), 3, 5)
+        edge_csr(EDGES - torch.tensor([[1], [0]]), 3, 5)
 
 
 def test_a_graph_that_is_let_go_is_freed_without_a_collector_of_cycles():
-    graph = Incidence(torch.tensor([0, 1]), torch.tensor([1, 1]), 2, 2)
-    turned, alive = graph.turned, weakref.ref(graph)
-    assert turned.turned is graph
+    graph = EdgeCSR(torch.tensor([0, 1]), torch.tensor([1, 1]), 2, 2)
+    transposed, alive = graph.transposed, weakref.ref(graph)
+    assert transposed.transposed is graph
     gc.disable()
     try:
         del graph
         assert alive() is None
     finally:
         gc.enable()
-    assert turned.turned.target.tolist() == [1, 1]
+    assert transposed.transposed.target.tolist() == [1, 1]
 
 
 def test_what_inference_worked_out_serves_training():
     edges = torch.tensor([[0, 1, 2], [2, 0, 0]])
     with torch.inference_mode():
-        graph = incidence(edges, 3, 3)
+        graph = edge_csr(edges, 3, 3)
         graph.tables(4)
-    found = [graph.edges, graph.ptr, graph.turned.edges, *graph.tables(4), *graph.heads(2)]
+    found = [graph.edges, graph.ptr, graph.transposed.edges, *graph.tables(4), *graph.expand_heads(2)]
     assert not any(tensor.is_inference() for tensor in found)

@@ -1,4 +1,4 @@
-"""Write docs/layers.md, which path serves which layer: ``python -m mgic_geo.graph.grouped.table``."""
+"""Write docs/layers.md, which path serves which layer: ``python docs/make_layers.py``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 import torch_geometric
 from torch import nn
 
+from mgic_geo.benchmark.pyg_layers import layer_classes, reason_against
 from mgic_geo.graph.grouped.build import networks_of, parameters_of
 from mgic_geo.graph.grouped.fast import FAST, Rule
-from mgic_geo.graph.grouped.survey import layer_classes, reason_against
-
-__all__ = ["main", "table"]
 
 _HEAD = """# Layers in groups
 
-Written by `python -m mgic_geo.graph.grouped.table` from the message-passing layers of PyG {version}.
+Written by `python docs/make_layers.py` from the message-passing layers of PyG {version}.
 
 `grouped(conv, groups)(in_channels, out_channels, ...)`, and so every level of `MGICGraphConv`, equals small
 layers side by side: group g of the output depends on group g of the input, and on the graph, positions and
@@ -68,7 +66,7 @@ def _built(conv: type[nn.Module]) -> str:
 def main() -> None:
     """Write the page, to docs/layers.md of a checkout unless told otherwise."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[2] / "docs" / "layers.md")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("layers.md"))
     parser.parse_args().output.write_text(table(), encoding="utf-8")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["settle"]
+__all__ = ["refine"]
 
 
-def settle(
+def refine(
     clouds: Tensor,
     start: int,
     distance: Tensor,
