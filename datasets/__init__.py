@@ -6,6 +6,8 @@ What needs torchvision is imported when it is asked for: point clouds do not nee
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..normalization import IMAGENET as IMAGENET
+from ..normalization import Normalization as Normalization
 from .augment import Augment as Augment
 from .camvid import load_camvid as load_camvid
 from .cifar10 import load_images as load_images
@@ -24,9 +26,7 @@ from .graphs import load_tudataset as load_tudataset
 from .graphs import mixing_graphs as mixing_graphs
 from .image_augment import ImageAugment as ImageAugment
 from .image_loader import ImageLoader as ImageLoader
-from .images import IMAGENET as IMAGENET
 from .images import Images as Images
-from .images import Normalization as Normalization
 from .loader import CloudLoader as CloudLoader
 from .masks import IGNORE as IGNORE
 from .masks import SegmentedImages as SegmentedImages

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..normalization import Normalization
 from .cores import usable_cores
 from .decode import REMEDY, CorruptImageError, corrupt
 from .epochs import Epochs, generator
 from .image_loader import BatchAugment
-from .images import Normalization
 
 # Changes one sample: (image (3, H, W) uint8, target) -> the same, changed.
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

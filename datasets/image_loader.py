@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..normalization import Normalization
 from .epochs import Epochs, place, to_device
-from .images import Images, Normalization
+from .images import Images
 from .masks import SegmentedImages
 
 

@@ -7,16 +7,14 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
 from mgic_geo.models import create_model
+from mgic_geo.normalization import Normalization
 from mgic_geo.weights import find_model
 from mgic_geo.weights_file import load_weights, read_metadata, save_weights
-
-if TYPE_CHECKING:
-    from mgic_geo.datasets import Normalization
 
 __all__ = ["Card", "ImageCard", "ModelCard", "kind_of", "load_model", "save_model"]
 
@@ -73,8 +71,6 @@ class ImageCard(Card):
     @property
     def normalization(self) -> Normalization:
         """What an input is brought to."""
-        from mgic_geo.datasets import Normalization  # only who has images needs the loaders
-
         return Normalization(self.mean, self.std)
 
 
