@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import replacing
+
 TEXT = h5py.string_dtype()
 
 
@@ -69,25 +71,21 @@ def write_hdf5(
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    size = sum(array.nbytes for arrays in groups.values() for array in arrays.values())
     try:
-        _claim_space(temporary, sum(array.nbytes for arrays in groups.values() for array in arrays.values()))
-        with h5py.File(temporary, "w", libver=("v108", "v108")) as file:
-            for name, value in attributes.items():
-                file.attrs[name] = value
-            for group_name, arrays in groups.items():
-                group = file.create_group(group_name, track_times=False)
-                for name, array in arrays.items():
-                    group.create_dataset(name, data=array, track_times=False)
-            file.flush()
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            _claim_space(temporary, size)
+            with h5py.File(temporary, "w", libver=("v108", "v108")) as file:
+                for name, value in attributes.items():
+                    file.attrs[name] = value
+                for group_name, arrays in groups.items():
+                    group = file.create_group(group_name, track_times=False)
+                    for name, array in arrays.items():
+                        group.create_dataset(name, data=array, track_times=False)
+                file.flush()
     except (OSError, RuntimeError) as error:
         cause = getattr(error, "strerror", None) or str(error)
         raise OSError(f"cannot write {path}: {cause}; is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _claim_space(path: Path, size: int) -> None:

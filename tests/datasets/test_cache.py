@@ -96,13 +96,13 @@ def test_kill_at_any_moment(meshes, tmp_path):
         assert child.returncode == -signal.SIGKILL
         assert not file.exists()
         assert partial.stat().st_size // record >= done
-    (tmp_path / "c.h5.tmp").write_bytes(b"what a kill leaves while the HDF5 file is written")
+    (tmp_path / ".c.h5.tmp").write_bytes(b"what a kill leaves while the HDF5 file is written")
     go(children[3])
     assert build(file, meshes, pool) == expected
     assert children[3].communicate(timeout=60)[0] == "done\n"
     assert file.read_bytes() == expected
     assert not partial.exists()
-    assert not (tmp_path / "c.h5.tmp").exists()
+    assert not (tmp_path / ".c.h5.tmp").exists()
 
 
 def test_a_finished_cache_is_left_alone(meshes, tmp_path):
