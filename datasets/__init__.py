@@ -15,7 +15,6 @@ from .clouds import PointClouds as PointClouds
 from .clouds import read_clouds as read_clouds
 from .clouds import write_clouds as write_clouds
 from .color import Color as Color
-from .decode import CorruptImageError as CorruptImageError
 from .download import DownloadError as DownloadError
 from .file_loader import FileLoader as FileLoader
 from .file_loader import PerSample as PerSample
@@ -35,6 +34,7 @@ from .meshes import parse_mesh as parse_mesh
 from .meshes import sample_mesh as sample_mesh
 from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
+from .problems import CorruptImageError as CorruptImageError
 from .scans import read_points as read_points
 from .segmentation import check_labels as check_labels
 from .segmentation import label_counts as label_counts

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from .cachefile import cache_file, cache_folder, make_once
-from .decode import EDITION, CorruptImageError, decode_mask, settle
+from .decode import EDITION, decode_mask
 from .files import fingerprint
 from .hdf5 import opened_hdf5, read_arrays, read_text
 from .masks import IGNORE, SegmentedImages, unknown_labels
 from .pairs import LAYOUT as FOLDERS
 from .pairs import decode_pairs
+from .problems import CorruptImageError, raise_or_warn
 
 LAYOUT = 1  # part of every cache's name: raise it when the same files would give other tensors
 VOID = 11  # the label of unlabelled pixels in the files
@@ -74,7 +75,7 @@ def load_camvid(
     path = Path(data)
     name = path.resolve().name.partition(".")[0].lower()
     file = cache_file(cache_folder(cache), name, "camvid", LAYOUT, EDITION, fingerprint(path))
-    settle(*make_once(file, partial(decode_pairs, path, _labels, progress)), path, skip_corrupt)
+    raise_or_warn(*make_once(file, partial(decode_pairs, path, _labels, progress)), path, skip_corrupt)
     return tuple(_read(file, split, path) for split in splits)
 
 

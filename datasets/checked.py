@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from .cachefile import Content, make_once, progress_bar
 from .cores import usable_cores
-from .decode import CorruptImageError, corrupt
 from .file_loader import Files
 from .hdf5 import opened_hdf5, read_arrays
+from .problems import CorruptImageError, corrupt
 
 _CHUNK = 32  # files a worker takes at a time
 

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, cache_file, cache_folder, make_once, progress_bar
-from .decode import EDITION, IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, odd_size, settle
+from .decode import EDITION, IMAGE_SUFFIXES, decode_image
 from .download import download
 from .files import fingerprint, read_files
 from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
 from .images import Images
 from .lock import locked
+from .problems import CorruptImageError, corrupt, lines, odd_size, raise_or_warn
 from .sources import SPLITS
 from .splits import check_classes
 
@@ -88,7 +89,7 @@ def load_images(
         if len(kinds) > 1:
             raise ValueError(f"{path} holds both CIFAR-10 and CIFAR-100; pass a folder with one of them")
         make = partial(_read_official, kinds[0], path) if kinds else partial(_decode, path, progress)
-    settle(*make_once(file, make), data, skip_corrupt, ONE_SIZE)
+    raise_or_warn(*make_once(file, make), data, skip_corrupt, ONE_SIZE)
     train, test = (_read(file, split) for split in SPLITS)
     return train, test
 

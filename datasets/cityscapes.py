@@ -13,10 +13,11 @@ from torchvision import tv_tensors
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import EDITION, CorruptImageError, decode_image, decode_mask, read_bytes, settle
+from .decode import EDITION, decode_image, decode_mask
 from .file_loader import Sample
-from .files import fingerprint
+from .files import fingerprint, read_bytes
 from .masks import IGNORE, Palette
+from .problems import CorruptImageError, raise_or_warn
 
 # Each class of the benchmark, in the order of the train ids: its label id in the files, and its colour.
 _CLASSES = {
@@ -179,7 +180,7 @@ def load_cityscapes(
             files, bad = check_files(files, record, root, workers=workers, progress=progress)
             problems += bad
         found.append(files)
-    settle(problems, total, root, skip_corrupt)
+    raise_or_warn(problems, total, root, skip_corrupt)
     return tuple(found)
 
 

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..normalization import Normalization
 from .cores import usable_cores
-from .decode import REMEDY, CorruptImageError, corrupt
 from .epochs import Epochs, generator
 from .image_loader import BatchAugment
+from .problems import REMEDY, CorruptImageError, corrupt
 
 # Changes one sample: (image (3, H, W) uint8, target) -> the same, changed.
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from .decode import read_bytes
+from .problems import CorruptImageError
 
 Read = Callable[[], bytes]
 
@@ -41,6 +41,18 @@ def fingerprint(path: Path) -> str:
         else:
             stamps.append((name, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(repr(stamps).encode()).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        CorruptImageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorruptImageError(f"cannot be read ({error})") from error
 
 
 def list_files(folder: Path) -> list[str]:

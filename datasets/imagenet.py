@@ -15,10 +15,11 @@ from torchvision.transforms import v2
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import EDITION, IMAGE_SUFFIXES, decode_image, read_bytes, settle, shown
+from .decode import EDITION, IMAGE_SUFFIXES, decode_image
 from .file_loader import Sample
-from .files import fingerprint, is_hidden, list_files
+from .files import fingerprint, is_hidden, list_files, read_bytes
 from .hdf5 import as_bytes
+from .problems import raise_or_warn, shown
 from .splits import check_classes
 
 
@@ -122,7 +123,7 @@ def load_image_files(
             files, bad = check_files(files, record, folder, workers=workers, progress=progress)
             problems += [f"{split}/{line}" for line in bad]
         found.append(files)
-    settle(problems, total, root, skip_corrupt)
+    raise_or_warn(problems, total, root, skip_corrupt)
     return tuple(found)
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, progress_bar
-from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, odd_size
+from .decode import IMAGE_SUFFIXES, decode_image
 from .files import read_files
 from .hdf5 import as_bytes
+from .problems import CorruptImageError, corrupt, lines, odd_size
 
 LAYOUT = "NAME/<split>/*.jpg (or .png) with masks NAME/<split>annot/*.png"
 

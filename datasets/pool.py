@@ -12,8 +12,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from .cifar10 import OFFICIAL, load_images
-from .decode import IMAGE_SUFFIXES, CorruptImageError, decode_image, read_bytes
-from .files import known_suffix, list_files
+from .decode import IMAGE_SUFFIXES, decode_image
+from .files import known_suffix, list_files, read_bytes
+from .problems import CorruptImageError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .decode import shown
+from .problems import shown
 
 
 class Divisible(Protocol):
