@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, cache_file, cache_folder, make_once, progress_bar
-from .decode import EDITION, IMAGE_SUFFIXES, decode_image
+from .decode import EDITION, decode_image, is_image
 from .download import download
 from .files import fingerprint, read_files
 from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
 from .images import Images
+from .layout import check_classes, check_one_root
 from .lock import locked
 from .problems import CorruptImageError, corrupt, lines, odd_size, raise_or_warn
 from .sources import SPLITS
-from .splits import check_classes
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
@@ -158,9 +158,7 @@ def _decode(path: Path, progress: bool) -> Content:
     # Who keeps a split called val keeps it for what these scripts call test, unless there is a test as well.
     names = ("train", "val" if "val" in found and "test" not in found else "test")
     splits = [found[name] for name in names if name in found]
-    if len(roots := set().union(*(split.roots for split in splits))) > 1:
-        sets = ", ".join(sorted("/".join(root) or "." for root in roots))
-        raise ValueError(f"{path} holds several data sets ({sets}); pass the path of one of them")
+    check_one_root(path, set().union(*(split.roots for split in splits)))
     if missing := [name for name in names if name not in found]:
         raise ValueError(
             f"{path} holds no {' or '.join(missing)} images; the layout is "
@@ -193,7 +191,7 @@ def _decode(path: Path, progress: bool) -> Content:
 def _read_splits(path: Path, progress: bool) -> dict[str, _Split]:
     found: defaultdict[str, _Split] = defaultdict(_Split)
     with progress_bar(path.name, progress) as bar:
-        for name, read in read_files(path, _is_image):
+        for name, read in read_files(path, _in_split):
             folder, label, file = name.parts[-3:]
             split = found[folder]
             split.roots.add(name.parts[:-3])
@@ -206,6 +204,6 @@ def _read_splits(path: Path, progress: bool) -> dict[str, _Split]:
     return dict(found)
 
 
-def _is_image(name: PurePosixPath) -> bool:
+def _in_split(name: PurePosixPath) -> bool:
     is_split = len(name.parts) >= 3 and name.parts[-3] in (*SPLITS, "val")
-    return is_split and name.suffix.lower() in IMAGE_SUFFIXES
+    return is_split and is_image(name.name)

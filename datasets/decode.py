@@ -34,6 +34,11 @@ _DECODER_ERRORS = (
 )
 
 
+def is_image(name: str) -> bool:
+    """Tell whether the file ``name`` is an image, by its suffix."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def decode_image(data: bytes) -> Tensor:
     """Decode an image file to colours (3, H, W) uint8.
 

@@ -68,8 +68,8 @@ def list_files(folder: Path) -> list[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder of this name is hidden."""
-    return name.startswith(".")
+    """Tell whether a file or folder of this name is hidden, or what a Mac adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"  # with a shadow file "__MACOSX/…/._name" for each file
 
 
 def known_suffix(path: Path, known: Sequence[str]) -> str:
@@ -126,5 +126,4 @@ def read_files(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
 
 
 def _shown(name: PurePosixPath) -> bool:
-    # Archives made on a Mac hold a shadow file "__MACOSX/…/._name" for each file.
-    return "__MACOSX" not in name.parts and not any(map(is_hidden, name.parts))
+    return not any(map(is_hidden, name.parts))

@@ -15,12 +15,12 @@ from torchvision.transforms import v2
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import EDITION, IMAGE_SUFFIXES, decode_image
+from .decode import EDITION, decode_image, is_image
 from .file_loader import Sample
 from .files import fingerprint, is_hidden, list_files, read_bytes
 from .hdf5 import as_bytes
+from .layout import check_classes
 from .problems import raise_or_warn, shown
-from .splits import check_classes
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _list(folder: Path) -> ImageFiles:
         entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name)
     )
     places = {name: label for label, name in enumerate(classes)}
-    names = [name for name in list_files(folder) if _is_image(name)]
+    names = [name for name in list_files(folder) if "/" in name and is_image(name)]
     labels = [places[name.partition("/")[0]] for name in names]
     if not names:
         raise ValueError(f"{folder} holds no images in class folders; the layout is {folder}/<class>/*.jpg")
@@ -180,8 +180,3 @@ def _list(folder: Path) -> ImageFiles:
             f"{folder} has folders without images: {', '.join(shown(empty))}; fill or remove them"
         )
     return ImageFiles(folder, as_bytes(tuple(names)), torch.tensor(labels), tuple(classes))
-
-
-def _is_image(name: str) -> bool:
-    file = name.rpartition("/")[2]
-    return file != name and file.lower().endswith(IMAGE_SUFFIXES)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, progress_bar
-from .decode import IMAGE_SUFFIXES, decode_image
+from .decode import decode_image, is_image
 from .files import read_files
 from .hdf5 import as_bytes
+from .layout import check_one_root
 from .problems import CorruptImageError, corrupt, lines, odd_size
 
 LAYOUT = "NAME/<split>/*.jpg (or .png) with masks NAME/<split>annot/*.png"
@@ -50,7 +51,7 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
     problems: dict[str, str] = {}
     roots = set()
     with progress_bar(path.name, progress) as bar:
-        for name, read in read_files(path, _is_image):
+        for name, read in read_files(path, _in_folder):
             folder = name.parts[-2]
             pair = pairs[folder.removesuffix("annot"), name.stem]
             part = "mask" if folder.endswith("annot") else "image"
@@ -61,9 +62,7 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
             except CorruptImageError as error:
                 problems[pair.files[part]] = str(error)
             bar.update()
-    if len(roots) > 1:
-        found = ", ".join(sorted("/".join(root) or "." for root in roots))
-        raise ValueError(f"{path} holds several data sets ({found}); pass the path of one of them")
+    check_one_root(path, roots)
     present = {(split, part) for (split, _), pair in pairs.items() for part in pair.files}
     splits = sorted(split for split, part in present if part == "mask" and (split, "image") in present)
     if not splits:
@@ -109,5 +108,5 @@ def _size(shape: torch.Size) -> str:
     return f"{shape[0]} × {shape[1]}"
 
 
-def _is_image(name: PurePosixPath) -> bool:
-    return len(name.parts) >= 2 and name.suffix.lower() in IMAGE_SUFFIXES
+def _in_folder(name: PurePosixPath) -> bool:
+    return len(name.parts) >= 2 and is_image(name.name)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from .cifar10 import OFFICIAL, load_images
-from .decode import IMAGE_SUFFIXES, decode_image
+from .decode import IMAGE_SUFFIXES, decode_image, is_image
 from .files import known_suffix, list_files, read_bytes
 from .problems import CorruptImageError
 
@@ -80,7 +80,7 @@ def open_images(data: str | os.PathLike[str]) -> ImagePool:
     folder = Path(data)
     if os.fspath(data) not in OFFICIAL and folder.is_dir():
         part = next((folder / name for name in ("val", "test") if (folder / name).is_dir()), folder)
-        names = tuple(name for name in list_files(part) if _is_image(name))
+        names = tuple(name for name in list_files(part) if is_image(name))
         if names:
             return ImagePool(names, lambda index: decode_image(read_bytes(part / names[index])))
     _, test = load_images(data)
@@ -107,7 +107,3 @@ def fit_size(image: Tensor, size: tuple[int, int]) -> Tensor:
         return image
     larger = v2.functional.resize(image, [max(size) * 8 // 7], antialias=True)
     return v2.functional.center_crop(larger, list(size))
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .files import is_hidden, list_files
+from .layout import check_classes, check_one_root
+
 SPLITS = ("train", "test")
 
 
@@ -57,9 +60,7 @@ def find_meshes(path: Path) -> MeshSource:
         ValueError: ``path`` is neither folder nor zip, what it holds is not in the layout, or train and test
             differ in their classes.
     """
-    from .files import list_files  # imports torch, like the last, and workers that sample do without
-    from .hdf5 import as_bytes
-    from .splits import check_classes
+    from .hdf5 import as_bytes  # takes longer to import than a worker takes for many meshes
 
     if path.is_dir():
         stamps = {name: _stamp(path / name) for name in list_files(path)}
@@ -78,10 +79,7 @@ def find_meshes(path: Path) -> MeshSource:
 
     found = (_mesh_file(name, size) for name, (size, _) in stamps.items())
     meshes = sorted((mesh for mesh in found if mesh), key=lambda mesh: mesh.key)
-    roots = {PurePosixPath(mesh.path).parts[:-3] for mesh in meshes}
-    if len(roots) > 1:
-        found = ", ".join(sorted("/".join(root) or "." for root in roots))
-        raise ValueError(f"{path} holds several data sets ({found}); pass the path of one of them")
+    check_one_root(path, {PurePosixPath(mesh.path).parts[:-3] for mesh in meshes})
     missing = [split for split in SPLITS if not any(mesh.split == split for mesh in meshes)]
     if missing:
         raise ValueError(
@@ -114,8 +112,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 def _mesh_file(path: str, size: int) -> MeshFile | None:
     parts = PurePosixPath(path).parts
-    # Archives made on a Mac hold a shadow file "__MACOSX/…/._name" for each file.
-    if len(parts) < 3 or "__MACOSX" in parts or parts[-1].startswith("."):
+    if len(parts) < 3 or any(map(is_hidden, parts)):
         return None
     label, split, file = parts[-3:]
     is_mesh = split in SPLITS and file.lower().endswith(".off")

@@ -1,15 +1,12 @@
-"""Splits: a validation split drawn from a training split, and classes that all splits must share."""
+"""A validation split drawn from a training split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from .problems import shown
 
 
 class Divisible(Protocol):
@@ -58,12 +55,3 @@ def split_validation(train: SplitT, fraction: float = 0.1, seed: int = 0) -> tup
         raise ValueError(f"{len(strata)} sample(s) are too few to draw from: no class has two")
     kept, drawn = torch.from_numpy(~held_out).nonzero()[:, 0], torch.from_numpy(held_out).nonzero()[:, 0]
     return train.subset(kept), train.subset(drawn)
-
-
-def check_classes(first: object, classes: Iterable[str], other: object, others: Iterable[str]) -> None:
-    """Raise a ValueError unless two splits, called ``first`` and ``other``, hold the same classes."""
-    if odd := sorted(set(classes) ^ set(others)):
-        raise ValueError(
-            f"{first} and {other} must hold the same class folders; "
-            f"only one of them has {', '.join(shown(odd))}"
-        )

@@ -290,6 +290,6 @@ def test_the_published_checksums():
 
 @pytest.mark.skipif(not SHARED.is_file(), reason="the real images are not at hand")
 def test_real_images_have_the_layout():
-    for name, read in islice(read_files(SHARED, cifar10._is_image), 300):
+    for name, read in islice(read_files(SHARED, cifar10._in_split), 300):
         assert name.parts[:2] == ("cifar10", "test")
         assert decode_image(read()).shape == (3, 32, 32)

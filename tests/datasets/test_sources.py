@@ -28,7 +28,7 @@ def test_folder_and_zip_hold_the_same(meshes, tmp_path):
             assert read(mesh.path) == (meshes / "box/test/box_0000.off").read_bytes()
 
 
-def test_what_is_no_mesh_is_passed_over(meshes):
+def test_what_is_no_mesh_is_passed_over(meshes, tmp_path):
     before = [mesh.key for mesh in find_meshes(meshes).meshes]
     (meshes / "README.txt").touch()
     (meshes / "box/train/.DS_Store").touch()
@@ -36,7 +36,11 @@ def test_what_is_no_mesh_is_passed_over(meshes):
     shadow = meshes / "__MACOSX/box/train"
     shadow.mkdir(parents=True)
     (shadow / "box_0000.off").touch()
-    assert [mesh.key for mesh in find_meshes(meshes).meshes] == before
+    hidden = meshes / ".copy/box/train"
+    hidden.mkdir(parents=True)
+    (hidden / "box_0000.off").touch()
+    for path in (meshes, zipped(meshes, tmp_path / "t.zip")):
+        assert [mesh.key for mesh in find_meshes(path).meshes] == before
 
 
 def test_fingerprint_follows_the_content(meshes, tmp_path):
