@@ -65,7 +65,7 @@ def load_images(
 
     Raises:
         FileNotFoundError: ``data`` is neither a known name nor a path that exists.
-        ValueError: what ``data`` names is not in its layout.
+        ValueError: what ``data`` names is not in its layout, or has a class without images.
         CorruptImageError: images cannot be decoded, or their size is not that of the others; the error's
             ``problems`` lists all of them.
         DownloadError: the download failed; the message says what to put where instead.

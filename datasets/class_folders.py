@@ -15,7 +15,7 @@ from .cachefile import Content, progress_bar
 from .decode import decode_image, is_image
 from .files import read_files
 from .hdf5 import as_bytes
-from .layout import check_classes, check_one_root
+from .layout import check_classes, check_filled, check_one_root, subfolders
 from .problems import CorruptImageError, corrupt, lines, odd_size
 from .sources import SPLITS
 
@@ -53,19 +53,24 @@ def decode_class_folders(path: Path, progress: bool) -> Content:
         ``classes``; the problems; and the number of images, those with problems included.
 
     Raises:
-        ValueError: ``path`` is not in the layout, or its splits differ in their classes.
+        ValueError: ``path`` is not in the layout, has a class without images, or its splits differ in their
+            classes.
         CorruptImageError: a split has no image without problems.
     """
-    found = _read_splits(path, progress)
+    folders: set[PurePosixPath] = set()
+    found = _read_splits(path, folders, progress)
     # Who keeps a split called val keeps it for what these scripts call test, unless there is a test as well.
     names = ("train", "val" if "val" in found and "test" not in found else "test")
     splits = {name: found[name] for name in names if name in found}
-    check_one_root(path, set().union(*(split.roots for split in splits.values())))
+    check_one_root(path, roots := set().union(*(split.roots for split in splits.values())))
     if missing := [name for name in names if name not in splits]:
         raise ValueError(
             f"{path} holds no {' or '.join(missing)} images; the layout is "
             "NAME/{train,test}/<class>/*.jpg (or .png), and val may stand for test"
         )
+    (root,) = roots
+    for name, split in splits.items():
+        check_filled(f"{path}/{name}", subfolders(folders, (*root, name)) - split.classes, "images")
     train, test = splits.values()
     check_classes(f"{path}/train", train.classes, f"{path}/{names[1]}", test.classes)
     _take_out_odd_sizes(splits)
@@ -77,10 +82,10 @@ def decode_class_folders(path: Path, progress: bool) -> Content:
     return groups, {"classes": classes}, problems, len(train.images) + len(test.images) + len(problems)
 
 
-def _read_splits(path: Path, progress: bool) -> dict[str, _Split]:
+def _read_splits(path: Path, folders: set[PurePosixPath], progress: bool) -> dict[str, _Split]:
     found: defaultdict[str, _Split] = defaultdict(_Split)
     with progress_bar(path.name, progress) as bar:
-        for name, read in read_files(path, _in_split):
+        for name, read in read_files(path, _in_split, folders):
             folder, label, file = name.parts[-3:]
             split = found[folder]
             split.roots.add(name.parts[:-3])

@@ -19,8 +19,8 @@ from .decode import EDITION, decode_image, is_image
 from .file_loader import Sample
 from .files import fingerprint, is_hidden, list_files, read_bytes
 from .hdf5 import as_bytes
-from .layout import check_classes
-from .problems import raise_or_warn, shown
+from .layout import check_classes, check_filled
+from .problems import raise_or_warn
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,5 @@ def _list(folder: Path) -> ImageFiles:
     if not names:
         raise ValueError(f"{folder} holds no images in class folders; the layout is {folder}/<class>/*.jpg")
     present = set(labels)
-    if empty := [name for name, label in places.items() if label not in present]:
-        raise ValueError(
-            f"{folder} has folders without images: {', '.join(shown(empty))}; fill or remove them"
-        )
+    check_filled(folder, [name for name, label in places.items() if label not in present], "images")
     return ImageFiles(folder, as_bytes(tuple(names)), torch.tensor(labels), tuple(classes))

@@ -17,7 +17,7 @@ SHARED = Path(__file__).parents[3] / "shared/data/cifar10.tar.xz"
 
 
 def archived(root: Path, path: Path) -> Path:
-    files = sorted(root.rglob("*.*"), reverse=True)  # an archive has its own order
+    files = sorted(root.rglob("*"), reverse=True)  # an archive has its own order
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             for file in files:
@@ -26,7 +26,7 @@ def archived(root: Path, path: Path) -> Path:
     else:
         with tarfile.open(path, f"w:{path.suffix[1:]}") as archive:
             for file in files:
-                archive.add(file, file.relative_to(root.parent))
+                archive.add(file, file.relative_to(root.parent), recursive=False)
     return path
 
 
@@ -174,6 +174,19 @@ def test_splits_must_hold_the_same_classes(class_folders, split):
     match = r"Pets2/train and .*Pets2/test must hold the same class folders; only one of them has bird$"
     with pytest.raises(ValueError, match=match):
         load_images(class_folders, skip_corrupt=True)
+
+
+@pytest.mark.parametrize("name", [None, "pets2.zip", "pets2.tar.xz"])
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("file", [None, "notes.txt"])
+def test_a_class_without_images_is_named(class_folders, tmp_path, name, split, file):
+    load_images(class_folders)  # what is in the cache must not hide the new folder
+    (class_folders / split / "bird").mkdir()
+    if file:
+        (class_folders / split / "bird" / file).touch()
+    path = archived(class_folders, tmp_path / name) if name else class_folders
+    with pytest.raises(ValueError, match=rf"/{split} has folders without images: bird; fill or remove them$"):
+        load_images(path)
 
 
 def test_a_class_of_which_all_images_are_left_out_stays_a_class(class_folders):
