@@ -15,7 +15,13 @@ from .off import read_triangles
 
 
 class CorruptMeshError(ValueError):
-    """A mesh that cannot be read or sampled; the message says why."""
+    """Meshes that cannot be read or sampled; the message says why.
+
+    Attributes:
+        problems: those of a data set, a line each, where the message names ten of many.
+    """
+
+    problems: tuple[str, ...] = ()
 
 
 # What the parsers of trimesh raise on files they cannot make sense of.

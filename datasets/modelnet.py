@@ -78,7 +78,8 @@ def load_clouds(
         FileNotFoundError: ``data`` is neither a known name nor a path that exists.
         ValueError: what ``data`` names is not in its layout, or has a class without meshes, or a value is out
             of range.
-        CorruptMeshError: meshes cannot be read or have no surface; the message lists all of them.
+        CorruptMeshError: meshes cannot be read or have no surface; the error's ``problems``
+            lists all of them.
         DownloadError: the download failed; the message says what to put where instead.
     """
     if pool < 1:

@@ -39,6 +39,11 @@ def shown(problems: Sequence[str]) -> list[str]:
     return [*problems[:SHOWN], *([f"… and {more} more"] if more > 0 else [])]
 
 
+def report(head: str, problems: Sequence[str]) -> str:
+    """Return ``head`` and, below it, the first problems."""
+    return "\n  ".join([head, *shown(problems)])
+
+
 def raise_or_warn(
     problems: Sequence[str],
     total: int,
@@ -66,12 +71,12 @@ def raise_or_warn(
         raise corrupt(problems, where, "\n".join(remedies))
     if problems:
         head = f"left out as asked: {len(problems)} of {total} images of {where}"
-        warnings.warn("\n  ".join([head, *shown(problems)]), stacklevel=3)
+        warnings.warn(report(head, problems), stacklevel=3)
 
 
 def corrupt(problems: Sequence[str], where: object, remedy: str) -> CorruptImageError:
     """Return the error whose message names ``problems`` of the data set ``where`` and the remedy."""
     head = f"{len(problems)} file(s) of {where} cannot be used:"
-    error = CorruptImageError("\n  ".join([head, *shown(problems)]) + f"\n{remedy}")
+    error = CorruptImageError(f"{report(head, problems)}\n{remedy}")
     error.problems = tuple(problems)
     return error

@@ -133,6 +133,25 @@ def test_corrupt_meshes_are_all_named(meshes, tmp_path):
         check_complete(file)
 
 
+def test_of_many_corrupt_meshes_ten_are_named(meshes, tmp_path):
+    for number in range(12):
+        (meshes / f"box/train/bad_{number:02d}.off").touch()
+    file = tmp_path / "c.h5"
+    with pytest.raises(CorruptMeshError) as first:
+        build(file, meshes)
+    build(file, meshes, skip_corrupt=True)
+    with pytest.raises(CorruptMeshError) as later:
+        check_complete(file)
+    problems = tuple(f"box/train/bad_{number:02d}.off: is empty" for number in range(12))
+    for error in (first.value, later.value):
+        lines = str(error).splitlines()
+        assert lines[0].startswith("12 mesh(es) of ")
+        assert lines[1:11] == [f"  {problem}" for problem in problems[:10]]
+        assert lines[11] == "  … and 2 more"
+        assert "skip_corrupt=True" in lines[12]
+        assert error.problems == problems
+
+
 def test_a_link_to_nothing_is_a_corrupt_mesh(meshes, tmp_path):
     (meshes / "box/test/gone.off").symlink_to("nowhere.off")
     with pytest.raises(CorruptMeshError, match=r"box/test/gone\.off: cannot be read \(.*No such file"):
