@@ -46,19 +46,19 @@ def build_cache(
     wait for it.
 
     Args:
-        file: the file to make.
-        get_source: gives the meshes; called only where the file must be made.
-        pool: points sampled from each mesh.
-        seed: the seed of the samples.
-        workers: processes that sample; 0 samples in this one. None takes one a core, but this process alone
+        file: The file to make.
+        get_source: Gives the meshes; called only where the file must be made.
+        pool: Points sampled from each mesh.
+        seed: The seed of the samples.
+        workers: Processes that sample; 0 samples in this one. None takes one a core, but this process alone
             where that takes a second or two, as starting others does.
-        skip_corrupt: leave corrupt meshes out; they are listed in the root attribute ``skipped``.
-        progress: show a progress bar, if stderr is a terminal.
+        skip_corrupt: Leave corrupt meshes out; they are listed in the root attribute ``skipped``.
+        progress: Show a progress bar, if stderr is a terminal.
 
     Raises:
-        CorruptMeshError: there are corrupt meshes (the error's ``problems`` lists all) and they are not to be
-            skipped, or a split has no others.
-        RuntimeError: a worker process died.
+        CorruptMeshError: If there are corrupt meshes (the error's ``problems`` lists all) and they are not to
+            be skipped, or a split has no others.
+        RuntimeError: If a worker process died.
     """
     partial = file.with_suffix(".partial")
     if file.exists():

@@ -55,20 +55,20 @@ def load_images(
             tar (.gz, .xz, …) of class folders ``NAME/{train,test}/<class>/*.{jpg,png,…}`` (where there is no
             ``test``, ``val`` is taken for it), or a folder with torchvision's files (``cifar-10-batches-py``
             or ``cifar-100-python``) in it. Write ``./cifar10`` for a folder of that name.
-        cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
+        cache: The cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
-        progress: show progress bars, if stderr is a terminal.
+        skip_corrupt: Leave out images that cannot be used, with a warning, instead of stopping.
+        progress: Show progress bars, if stderr is a terminal.
 
     Returns:
         (train, test) images.
 
     Raises:
-        FileNotFoundError: ``data`` is neither a known name nor a path that exists.
-        ValueError: what ``data`` names is not in its layout, or has a class without images.
-        CorruptImageError: images cannot be decoded, or their size is not that of the others; the error's
+        FileNotFoundError: If ``data`` is neither a known name nor a path that exists.
+        ValueError: If what ``data`` names is not in its layout, or has a class without images.
+        CorruptImageError: If images cannot be decoded, or their size is not that of the others; the error's
             ``problems`` lists all of them.
-        DownloadError: the download failed; the message says what to put where instead.
+        DownloadError: If the download failed; the message says what to put where instead.
     """
     folder, name, path = cache_folder(cache), str(data), Path(data)
     if name in OFFICIAL:

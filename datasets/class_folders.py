@@ -30,7 +30,7 @@ class _Split:
     problems: dict[str, str] = field(default_factory=dict)
 
     def arrays(self, classes: list[str]) -> dict[str, NDArray]:
-        """Return the images, sorted, with the labels that ``classes`` give them, and their names."""
+        """The images, sorted, with the labels that ``classes`` give them, and their names."""
         keys = sorted(self.images)
         return {
             "images": torch.stack([self.images[key] for key in keys]).numpy(),
@@ -45,17 +45,17 @@ def decode_class_folders(path: Path, progress: bool) -> Content:
     Where there is no ``test``, ``val`` is taken for it.
 
     Args:
-        path: a folder, zip or tar.
-        progress: show a progress bar, if stderr is a terminal.
+        path: A folder, zip or tar.
+        progress: Show a progress bar, if stderr is a terminal.
 
     Returns:
-        a group a split, with ``images`` (S, 3, H, W), ``labels`` (S,) and ``names``; the attribute
+        A group a split, with ``images`` (S, 3, H, W), ``labels`` (S,) and ``names``; the attribute
         ``classes``; the problems; and the number of images, those with problems included.
 
     Raises:
-        ValueError: ``path`` is not in the layout, has a class without images, or its splits differ in their
-            classes.
-        CorruptImageError: a split has no image without problems.
+        ValueError: If ``path`` is not in the layout, has a class without images, or its splits differ in
+            their classes.
+        CorruptImageError: If a split has no image without problems.
     """
     folders: set[PurePosixPath] = set()
     found = _read_splits(path, folders, progress)

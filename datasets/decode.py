@@ -46,8 +46,8 @@ def decode_image(data: bytes) -> Tensor:
     turned upright, as its EXIF says.
 
     Raises:
-        CorruptImageError: the file is empty, cut short, no image, or has pixels of 32 bits, whose range only
-            who made them knows.
+        CorruptImageError: If the file is empty, cut short, no image, or has pixels of 32 bits, whose range
+            only who made them knows.
     """
     return _decode(data, "RGB").permute(2, 0, 1).contiguous()
 
@@ -56,7 +56,7 @@ def decode_mask(data: bytes) -> Tensor:
     """Decode a mask file to labels (H, W) uint8: the grey values, or the places in the palette.
 
     Raises:
-        CorruptImageError: the file cannot be decoded, or has more than one value in a pixel.
+        CorruptImageError: If the file cannot be decoded, or has more than one value in a pixel.
     """
     return _decode(data, None)
 
@@ -87,7 +87,7 @@ def _decode(data: bytes, mode: str | None) -> Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return an image of more bits a pixel in 8: Pillow's own conversion makes all above 255 white."""
+    """The image of more bits a pixel in 8: Pillow's own conversion makes all above 255 white."""
     # Pillow gives 16-bit PGM, and in older versions PNG too, as integers of 32 bits, from 0 to 65535.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return Image.fromarray((np.array(image) // 256).astype(np.uint8))

@@ -24,13 +24,13 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOF
 
 
 def fingerprint(path: Path) -> str:
-    """Return a text that changes when the files at ``path`` do.
+    """A text that changes when the files at ``path`` do.
 
     It is made from an archive's content, and from the names, sizes and modification times in a folder, its
     empty folders included.
 
     Raises:
-        FileNotFoundError: there is nothing at ``path``.
+        FileNotFoundError: If there is nothing at ``path``.
     """
     if not path.is_dir():
         if not path.exists():
@@ -49,10 +49,10 @@ def fingerprint(path: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file.
+    """The content of a file.
 
     Raises:
-        CorruptImageError: it cannot be read.
+        CorruptImageError: If it cannot be read.
     """
     try:
         return path.read_bytes()
@@ -61,7 +61,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the paths within ``folder`` of all files in it, sorted.
+    """The paths within ``folder`` of all files in it, sorted.
 
     Links are followed. Hidden files and folders (``.DS_Store``, ``.ipynb_checkpoints``) are left out.
     """
@@ -69,7 +69,7 @@ def list_files(folder: Path) -> list[str]:
 
 
 def list_entries(folder: Path) -> list[str]:
-    """Return the paths of :func:`list_files`, and those of empty folders, which end in a slash as in zips."""
+    """The paths of :func:`list_files`, and those of empty folders, which end in a slash as in zips."""
     names = []
     for where, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not is_hidden(name)]  # the walk goes into what is left
@@ -86,10 +86,10 @@ def is_hidden(path: str) -> bool:
 
 
 def known_suffix(path: Path, known: Sequence[str]) -> str:
-    """Return the suffix of a file, in small letters.
+    """The suffix of a file, in small letters.
 
     Raises:
-        ValueError: it is none of ``known``.
+        ValueError: If it is none of ``known``.
     """
     suffix = path.suffix.lower()
     if suffix not in known:
@@ -107,13 +107,13 @@ def read_files(
     The function raises CorruptImageError if a file of a folder cannot be read; call it before the next file.
 
     Args:
-        path: a folder, a zip, or a tar, compressed or not. A tar comes in its own order, so that it is
+        path: A folder, a zip, or a tar, compressed or not. A tar comes in its own order, so that it is
             decompressed once.
-        wanted: whether a file is to be read, by its path; hidden ones, and those in hidden folders, are not.
-        folders: takes the paths of all folders that hold files, wanted or not, or nothing.
+        wanted: Whether a file is to be read, by its path; hidden ones, and those in hidden folders, are not.
+        folders: Takes the paths of all folders that hold files, wanted or not, or nothing.
 
     Raises:
-        ValueError: ``path`` is no whole archive.
+        ValueError: If ``path`` is no whole archive.
     """
     in_folder = path.is_dir()
     try:

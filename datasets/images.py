@@ -16,10 +16,10 @@ class Images:
         images: (S, 3, H, W) uint8.
         labels: (S,) int64, indices into ``classes``.
         names: S names, for messages and pictures.
-        classes: class names, in the order of the labels.
+        classes: Class names, in the order of the labels.
 
     Raises:
-        ValueError: the parts do not fit together.
+        ValueError: If the parts do not fit together.
     """
 
     images: Tensor
@@ -46,11 +46,11 @@ class Images:
         return self.labels
 
     def name(self, index: int) -> str:
-        """Return the name of image ``index``."""
+        """The name of image ``index``."""
         return self.names[index]
 
     def subset(self, indices: Tensor) -> Images:
-        """Return the images at ``indices`` (int64), in that order."""
+        """The images at ``indices`` (int64), in that order."""
         return Images(
             self.images[indices],
             self.labels[indices],

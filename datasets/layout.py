@@ -16,7 +16,7 @@ def check_one_root(where: object, roots: Collection[tuple[str, ...]]) -> None:
 
 
 def subfolders(folders: Iterable[PurePosixPath], parent: tuple[str, ...]) -> set[str]:
-    """Return the names of the folders in ``parent``, given all that hold files or nothing."""
+    """The names of the folders in ``parent``, given all that hold files or nothing."""
     depth = len(parent)
     return {path.parts[depth] for path in folders if len(path.parts) > depth and path.parts[:depth] == parent}
 

@@ -35,17 +35,17 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
     partner is missing is a problem.
 
     Args:
-        path: a folder, zip or tar.
-        labels: decodes the content of a mask to (H, W) uint8; raises CorruptImageError.
-        progress: show a progress bar, if stderr is a terminal.
+        path: A folder, zip or tar.
+        labels: Decodes the content of a mask to (H, W) uint8; raises CorruptImageError.
+        progress: Show a progress bar, if stderr is a terminal.
 
     Returns:
-        a group a split, with ``images`` (S, 3, H, W), ``masks`` (S, H, W) and ``names``; the problems; and
+        A group a split, with ``images`` (S, 3, H, W), ``masks`` (S, H, W) and ``names``; the problems; and
         the number of files, masks included.
 
     Raises:
-        ValueError: ``path`` is not in the layout.
-        CorruptImageError: a split has no pair without problems.
+        ValueError: If ``path`` is not in the layout.
+        CorruptImageError: If a split has no pair without problems.
     """
     pairs: defaultdict[tuple[str, str], _Pair] = defaultdict(_Pair)
     problems: dict[str, str] = {}
@@ -84,7 +84,7 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
 
 
 def _mismatches(pairs: Sequence[_Pair]) -> dict[str, str]:
-    """Return what is wrong between files, and empty the pairs concerned."""
+    """What is wrong between files; empties the pairs concerned."""
     problems = {}
     sizes = Counter(pair.parts["image"].shape[1:] for pair in pairs if "image" in pair.parts)
     usual = sizes.most_common(1)[0][0] if sizes else torch.Size()

@@ -23,7 +23,7 @@ class ImagePool:
 
     Args:
         names: S names, for messages.
-        read: returns image i of the S as (3, H, W) uint8.
+        read: Returns image i of the S as (3, H, W) uint8.
     """
 
     names: tuple[str, ...]
@@ -33,10 +33,10 @@ class ImagePool:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return image ``index`` (3, H, W) uint8.
+        """Image ``index`` (3, H, W) uint8.
 
         Raises:
-            CorruptImageError: it cannot be read; the message names it.
+            CorruptImageError: If it cannot be read; the message names it.
         """
         try:
             return self.read(index)
@@ -44,14 +44,14 @@ class ImagePool:
             raise CorruptImageError(f"{self.names[index]} {error}; replace it or take it away") from error
 
     def subset(self, indices: Sequence[int]) -> ImagePool:
-        """Return the images at ``indices``, in that order."""
+        """The images at ``indices``, in that order."""
         return ImagePool(tuple(self.names[i] for i in indices), lambda index: self.read(indices[index]))
 
     def draw(self, count: int, seed: int) -> ImagePool:
-        """Return ``count`` different images, drawn and ordered at random by ``seed``.
+        """``count`` different images, drawn and ordered at random by ``seed``.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: If there are fewer.
         """
         if count > len(self):
             raise ValueError(f"{count} images were asked for, but there are {len(self)}; ask for fewer")
@@ -69,13 +69,13 @@ def open_images(data: str | os.PathLike[str]) -> ImagePool:
     """Open the images of a data set without regard to their classes.
 
     Args:
-        data: a folder of image files, at any depth: of its ``val`` or ``test`` where it has one of these, so
+        data: A folder of image files, at any depth: of its ``val`` or ``test`` where it has one of these, so
             that a network trained on the rest has not seen them; or whatever else :func:`load_images` takes,
             of which the test images count.
 
     Raises:
-        FileNotFoundError: there is nothing at ``data``.
-        ValueError: it holds no images.
+        FileNotFoundError: If there is nothing at ``data``.
+        ValueError: If it holds no images.
     """
     folder = Path(data)
     if os.fspath(data) not in OFFICIAL and folder.is_dir():
@@ -88,11 +88,11 @@ def open_images(data: str | os.PathLike[str]) -> ImagePool:
 
 
 def read_image(path: Path) -> Tensor:
-    """Return the image in a file (3, H, W) uint8.
+    """The image in a file (3, H, W) uint8.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no image, or a corrupt one; the message does not name it.
+        OSError: If the file cannot be read.
+        ValueError: If it is no image, or a corrupt one; the message does not name it.
     """
     known_suffix(path, IMAGE_SUFFIXES)
     return decode_image(path.read_bytes())

@@ -17,30 +17,30 @@ class CorruptImageError(ValueError):
     """Images or masks that cannot be used; the message says which, and why.
 
     Attributes:
-        problems: all of them, a line each, where the message names ten of many.
+        problems: All of them, a line each, where the message names ten of many.
     """
 
     problems: tuple[str, ...] = ()
 
 
 def lines(problems: Mapping[str, str]) -> list[str]:
-    """Return "file: problem" for each file with a problem, sorted."""
+    """A line "file: problem" for each file with a problem, sorted."""
     return [f"{name}: {why}" for name, why in sorted(problems.items())]
 
 
 def odd_size(shape: Sequence[int], usual: Sequence[int]) -> str:
-    """Return what is wrong with an image that is not of the ``usual`` size, (…, H, W) both."""
+    """What is wrong with an image that is not of the ``usual`` size, (…, H, W) both."""
     return f"is {shape[-2]} × {shape[-1]}, {_ODD_SIZE} {usual[-2]} × {usual[-1]}"
 
 
 def shown(problems: Sequence[str]) -> list[str]:
-    """Return the first problems, and how many more there are."""
+    """The first problems, and how many more there are."""
     more = len(problems) - SHOWN
     return [*problems[:SHOWN], *([f"… and {more} more"] if more > 0 else [])]
 
 
 def report(head: str, problems: Sequence[str]) -> str:
-    """Return ``head`` and, below it, the first problems."""
+    """``head`` and, below it, the first problems."""
     return "\n  ".join([head, *shown(problems)])
 
 
@@ -54,14 +54,14 @@ def raise_or_warn(
     """Stop because of problems, or say what is left out.
 
     Args:
-        problems: what is wrong, a line an image.
-        total: how many images there are, those with problems included.
-        where: what the data set is called in messages.
-        skip_corrupt: leave them out. The warning points to the caller of the function that calls this one.
-        one_size: what to do where sizes differ.
+        problems: What is wrong, a line an image.
+        total: How many images there are, those with problems included.
+        where: What the data set is called in messages.
+        skip_corrupt: Leave them out. The warning points to the caller of the function that calls this one.
+        one_size: What to do where sizes differ.
 
     Raises:
-        CorruptImageError: there are problems, and they are not to be skipped.
+        CorruptImageError: If there are problems, and they are not to be skipped.
     """
     if problems and not skip_corrupt:
         odd = sum(_ODD_SIZE in problem for problem in problems)
@@ -75,7 +75,7 @@ def raise_or_warn(
 
 
 def corrupt(problems: Sequence[str], where: object, remedy: str) -> CorruptImageError:
-    """Return the error whose message names ``problems`` of the data set ``where`` and the remedy."""
+    """The error whose message names ``problems`` of the data set ``where`` and the remedy."""
     head = f"{len(problems)} file(s) of {where} cannot be used:"
     error = CorruptImageError(f"{report(head, problems)}\n{remedy}")
     error.problems = tuple(problems)

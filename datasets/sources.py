@@ -57,7 +57,7 @@ def find_meshes(path: Path) -> MeshSource:
     modification times.
 
     Raises:
-        ValueError: ``path`` is neither folder nor zip, what it holds is not in the layout, a class has no
+        ValueError: If ``path`` is neither folder nor zip, what it holds is not in the layout, a class has no
             meshes, or train and test differ in their classes.
     """
     from .hdf5 import as_bytes  # takes longer to import than a worker takes for many meshes
@@ -91,7 +91,7 @@ def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def _entries(path: Path) -> dict[str, tuple[int, int]]:
-    """Return what tells files and empty folders, which end in a slash, from changed ones: size and time."""
+    """What tells files and empty folders, which end in a slash, from changed ones: size and time."""
     if path.is_dir():
         return {name: _stamp(path / name) for name in list_entries(path)}
     if zipfile.is_zipfile(path):
@@ -126,7 +126,7 @@ def _mesh_file(path: str, size: int) -> MeshFile | None:
 
 
 def _empty_folders(entries: Iterable[str], root: tuple[str, ...], meshes: Iterable[MeshFile]) -> set[str]:
-    """Return the folders of classes, and of the splits in them, that hold no meshes.
+    """The folders of classes, and of the splits in them, that hold no meshes.
 
     A folder that holds other things, and no splits, is no class.
     """

@@ -18,7 +18,7 @@ class Divisible(Protocol):
         ...
 
     def subset(self, indices: Tensor) -> Self:
-        """Return the samples at ``indices`` (int64), in that order."""
+        """The samples at ``indices`` (int64), in that order."""
         ...
 
 
@@ -32,15 +32,15 @@ def split_validation(train: SplitT, fraction: float = 0.1, seed: int = 0) -> tup
     without a class of their own (pictures with masks) count as one class.
 
     Args:
-        train: the split to divide.
-        fraction: share of the samples that validate, between 0 and 1.
-        seed: which samples are drawn; the same seed draws the same ones.
+        train: The split to divide.
+        fraction: Share of the samples that validate, between 0 and 1.
+        seed: Which samples are drawn; the same seed draws the same ones.
 
     Returns:
         (training samples, validation samples), each in the order of ``train``.
 
     Raises:
-        ValueError: ``fraction`` is not strictly between 0 and 1, or no class has two samples.
+        ValueError: If ``fraction`` is not strictly between 0 and 1, or no class has two samples.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie strictly between 0 and 1, such as 0.1; got {fraction}")

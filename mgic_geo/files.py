@@ -10,8 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """
-    Give a temporary path beside ``path`` to write to, and rename it to ``path`` when the block succeeds.
+    """Give a temporary path beside ``path`` to write to, and rename it to ``path`` when the block succeeds.
 
     The temporary file lies in the same folder because a rename is atomic only within one file system. It is
     on the disk before it is renamed, so that a power failure leaves no empty file either. What a kill leaves

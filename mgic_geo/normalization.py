@@ -16,11 +16,11 @@ class Normalization:
     """Mean and standard deviation of each colour, on the scale 0 … 1: what a model's input is brought to.
 
     Args:
-        mean: of red, green and blue.
-        std: likewise, each above 0.
+        mean: Of red, green and blue.
+        std: Likewise, each above 0.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: If a value is out of its range.
     """
 
     mean: tuple[float, float, float]
@@ -34,10 +34,10 @@ class Normalization:
 
     @classmethod
     def of(cls, images: Tensor) -> Normalization:
-        """Return mean and deviation over all pixels of ``images`` (S, 3, H, W) uint8: a training split.
+        """Mean and deviation over all pixels of ``images`` (S, 3, H, W) uint8: a training split.
 
         Raises:
-            ValueError: there is no image, or a colour is the same everywhere.
+            ValueError: If there is no image, or a colour is the same everywhere.
         """
         if not images.numel():
             raise ValueError("there is no image to take mean and deviation of")
