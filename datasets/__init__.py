@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..normalization import IMAGENET as IMAGENET
 from ..normalization import Normalization as Normalization
-from .augment import Augment as Augment
 from .camvid import load_camvid as load_camvid
 from .cifar10 import load_images as load_images
+from .cloud_augment import Augment as Augment
+from .cloud_loader import CloudLoader as CloudLoader
 from .clouds import PointClouds as PointClouds
 from .clouds import read_clouds as read_clouds
 from .clouds import write_clouds as write_clouds
@@ -26,7 +27,6 @@ from .graphs import mixing_graphs as mixing_graphs
 from .image_augment import ImageAugment as ImageAugment
 from .image_loader import ImageLoader as ImageLoader
 from .images import Images as Images
-from .loader import CloudLoader as CloudLoader
 from .masks import IGNORE as IGNORE
 from .masks import SegmentedImages as SegmentedImages
 from .meshes import CorruptMeshError as CorruptMeshError

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .augment import Augment
+from .cloud_augment import Augment
 from .clouds import PointClouds
 from .epochs import Epochs, place
 
