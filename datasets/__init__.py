@@ -6,14 +6,16 @@ What needs torchvision is imported when it is asked for: point clouds do not nee
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .augment import Augment as Augment
+from ..normalization import IMAGENET as IMAGENET
+from ..normalization import Normalization as Normalization
 from .camvid import load_camvid as load_camvid
 from .cifar10 import load_images as load_images
+from .cloud_augment import Augment as Augment
+from .cloud_loader import CloudLoader as CloudLoader
 from .clouds import PointClouds as PointClouds
 from .clouds import read_clouds as read_clouds
 from .clouds import write_clouds as write_clouds
 from .color import Color as Color
-from .decode import CorruptImageError as CorruptImageError
 from .download import DownloadError as DownloadError
 from .file_loader import FileLoader as FileLoader
 from .file_loader import PerSample as PerSample
@@ -24,10 +26,7 @@ from .graphs import load_tudataset as load_tudataset
 from .graphs import mixing_graphs as mixing_graphs
 from .image_augment import ImageAugment as ImageAugment
 from .image_loader import ImageLoader as ImageLoader
-from .images import IMAGENET as IMAGENET
 from .images import Images as Images
-from .images import Normalization as Normalization
-from .loader import CloudLoader as CloudLoader
 from .masks import IGNORE as IGNORE
 from .masks import SegmentedImages as SegmentedImages
 from .meshes import CorruptMeshError as CorruptMeshError
@@ -35,6 +34,7 @@ from .meshes import parse_mesh as parse_mesh
 from .meshes import sample_mesh as sample_mesh
 from .meshes import unit_sphere as unit_sphere
 from .modelnet import load_clouds as load_clouds
+from .problems import CorruptImageError as CorruptImageError
 from .scans import read_points as read_points
 from .segmentation import check_labels as check_labels
 from .segmentation import label_counts as label_counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from .hdf5 import TEXT, opened_hdf5, read_text
 from .journal import Journal
 from .lock import locked
 from .meshes import CorruptMeshError
+from .problems import REMEDY, report
 from .sampling import Sampled, Task, sample_chunk
 from .sources import SPLITS, MeshSource
 from .workers import sample_with_workers
@@ -45,19 +46,19 @@ def build_cache(
     wait for it.
 
     Args:
-        file: the file to make.
-        get_source: gives the meshes; called only where the file must be made.
-        pool: points sampled from each mesh.
-        seed: the seed of the samples.
-        workers: processes that sample; 0 samples in this one. None takes one a core, but this process alone
+        file: The file to make.
+        get_source: Gives the meshes; called only where the file must be made.
+        pool: Points sampled from each mesh.
+        seed: The seed of the samples.
+        workers: Processes that sample; 0 samples in this one. None takes one a core, but this process alone
             where that takes a second or two, as starting others does.
-        skip_corrupt: leave corrupt meshes out; they are listed in the root attribute ``skipped``.
-        progress: show a progress bar, if stderr is a terminal.
+        skip_corrupt: Leave corrupt meshes out; they are listed in the root attribute ``skipped``.
+        progress: Show a progress bar, if stderr is a terminal.
 
     Raises:
-        CorruptMeshError: there are corrupt meshes (all are listed) and they are not to be skipped, or
-            a split has no others.
-        RuntimeError: a worker process died.
+        CorruptMeshError: If there are corrupt meshes (the error's ``problems`` lists all) and they are not to
+            be skipped, or a split has no others.
+        RuntimeError: If a worker process died.
     """
     partial = file.with_suffix(".partial")
     if file.exists():
@@ -87,9 +88,7 @@ def build_cache(
                     bar.update()
             skipped = [f"{source.meshes[index].key}: {why}" for index, why in sorted(corrupt.items())]
             if skipped and not skip_corrupt:
-                raise CorruptMeshError(
-                    _report(skipped, f"{source.path}") + " The others are sampled already."
-                )
+                raise _corrupt(skipped, source.path, " The others are sampled already.")
             train, test = (_split_clouds(source, journal, split) for split in SPLITS)
             attributes = {
                 "source": source.path.name,
@@ -139,10 +138,11 @@ def check_complete(file: Path) -> None:
     with opened_hdf5(file) as opened_file:
         skipped = read_text(opened_file.attrs.get("skipped", ()))
     if skipped:
-        raise CorruptMeshError(_report(list(skipped), f"the data set behind {file}"))
+        raise _corrupt(skipped, f"the data set behind {file}")
 
 
-def _report(skipped: list[str], where: str) -> str:
-    return "\n  ".join([f"{len(skipped)} mesh(es) of {where} cannot be used:", *skipped]) + (
-        "\nReplace them, or leave them out with skip_corrupt=True (--skip-corrupt on the command line)."
-    )
+def _corrupt(problems: Sequence[str], where: object, note: str = "") -> CorruptMeshError:
+    head = f"{len(problems)} mesh(es) of {where} cannot be used:"
+    error = CorruptMeshError(f"{report(head, problems)}\n{REMEDY}{note}")
+    error.problems = tuple(problems)
+    return error

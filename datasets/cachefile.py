@@ -20,12 +20,12 @@ Content = tuple[Mapping[str, Mapping[str, NDArray]], Mapping[str, object], Seque
 
 
 def cache_folder(cache: str | os.PathLike[str] | None) -> Path:
-    """Return ``cache``, or by default the environment variable ``MGIC_DATA``, or else ``data``."""
+    """``cache``, or by default the environment variable ``MGIC_DATA``, or else ``data``."""
     return Path(cache if cache is not None else os.environ.get("MGIC_DATA", "data"))
 
 
 def cache_file(folder: Path, name: str, *made_from: object) -> Path:
-    """Return the file of ``name`` in ``folder``; its name changes with all that it is made from."""
+    """The file of ``name`` in ``folder``; its name changes with all that it is made from."""
     key = hashlib.sha256(repr(made_from).encode()).hexdigest()[:12]
     return folder / f"{name}-{key}.h5"
 
@@ -36,8 +36,8 @@ def make_once(file: Path, make: Callable[[], Content]) -> tuple[list[str], int]:
     A kill leaves no half file behind; making starts again. One process makes it and others wait.
 
     Args:
-        file: the file.
-        make: decodes the data set; its problems go to the root attribute ``skipped``.
+        file: The file.
+        make: Decodes the data set; its problems go to the root attribute ``skipped``.
 
     Returns:
         The problems, of now or of when ``file`` was made, and the number of images.
@@ -55,5 +55,5 @@ def make_once(file: Path, make: Callable[[], Content]) -> tuple[list[str], int]:
 
 
 def progress_bar(what: str, progress: bool, total: int | None = None) -> tqdm:
-    """Return a bar that counts ``what``; shown if asked for and stderr is a terminal."""
+    """A bar that counts ``what``; shown if asked for and stderr is a terminal."""
     return tqdm(total=total, desc=f"reading {what}", unit="file", disable=None if progress else True)

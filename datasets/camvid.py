@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from .cachefile import cache_file, cache_folder, make_once
-from .decode import EDITION, CorruptImageError, decode_mask, settle
+from .decode import EDITION, decode_mask
 from .files import fingerprint
 from .hdf5 import opened_hdf5, read_arrays, read_text
 from .masks import IGNORE, SegmentedImages, unknown_labels
 from .pairs import LAYOUT as FOLDERS
 from .pairs import decode_pairs
+from .problems import CorruptImageError, raise_or_warn
 
 LAYOUT = 1  # part of every cache's name: raise it when the same files would give other tensors
 VOID = 11  # the label of unlabelled pixels in the files
@@ -54,27 +55,27 @@ def load_camvid(
     decoded is kept in an HDF5 file of the cache folder, whose name tells the files it was made from.
 
     Args:
-        data: the folder or archive.
-        splits: those to return; the data may have others. Where it has no ``"val"``, pass ``["train"]`` and
+        data: The folder or archive.
+        splits: Those to return; the data may have others. Where it has no ``"val"``, pass ``["train"]`` and
             draw one with :func:`split_validation`.
-        cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
+        cache: The cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
-        progress: show a progress bar, if stderr is a terminal.
+        skip_corrupt: Leave out images that cannot be used, with a warning, instead of stopping.
+        progress: Show a progress bar, if stderr is a terminal.
 
     Returns:
         One :class:`SegmentedImages` a split, images and masks of one size.
 
     Raises:
-        FileNotFoundError: there is nothing at ``data``.
-        ValueError: it lacks a split, or is not in the layout.
-        CorruptImageError: images or masks cannot be decoded, lack their partner, differ in size or hold
+        FileNotFoundError: If there is nothing at ``data``.
+        ValueError: If it lacks a split, or is not in the layout.
+        CorruptImageError: If images or masks cannot be decoded, lack their partner, differ in size or hold
             unknown labels; the error's ``problems`` lists all of them.
     """
     path = Path(data)
     name = path.resolve().name.partition(".")[0].lower()
     file = cache_file(cache_folder(cache), name, "camvid", LAYOUT, EDITION, fingerprint(path))
-    settle(*make_once(file, partial(decode_pairs, path, _labels, progress)), path, skip_corrupt)
+    raise_or_warn(*make_once(file, partial(decode_pairs, path, _labels, progress)), path, skip_corrupt)
     return tuple(_read(file, split, path) for split in splits)
 
 

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from .cachefile import Content, make_once, progress_bar
 from .cores import usable_cores
-from .decode import CorruptImageError, corrupt
 from .file_loader import Files
 from .hdf5 import opened_hdf5, read_arrays
+from .problems import CorruptImageError, corrupt
 
 _CHUNK = 32  # files a worker takes at a time
 
@@ -24,7 +24,7 @@ class DivisibleFiles(Files, Protocol):
     """Files of which some can be left out."""
 
     def subset(self, indices: Tensor) -> Self:
-        """Return the samples at ``indices`` (int64), in that order."""
+        """The samples at ``indices`` (int64), in that order."""
         ...
 
 
@@ -42,17 +42,17 @@ def check_files(
     """Read all samples, unless the file ``record`` says what came of it before.
 
     Args:
-        files: the samples.
-        record: the HDF5 file that keeps what was found; its name must tell the files it is about.
-        where: what the data set is called in messages.
-        workers: processes that read; 0: none but this one; None: one a core, or none where files are few.
-        progress: show a progress bar, if stderr is a terminal.
+        files: The samples.
+        record: The HDF5 file that keeps what was found; its name must tell the files it is about.
+        where: What the data set is called in messages.
+        workers: Processes that read; 0: none but this one; None: one a core, or none where files are few.
+        progress: Show a progress bar, if stderr is a terminal.
 
     Returns:
         The samples that can be used, in their order, and what is wrong with the others, each by name.
 
     Raises:
-        CorruptImageError: none can be used; the error's ``problems`` lists all of them.
+        CorruptImageError: If none can be used; the error's ``problems`` lists all of them.
     """
     problems, _ = make_once(record, partial(_check, files, workers, progress))
     with opened_hdf5(record) as opened:

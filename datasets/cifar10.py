@@ -1,28 +1,26 @@
-"""Images small enough to be kept in memory: CIFAR-10, CIFAR-100, or class folders in a folder or archive."""
+"""Images small enough to be kept in memory: CIFAR-10 and CIFAR-100 as published, or class folders."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .cachefile import Content, cache_file, cache_folder, make_once, progress_bar
-from .decode import EDITION, IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, odd_size, settle
+from .cachefile import Content, cache_file, cache_folder, make_once
+from .class_folders import decode_class_folders
+from .decode import EDITION
 from .download import download
-from .files import fingerprint, read_files
+from .files import fingerprint
 from .hdf5 import as_bytes, opened_hdf5, read_arrays, read_text
 from .images import Images
 from .lock import locked
+from .problems import raise_or_warn
 from .sources import SPLITS
-from .splits import check_classes
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
@@ -57,20 +55,20 @@ def load_images(
             tar (.gz, .xz, …) of class folders ``NAME/{train,test}/<class>/*.{jpg,png,…}`` (where there is no
             ``test``, ``val`` is taken for it), or a folder with torchvision's files (``cifar-10-batches-py``
             or ``cifar-100-python``) in it. Write ``./cifar10`` for a folder of that name.
-        cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
+        cache: The cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
-        progress: show progress bars, if stderr is a terminal.
+        skip_corrupt: Leave out images that cannot be used, with a warning, instead of stopping.
+        progress: Show progress bars, if stderr is a terminal.
 
     Returns:
         (train, test) images.
 
     Raises:
-        FileNotFoundError: ``data`` is neither a known name nor a path that exists.
-        ValueError: what ``data`` names is not in its layout.
-        CorruptImageError: images cannot be decoded, or their size is not that of the others; the error's
+        FileNotFoundError: If ``data`` is neither a known name nor a path that exists.
+        ValueError: If what ``data`` names is not in its layout, or has a class without images.
+        CorruptImageError: If images cannot be decoded, or their size is not that of the others; the error's
             ``problems`` lists all of them.
-        DownloadError: the download failed; the message says what to put where instead.
+        DownloadError: If the download failed; the message says what to put where instead.
     """
     folder, name, path = cache_folder(cache), str(data), Path(data)
     if name in OFFICIAL:
@@ -87,8 +85,11 @@ def load_images(
         kinds = [kind for kind, (unpacked, _) in OFFICIAL.items() if (path / unpacked).is_dir()]
         if len(kinds) > 1:
             raise ValueError(f"{path} holds both CIFAR-10 and CIFAR-100; pass a folder with one of them")
-        make = partial(_read_official, kinds[0], path) if kinds else partial(_decode, path, progress)
-    settle(*make_once(file, make), data, skip_corrupt, ONE_SIZE)
+        if kinds:
+            make = partial(_read_official, kinds[0], path)
+        else:
+            make = partial(decode_class_folders, path, progress)
+    raise_or_warn(*make_once(file, make), data, skip_corrupt, ONE_SIZE)
     train, test = (_read(file, split) for split in SPLITS)
     return train, test
 
@@ -140,71 +141,3 @@ def _read_official(name: str, folder: Path) -> Content:
                 "names": as_bytes(tuple(f"{number:05d}" for number in range(len(part.data)))),
             }
     return groups, {"classes": classes}, [], sum(len(group["names"]) for group in groups.values())
-
-
-@dataclass
-class _Split:
-    """What was found in the folders of one split: whose they are, their classes, and the images by class."""
-
-    roots: set[tuple[str, ...]] = field(default_factory=set)
-    classes: set[str] = field(default_factory=set)
-    images: dict[tuple[str, str], Tensor] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-
-
-def _decode(path: Path, progress: bool) -> Content:
-    found = _read_splits(path, progress)
-    # Who keeps a split called val keeps it for what these scripts call test, unless there is a test as well.
-    names = ("train", "val" if "val" in found and "test" not in found else "test")
-    splits = [found[name] for name in names if name in found]
-    if len(roots := set().union(*(split.roots for split in splits))) > 1:
-        sets = ", ".join(sorted("/".join(root) or "." for root in roots))
-        raise ValueError(f"{path} holds several data sets ({sets}); pass the path of one of them")
-    if missing := [name for name in names if name not in found]:
-        raise ValueError(
-            f"{path} holds no {' or '.join(missing)} images; the layout is "
-            "NAME/{train,test}/<class>/*.jpg (or .png), and val may stand for test"
-        )
-    train, test = splits
-    check_classes(f"{path}/train", train.classes, f"{path}/{names[1]}", test.classes)
-    shapes = Counter(image.shape for split in splits for image in split.images.values())
-    for size, _ in shapes.most_common(1):
-        for name, split in zip(names, splits, strict=True):
-            for label, file in [key for key, image in split.images.items() if image.shape != size]:
-                odd = split.images.pop((label, file))
-                split.problems[f"{name}/{label}/{file}"] = odd_size(odd.shape, size)
-    problems = lines(train.problems | test.problems)
-    if missing := [name for name, split in zip(names, splits, strict=True) if not split.images]:
-        raise corrupt(problems, path, f"No other {' or '.join(missing)} images are left.")
-    classes = sorted(train.classes)
-    groups = {}
-    for name, split in zip(SPLITS, splits, strict=True):
-        keys = sorted(split.images)
-        groups[name] = {
-            "images": torch.stack([split.images[key] for key in keys]).numpy(),
-            "labels": np.array([classes.index(label) for label, _ in keys], np.int64),
-            "names": as_bytes(tuple(f"{label}/{file}" for label, file in keys)),
-        }
-    total = len(train.images) + len(test.images) + len(problems)
-    return groups, {"classes": classes}, problems, total
-
-
-def _read_splits(path: Path, progress: bool) -> dict[str, _Split]:
-    found: defaultdict[str, _Split] = defaultdict(_Split)
-    with progress_bar(path.name, progress) as bar:
-        for name, read in read_files(path, _is_image):
-            folder, label, file = name.parts[-3:]
-            split = found[folder]
-            split.roots.add(name.parts[:-3])
-            split.classes.add(label)
-            try:
-                split.images[label, file] = decode_image(read())
-            except CorruptImageError as error:
-                split.problems[str(name)] = str(error)
-            bar.update()
-    return dict(found)
-
-
-def _is_image(name: PurePosixPath) -> bool:
-    is_split = len(name.parts) >= 3 and name.parts[-3] in (*SPLITS, "val")
-    return is_split and name.suffix.lower() in IMAGE_SUFFIXES

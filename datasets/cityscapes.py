@@ -13,10 +13,11 @@ from torchvision import tv_tensors
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import EDITION, CorruptImageError, decode_image, decode_mask, read_bytes, settle
+from .decode import EDITION, decode_image, decode_mask
 from .file_loader import Sample
-from .files import fingerprint
+from .files import fingerprint, read_bytes
 from .masks import IGNORE, Palette
+from .problems import CorruptImageError, raise_or_warn
 
 # Each class of the benchmark, in the order of the train ids: its label id in the files, and its colour.
 _CLASSES = {
@@ -68,8 +69,8 @@ class SegmentedFiles:
         masks: S mask files.
         table: (256,) uint8, the class of each value in the masks: an index into ``classes``, ``IGNORE``, or
             254 for values that must not occur.
-        classes: class names.
-        palette: a colour (red, green, blue in 0 … 255) for each class, for pictures.
+        classes: Class names.
+        palette: A colour (red, green, blue in 0 … 255) for each class, for pictures.
     """
 
     images: tuple[Path, ...]
@@ -87,19 +88,19 @@ class SegmentedFiles:
         return torch.zeros(len(self), dtype=torch.int64)
 
     def subset(self, indices: Tensor) -> SegmentedFiles:
-        """Return the pairs at ``indices`` (int64), in that order."""
+        """The pairs at ``indices`` (int64), in that order."""
         images, masks = (tuple(part[i] for i in indices.tolist()) for part in (self.images, self.masks))
         return SegmentedFiles(images, masks, self.table, self.classes, self.palette)
 
     def name(self, index: int) -> str:
-        """Return the file name of image ``index``."""
+        """The file name of image ``index``."""
         return self.images[index].name
 
     def read(self, index: int) -> Sample:
-        """Return image ``index`` (3, H, W) uint8 and its mask (H, W) uint8, as torchvision's tv_tensors.
+        """Image ``index`` (3, H, W) uint8 and its mask (H, W) uint8, as torchvision's tv_tensors.
 
         Raises:
-            CorruptImageError: one of them cannot be decoded, they differ in size, or the mask holds values
+            CorruptImageError: If one of them cannot be decoded, they differ in size, or the mask holds values
                 that must not occur.
         """
         image, mask = decode_image(read_bytes(self.images[index])), self.read_mask(index)
@@ -111,10 +112,10 @@ class SegmentedFiles:
         return tv_tensors.Image(image), tv_tensors.Mask(mask)
 
     def read_mask(self, index: int) -> Tensor:
-        """Return mask ``index`` (H, W) uint8: classes, or ``IGNORE``.
+        """Mask ``index`` (H, W) uint8: classes, or ``IGNORE``.
 
         Raises:
-            CorruptImageError: it cannot be decoded, or holds values that must not occur.
+            CorruptImageError: If it cannot be decoded, or holds values that must not occur.
         """
         try:
             labels = decode_mask(read_bytes(self.masks[index]))
@@ -147,24 +148,24 @@ def load_cityscapes(
     ``root/gtFine/<split>/<city>/NAME_gtFine_labelIds.png``. The official test masks hold no labels.
 
     Args:
-        root: the folder.
-        splits: those to return.
-        verify: read all files now. What came of it is kept in the cache folder, under a name that tells the
+        root: The folder.
+        splits: Those to return.
+        verify: Read all files now. What came of it is kept in the cache folder, under a name that tells the
             files. Otherwise a corrupt one stops the training, named, when it is met.
-        skip_corrupt: leave out pairs that cannot be used, with a warning, instead of stopping.
-        cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
+        skip_corrupt: Leave out pairs that cannot be used, with a warning, instead of stopping.
+        cache: The cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        workers: processes that verify; 0: none but this one; None: one a core, or none where files are few.
-        progress: show progress bars, if stderr is a terminal.
+        workers: Processes that verify; 0: none but this one; None: one a core, or none where files are few.
+        progress: Show progress bars, if stderr is a terminal.
 
     Returns:
         One :class:`SegmentedFiles` a split.
 
     Raises:
-        FileNotFoundError: a split's folder is missing.
-        ValueError: a split holds no images.
-        CorruptImageError: files lack their partner, cannot be decoded, differ in size from their partner or
-            hold unknown labels; the error's ``problems`` lists all of them.
+        FileNotFoundError: If a split's folder is missing.
+        ValueError: If a split holds no images.
+        CorruptImageError: If files lack their partner, cannot be decoded, differ in size from their partner
+            or hold unknown labels; the error's ``problems`` lists all of them.
     """
     if skip_corrupt and not verify:
         raise ValueError("skip_corrupt leaves out what verify finds; pass verify=True with it")
@@ -179,12 +180,12 @@ def load_cityscapes(
             files, bad = check_files(files, record, root, workers=workers, progress=progress)
             problems += bad
         found.append(files)
-    settle(problems, total, root, skip_corrupt)
+    raise_or_warn(problems, total, root, skip_corrupt)
     return tuple(found)
 
 
 def _list(root: Path, split: str) -> tuple[SegmentedFiles, list[str]]:
-    """Return the pairs of a split, and what is wrong with files that have no partner."""
+    """The pairs of a split, and what is wrong with files that have no partner."""
     found: list[dict[str, Path]] = []
     for kind, suffix in (("leftImg8bit", "_leftImg8bit.png"), ("gtFine", "_gtFine_labelIds.png")):
         folder = root / kind / split

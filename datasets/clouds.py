@@ -26,11 +26,11 @@ class PointClouds:
         points: (S, P, 3) floating point.
         labels: (S,) int64, indices into ``classes``.
         names: S names, for messages and pictures.
-        classes: class names, in the order of the labels.
+        classes: Class names, in the order of the labels.
         normals: (S, P, 3) unit normals of the faces the points lie on, or None.
 
     Raises:
-        ValueError: the parts do not fit together.
+        ValueError: If the parts do not fit together.
     """
 
     points: Tensor
@@ -66,7 +66,7 @@ class PointClouds:
         return self.labels
 
     def subset(self, indices: Tensor) -> PointClouds:
-        """Return the clouds at ``indices`` (int64), in that order."""
+        """The clouds at ``indices`` (int64), in that order."""
         return PointClouds(
             points=self.points[indices],
             labels=self.labels[indices],
@@ -85,16 +85,16 @@ def read_clouds(path: str | os.PathLike[str], split: str, *, normals: bool = Fal
     open only while this function reads, so no handle outlives a fork.
 
     Args:
-        path: the file.
+        path: The file.
         split: ``"train"`` or ``"test"``.
-        normals: read the normals too.
+        normals: Read the normals too.
 
     Returns:
         The clouds, in float32.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no HDF5 file, a part is missing, or its values are not centred clouds in the unit
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no HDF5 file, a part is missing, or its values are not centred clouds in the unit
             sphere.
     """
     path = Path(path)
@@ -129,13 +129,13 @@ def write_clouds(
     written beside ``path``, then renamed, so that ``path`` is always whole; equal clouds give equal bytes.
 
     Args:
-        path: the file to write; it is replaced if it exists.
-        train: training clouds.
-        test: test clouds, of the same classes.
-        attributes: further root attributes, for the reader's information.
+        path: The file to write; it is replaced if it exists.
+        train: Training clouds.
+        test: Test clouds, of the same classes.
+        attributes: Further root attributes, for the reader's information.
 
     Raises:
-        ValueError: the splits disagree on their classes.
+        ValueError: If the splits disagree on their classes.
     """
     if train.classes != test.classes:
         raise ValueError(f"the splits must share their classes; got {train.classes} and {test.classes}")

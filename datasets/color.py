@@ -17,12 +17,12 @@ class Color:
     the order too.
 
     Args:
-        brightness: colours are multiplied by a factor uniform in 1 ± this, but 0 or more; 0 switches it off.
-        contrast: likewise their distance from the image's mean grey.
-        saturation: likewise their distance from the pixel's own grey.
+        brightness: Colours are multiplied by a factor uniform in 1 ± this, but 0 or more; 0 switches it off.
+        contrast: Likewise their distance from the image's mean grey.
+        saturation: Likewise their distance from the pixel's own grey.
 
     Raises:
-        ValueError: a value is below 0, or not finite.
+        ValueError: If a value is below 0, or not finite.
     """
 
     brightness: float = 0.0
@@ -38,11 +38,11 @@ class Color:
         """Change ``images`` (B, 3, H, W), uint8 or floats in 0 … 1.
 
         Args:
-            images: the batch.
+            images: The batch.
             draws: (B, 3) uniform in 0 … 1, on the same device: they decide the factors.
 
         Returns:
-            floats in 0 … 1.
+            Floats in 0 … 1.
         """
         images = images.float() / 255 if images.dtype == torch.uint8 else images
         strengths = (self.brightness, self.contrast, self.saturation)

@@ -27,14 +27,14 @@ def download(url: str, path: Path, *, md5: str, progress: bool = True, timeout: 
     The file takes its name once it is whole and verified.
 
     Args:
-        url: where the file is; https is verified against the system's certificates.
-        path: where it goes.
-        md5: its checksum, 32 hexadecimal digits.
-        progress: show a progress bar, if stderr is a terminal.
-        timeout: seconds without an answer after which the server counts as out of reach.
+        url: Where the file is; https is verified against the system's certificates.
+        path: Where it goes.
+        md5: Its checksum, 32 hexadecimal digits.
+        progress: Show a progress bar, if stderr is a terminal.
+        timeout: Seconds without an answer after which the server counts as out of reach.
 
     Raises:
-        DownloadError: the server cannot be reached, stops early, or the checksum is not ``md5``.
+        DownloadError: If the server cannot be reached, stops early, or the checksum is not ``md5``.
     """
     by_hand = f"Run again to continue, or download {url} elsewhere and put it at {path}"
     if path.exists():

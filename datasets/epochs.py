@@ -21,17 +21,17 @@ class Epochs:
     sample once over all ranks, so shards may differ by one and results must be summed, not averaged.
 
     Args:
-        size: samples in the split.
-        batch_size: samples in a batch, on each rank.
-        what: what the samples are called in messages, such as ``"clouds"``.
-        train: shuffle, and drop the incomplete last batch.
-        device: where the batches lie.
-        seed: the seed of everything random.
-        rank: this process, in 0 … world_size − 1.
-        world_size: processes that share the samples; ``samples`` is their number on all of them.
+        size: Samples in the split.
+        batch_size: Samples in a batch, on each rank.
+        what: What the samples are called in messages, such as ``"clouds"``.
+        train: Shuffle, and drop the incomplete last batch.
+        device: Where the batches lie.
+        seed: The seed of everything random.
+        rank: This process, in 0 … world_size − 1.
+        world_size: Processes that share the samples; ``samples`` is their number on all of them.
 
     Raises:
-        ValueError: a value is out of range, or there are too few samples for one training batch.
+        ValueError: If a value is out of range, or there are too few samples for one training batch.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class Epochs:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of batches an epoch gives on this rank."""
+        """The number of batches an epoch gives on this rank."""
         if self.train:
             return self.samples // self.world_size // self.batch_size
         return math.ceil(len(range(self.rank, self.samples, self.world_size)) / self.batch_size)
 
     def _order(self) -> Tensor:
-        """Return the samples this rank takes in this epoch, int64, batch after batch."""
+        """The samples this rank takes in this epoch, int64, batch after batch."""
         if not self.train:
             return torch.arange(self.rank, self.samples, self.world_size)
         order = torch.randperm(self.samples, generator=generator(self.seed, self.epoch))
@@ -81,12 +81,12 @@ class Epochs:
         return order[: len(self) * self.batch_size]
 
     def _draws(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """Return a new generator of this rank's random numbers in this epoch."""
+        """A new generator of this rank's random numbers in this epoch."""
         return generator(self.seed, self.epoch, self.rank, device=device)
 
 
 def generator(*entropy: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator that depends on the integers ``entropy`` (0 or more), in their order."""
+    """A generator that depends on the integers ``entropy`` (0 or more), in their order."""
     seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator(device).manual_seed(seed)
 

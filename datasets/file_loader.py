@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..normalization import Normalization
 from .cores import usable_cores
-from .decode import REMEDY, CorruptImageError, corrupt
 from .epochs import Epochs, generator
 from .image_loader import BatchAugment
-from .images import Normalization
+from .problems import REMEDY, CorruptImageError, corrupt
 
 # Changes one sample: (image (3, H, W) uint8, target) -> the same, changed.
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -26,11 +26,11 @@ class Files(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Return the name of sample ``index``, for messages."""
+        """The name of sample ``index``, for messages."""
         ...
 
     def read(self, index: int) -> Sample:
-        """Return (image (3, H, W) uint8, target) of sample ``index``, or raise CorruptImageError."""
+        """(image (3, H, W) uint8, target) of sample ``index``; raises CorruptImageError."""
         ...
 
 
@@ -43,22 +43,22 @@ class FileLoader(Epochs):
     workers, which stay from epoch to epoch.
 
     Args:
-        files: the split: :class:`ImageFiles` or :class:`SegmentedFiles`.
-        batch_size: images in a batch, on each rank.
-        normalization: applied to every batch, on the device.
-        transform: changes a sample, in a worker: a torchvision v2 transform, or an augmentation wrapped in
+        files: The split: :class:`ImageFiles` or :class:`SegmentedFiles`.
+        batch_size: Images in a batch, on each rank.
+        normalization: Applied to every batch, on the device.
+        transform: Changes a sample, in a worker: a torchvision v2 transform, or an augmentation wrapped in
             :class:`PerSample`. All results of a batch must have one size. None: as they are.
-        train: shuffle, and drop the incomplete last batch.
-        workers: processes that read; 0: none but this one; None: one a core, but 8 at most.
-        channels_last: let the batches lie in memory pixel by pixel.
-        device: where the batches lie.
-        seed: the seed of everything random.
-        rank: this process, in 0 … world_size − 1.
-        world_size: processes that share the images.
+        train: Shuffle, and drop the incomplete last batch.
+        workers: Processes that read; 0: none but this one; None: one a core, but 8 at most.
+        channels_last: Let the batches lie in memory pixel by pixel.
+        device: Where the batches lie.
+        seed: The seed of everything random.
+        rank: This process, in 0 … world_size − 1.
+        world_size: Processes that share the images.
 
     Raises:
-        ValueError: a value is out of range, or there are too few images for one training batch.
-        CorruptImageError: while iterating: images of a batch cannot be read; the message names them.
+        ValueError: If a value is out of range, or there are too few images for one training batch.
+        CorruptImageError: While iterating: images of a batch cannot be read; the message names them.
     """
 
     def __init__(
@@ -111,15 +111,15 @@ class PerSample:
     """Lets an augmentation of batches change one sample, in a :class:`FileLoader`.
 
     Args:
-        augment: such as :class:`SegmentationAugment`.
-        normalization: the loader's; what is painted over takes its mean colour.
+        augment: Such as :class:`SegmentationAugment`.
+        normalization: The loader's; what is painted over takes its mean colour.
     """
 
     def __init__(self, augment: BatchAugment, normalization: Normalization) -> None:
         self.augment, self.fill = augment, normalization.mean
 
     def __call__(self, image: Tensor, target: Tensor) -> Sample:
-        """Return the changed (image, target)."""
+        """The changed (image, target)."""
         images, targets = self.augment(image[None], target[None], torch.default_generator, self.fill)
         return images[0], targets[0]
 

@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import replacing
+
 TEXT = h5py.string_dtype()
 
 
@@ -19,8 +21,8 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open ``path`` for reading, and close it again, so that no handle outlives a fork.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no HDF5 file.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no HDF5 file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -33,7 +35,7 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def read_arrays(file: h5py.File, names: list[str]) -> list[NDArray]:
-    """Return the arrays of these names (``group/name``); a ValueError lists those the file lacks."""
+    """The arrays of these names (``group/name``); a ValueError lists those the file lacks."""
     found = {name: part for name in names if isinstance(part := file.get(name), h5py.Dataset)}
     if missing := [name for name in names if name not in found]:
         raise ValueError(f"{file.filename} lacks {', '.join(missing)}; it must hold {', '.join(names)}")
@@ -41,15 +43,15 @@ def read_arrays(file: h5py.File, names: list[str]) -> list[NDArray]:
 
 
 def read_text(values: object) -> tuple[str, ...]:
-    """Return an array of strings or bytes as strings."""
+    """An array of strings or bytes as strings."""
     return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in np.ravel(np.asarray(values)))
 
 
 def as_bytes(names: tuple[str, ...]) -> NDArray[np.bytes_]:
-    """Return names of files as one array of bytes of fixed length, which is read fast.
+    """Names of files as one array of bytes of fixed length, which is read fast.
 
     Raises:
-        ValueError: a name is not UTF-8, which HDF5's texts must be.
+        ValueError: If a name is not UTF-8, which HDF5's texts must be.
     """
     if odd := [
         name for name in names if not name.isascii() and name != name.encode(errors="ignore").decode()
@@ -67,27 +69,23 @@ def write_hdf5(
     equal bytes.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    size = sum(array.nbytes for arrays in groups.values() for array in arrays.values())
     try:
-        _claim_space(temporary, sum(array.nbytes for arrays in groups.values() for array in arrays.values()))
-        with h5py.File(temporary, "w", libver=("v108", "v108")) as file:
-            for name, value in attributes.items():
-                file.attrs[name] = value
-            for group_name, arrays in groups.items():
-                group = file.create_group(group_name, track_times=False)
-                for name, array in arrays.items():
-                    group.create_dataset(name, data=array, track_times=False)
-            file.flush()
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            _claim_space(temporary, size)
+            with h5py.File(temporary, "w", libver=("v108", "v108")) as file:
+                for name, value in attributes.items():
+                    file.attrs[name] = value
+                for group_name, arrays in groups.items():
+                    group = file.create_group(group_name, track_times=False)
+                    for name, array in arrays.items():
+                        group.create_dataset(name, data=array, track_times=False)
+                file.flush()
     except (OSError, RuntimeError) as error:
         cause = getattr(error, "strerror", None) or str(error)
         raise OSError(f"cannot write {path}: {cause}; is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _claim_space(path: Path, size: int) -> None:

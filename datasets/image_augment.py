@@ -20,14 +20,14 @@ class ImageAugment:
     same on every device, and all of them are drawn always, so that a part that is off changes no other.
 
     Args:
-        padding: crop each image at random from itself with this many black pixels around; 0: off.
-        flip: mirror half of the images, left to right.
-        color: changes of colour; None: off.
-        cutout: side, in pixels, of a square that is painted over in the mean colour. Its centre lies anywhere
+        padding: Crop each image at random from itself with this many black pixels around; 0: off.
+        flip: Mirror half of the images, left to right.
+        color: Changes of colour; None: off.
+        cutout: Side, in pixels, of a square that is painted over in the mean colour. Its centre lies anywhere
             in the image, so it may reach over the edge; 0: off.
 
     Raises:
-        ValueError: a value is below 0.
+        ValueError: If a value is below 0.
     """
 
     padding: int = 4
@@ -48,8 +48,8 @@ class ImageAugment:
         Args:
             images: (B, 3, H, W) uint8.
             targets: (B,) labels; they stay as they are.
-            generator: the source of randomness, on the host.
-            fill: red, green and blue of painted squares, in 0 … 1.
+            generator: The source of randomness, on the host.
+            fill: Red, green and blue of painted squares, in 0 … 1.
 
         Returns:
             (images, targets): uint8, or floats in 0 … 1 where colours change.
@@ -73,7 +73,7 @@ def crop_and_flip(images: Tensor, shifts: Tensor, flips: Tensor, padding: int) -
         images: (B, 3, H, W).
         shifts: (B, 2) int64, the crop's top and left in the padded image.
         flips: (B,) bool.
-        padding: pixels around.
+        padding: Pixels around.
 
     Returns:
         (B, 3, H, W).
@@ -94,8 +94,8 @@ def cut_out(images: Tensor, draws: Tensor, side: int, fill: tuple[float, float, 
     Args:
         images: (B, 3, H, W), uint8 or floats in 0 … 1.
         draws: (B, 2) uniform in 0 … 1: the centre's row and column.
-        side: of the square, in pixels.
-        fill: its colour, in 0 … 1.
+        side: Of the square, in pixels.
+        fill: Its colour, in 0 … 1.
 
     Returns:
         (B, 3, H, W) floats in 0 … 1.

@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..normalization import Normalization
 from .epochs import Epochs, place, to_device
-from .images import Images, Normalization
+from .images import Images
 from .masks import SegmentedImages
 
 
@@ -19,7 +20,7 @@ class BatchAugment(Protocol):
     def __call__(
         self, images: Tensor, targets: Tensor, generator: torch.Generator, fill: tuple[float, float, float]
     ) -> tuple[Tensor, Tensor]:
-        """Return the changed (images, targets); what is painted over takes the colour ``fill``."""
+        """The changed (images, targets); what is painted over takes the colour ``fill``."""
         ...
 
 
@@ -30,20 +31,20 @@ class ImageLoader(Epochs):
     random depends on the seed, the epoch and the rank only, and not on the device.
 
     Args:
-        images: the split to iterate over: :class:`Images` or :class:`SegmentedImages`.
-        batch_size: images in a batch, on each rank.
-        normalization: applied to every batch, after augmentation; ``Normalization.of(train.images)``.
-        train: shuffle, and drop the incomplete last batch.
-        augment: random changes to the training batches; None for none.
-        channels_last: let the batches lie in memory pixel by pixel.
-        device: where the batches lie. The images are kept there too, in uint8, unless they would take more
+        images: The split to iterate over: :class:`Images` or :class:`SegmentedImages`.
+        batch_size: Images in a batch, on each rank.
+        normalization: Applied to every batch, after augmentation; ``Normalization.of(train.images)``.
+        train: Shuffle, and drop the incomplete last batch.
+        augment: Random changes to the training batches; None for none.
+        channels_last: Let the batches lie in memory pixel by pixel.
+        device: Where the batches lie. The images are kept there too, in uint8, unless they would take more
             than half of a GPU's free memory: then they stay in pinned host memory.
-        seed: the seed of everything random.
-        rank: this process, in 0 … world_size − 1.
-        world_size: processes that share the images.
+        seed: The seed of everything random.
+        rank: This process, in 0 … world_size − 1.
+        world_size: Processes that share the images.
 
     Raises:
-        ValueError: a value is out of range, or there are too few images for one training batch.
+        ValueError: If a value is out of range, or there are too few images for one training batch.
     """
 
     def __init__(

@@ -15,11 +15,12 @@ from torchvision.transforms import v2
 
 from .cachefile import cache_file, cache_folder
 from .checked import check_files
-from .decode import EDITION, IMAGE_SUFFIXES, decode_image, read_bytes, settle, shown
+from .decode import EDITION, decode_image, is_image
 from .file_loader import Sample
-from .files import fingerprint, is_hidden, list_files
+from .files import fingerprint, is_hidden, list_files, read_bytes
 from .hdf5 import as_bytes
-from .splits import check_classes
+from .layout import check_classes, check_filled
+from .problems import raise_or_warn
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class ImageFiles:
     """One split of a data set, on disk: S images of any size.
 
     Args:
-        root: the folder of the class folders.
+        root: The folder of the class folders.
         files: (S,) bytes, paths within ``root``. One array, not a million strings: worker processes share it
             with their parent, while each would soon have a copy of the strings.
         labels: (S,) int64, indices into ``classes``.
-        classes: class names, in the order of the labels.
+        classes: Class names, in the order of the labels.
     """
 
     root: Path
@@ -48,15 +49,15 @@ class ImageFiles:
         return self.labels
 
     def subset(self, indices: Tensor) -> ImageFiles:
-        """Return the images at ``indices`` (int64), in that order."""
+        """The images at ``indices`` (int64), in that order."""
         return ImageFiles(self.root, self.files[indices.numpy()], self.labels[indices], self.classes)
 
     def name(self, index: int) -> str:
-        """Return the path of image ``index`` within ``root``."""
+        """The path of image ``index`` within ``root``."""
         return self.files[index].decode()
 
     def read(self, index: int) -> Sample:
-        """Return image ``index`` (3, H, W) uint8 and its label (), or raise CorruptImageError."""
+        """Image ``index`` (3, H, W) uint8 and its label (); raises CorruptImageError."""
         return decode_image(read_bytes(self.root / self.name(index))), self.labels[index]
 
 
@@ -77,26 +78,26 @@ def load_image_files(
     sizes and times.
 
     Args:
-        root: the folder; ImageNet's as torchvision's ``ImageNet`` leaves it, with the validation images in
+        root: The folder; ImageNet's as torchvision's ``ImageNet`` leaves it, with the validation images in
             class folders.
-        splits: those to return. Where there is no ``"val"``, a folder ``test`` is taken for it, unless it is
+        splits: Those to return. Where there is no ``"val"``, a folder ``test`` is taken for it, unless it is
             asked for as well; where there is neither, pass ``["train"]`` and draw one with
             :func:`split_validation`. Pass ``["."]`` where the class folders lie in ``root`` itself.
-        verify: read all images now. Otherwise a corrupt one stops the training, named, when it is met.
-        skip_corrupt: leave out images that cannot be read, with a warning, instead of stopping.
-        cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
+        verify: Read all images now. Otherwise a corrupt one stops the training, named, when it is met.
+        skip_corrupt: Leave out images that cannot be read, with a warning, instead of stopping.
+        cache: The cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        workers: processes that verify; 0: none but this one; None: one a core, or none where files are few.
-        progress: show progress bars, if stderr is a terminal.
+        workers: Processes that verify; 0: none but this one; None: one a core, or none where files are few.
+        progress: Show progress bars, if stderr is a terminal.
 
     Returns:
         One :class:`ImageFiles` a split, all with the classes of the first.
 
     Raises:
-        FileNotFoundError: a split's folder is missing.
-        ValueError: a split holds no images in class folders, has a class without any, or other classes than
-            the first.
-        CorruptImageError: images cannot be read; the error's ``problems`` lists all of them.
+        FileNotFoundError: If a split's folder is missing.
+        ValueError: If a split holds no images in class folders, has a class without any, or other classes
+            than the first.
+        CorruptImageError: If images cannot be read; the error's ``problems`` lists all of them.
     """
     if skip_corrupt and not verify:
         raise ValueError("skip_corrupt leaves out what verify finds; pass verify=True with it")
@@ -122,7 +123,7 @@ def load_image_files(
             files, bad = check_files(files, record, folder, workers=workers, progress=progress)
             problems += [f"{split}/{line}" for line in bad]
         found.append(files)
-    settle(problems, total, root, skip_corrupt)
+    raise_or_warn(problems, total, root, skip_corrupt)
     return tuple(found)
 
 
@@ -134,14 +135,14 @@ def train_transform(
     rand_augment: int | None = None,
     erase: float = 0.0,
 ) -> v2.Transform:
-    """Return the training transform of a :class:`FileLoader`: torchvision's random resized crop and more.
+    """The training transform of a :class:`FileLoader`: torchvision's random resized crop and more.
 
     Args:
-        size: side of the square that comes out, in pixels.
-        scale: the share of the image's area that is kept, uniform in this range.
-        flip: mirror half of the images, left to right.
-        rand_augment: magnitude of RandAugment's two operations, 0 … 30, customarily 9; None: off.
-        erase: share of the images of which a rectangle is blackened; 0: off.
+        size: Side of the square that comes out, in pixels.
+        scale: The share of the image's area that is kept, uniform in this range.
+        flip: Mirror half of the images, left to right.
+        rand_augment: Magnitude of RandAugment's two operations, 0 … 30, customarily 9; None: off.
+        erase: Share of the images of which a rectangle is blackened; 0: off.
     """
     steps: list[v2.Transform] = [v2.RandomResizedCrop(size, scale=scale, antialias=True)]
     if flip:
@@ -154,11 +155,11 @@ def train_transform(
 
 
 def eval_transform(size: int = 224, resize: int | None = None) -> v2.Transform:
-    """Return the evaluation transform: the shorter side is brought to ``resize``, the centre cut out.
+    """The evaluation transform: the shorter side is brought to ``resize``, the centre cut out.
 
     Args:
-        size: side of the square that comes out, in pixels.
-        resize: of the shorter side; None: 256 for 224, as is customary, and in proportion for others.
+        size: Side of the square that comes out, in pixels.
+        resize: Of the shorter side; None: 256 for 224, as is customary, and in proportion for others.
     """
     resize = size * 256 // 224 if resize is None else resize
     return v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(size)])
@@ -169,18 +170,10 @@ def _list(folder: Path) -> ImageFiles:
         entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name)
     )
     places = {name: label for label, name in enumerate(classes)}
-    names = [name for name in list_files(folder) if _is_image(name)]
+    names = [name for name in list_files(folder) if "/" in name and is_image(name)]
     labels = [places[name.partition("/")[0]] for name in names]
     if not names:
         raise ValueError(f"{folder} holds no images in class folders; the layout is {folder}/<class>/*.jpg")
     present = set(labels)
-    if empty := [name for name, label in places.items() if label not in present]:
-        raise ValueError(
-            f"{folder} has folders without images: {', '.join(shown(empty))}; fill or remove them"
-        )
+    check_filled(folder, [name for name, label in places.items() if label not in present], "images")
     return ImageFiles(folder, as_bytes(tuple(names)), torch.tensor(labels), tuple(classes))
-
-
-def _is_image(name: str) -> bool:
-    file = name.rpartition("/")[2]
-    return file != name and file.lower().endswith(IMAGE_SUFFIXES)

@@ -17,8 +17,8 @@ class Journal:
     time may have it open.
 
     Args:
-        path: the file; made if missing.
-        payload: the dtype of a record's content.
+        path: The file; made if missing.
+        payload: The dtype of a record's content.
     """
 
     def __init__(self, path: Path, payload: DTypeLike) -> None:
@@ -54,7 +54,7 @@ class Journal:
         self.keys.append(key)
 
     def payloads(self) -> NDArray[np.void]:
-        """Return the payloads of all records, in the order of ``keys``, mapped from the file."""
+        """The payloads of all records, in the order of ``keys``, mapped from the file."""
         return self._map(len(self.keys))["payload"]
 
     def _map(self, count: int) -> NDArray[np.void]:

@@ -22,11 +22,11 @@ class SegmentedImages:
         images: (S, 3, H, W) uint8.
         masks: (S, H, W) uint8, indices into ``classes``, or ``IGNORE``.
         names: S names, for messages and pictures.
-        classes: class names, in the order of the labels.
-        palette: a colour (red, green, blue in 0 … 255) for each class, for pictures.
+        classes: Class names, in the order of the labels.
+        palette: A colour (red, green, blue in 0 … 255) for each class, for pictures.
 
     Raises:
-        ValueError: the parts do not fit together.
+        ValueError: If the parts do not fit together.
     """
 
     images: Tensor
@@ -63,11 +63,11 @@ class SegmentedImages:
         return torch.zeros(len(self), dtype=torch.int64)
 
     def name(self, index: int) -> str:
-        """Return the name of image ``index``."""
+        """The name of image ``index``."""
         return self.names[index]
 
     def subset(self, indices: Tensor) -> SegmentedImages:
-        """Return the images at ``indices`` (int64), in that order."""
+        """The images at ``indices`` (int64), in that order."""
         return SegmentedImages(
             self.images[indices],
             self.masks[indices],
@@ -78,7 +78,7 @@ class SegmentedImages:
 
 
 def unknown_labels(mask: Tensor, num_classes: int) -> list[int]:
-    """Return the values of a mask (uint8) that are neither one of the classes nor ``IGNORE``, sorted."""
+    """The values of a mask (uint8) that are neither one of the classes nor ``IGNORE``, sorted."""
     counts = mask.flatten().bincount(minlength=256)
     counts[:num_classes] = 0
     counts[IGNORE] = 0

@@ -15,7 +15,13 @@ from .off import read_triangles
 
 
 class CorruptMeshError(ValueError):
-    """A mesh that cannot be read or sampled; the message says why."""
+    """Meshes that cannot be read or sampled; the message says why.
+
+    Attributes:
+        problems: Those of a data set, a line each, where the message names ten of many.
+    """
+
+    problems: tuple[str, ...] = ()
 
 
 # What the parsers of trimesh raise on files they cannot make sense of.
@@ -26,15 +32,15 @@ def parse_mesh(data: bytes, name: str) -> trimesh.Trimesh:
     """Parse the bytes of a mesh file exactly as written: no merging, no clean-up.
 
     Args:
-        data: the file's content. OFF headers that run into the counts (``OFF490 518 0``), which ModelNet-40
+        data: The file's content. OFF headers that run into the counts (``OFF490 518 0``), which ModelNet-40
             has many of, are read too.
-        name: the file's name; its suffix tells the format (.off, .obj, .ply, .stl).
+        name: The file's name; its suffix tells the format (.off, .obj, .ply, .stl).
 
     Returns:
         The mesh, with at least one face of positive area.
 
     Raises:
-        CorruptMeshError: the file cannot be parsed, is cut short, or has no surface.
+        CorruptMeshError: If the file cannot be parsed, is cut short, or has no surface.
     """
     if not data.strip():
         raise CorruptMeshError("is empty")
@@ -68,12 +74,12 @@ def sample_mesh(
     """Sample points uniformly by area, centred and scaled into the unit sphere.
 
     Args:
-        mesh: a mesh with a surface.
-        count: the number of points N.
-        rng: the source of randomness.
+        mesh: A mesh with a surface.
+        count: The number of points N.
+        rng: The source of randomness.
 
     Returns:
-        points (N, 3) and the unit normals (N, 3) of their faces, both float32. Normals point to the side the
+        Points (N, 3) and the unit normals (N, 3) of their faces, both float32. Normals point to the side the
         file's vertex order says, which in ModelNet is not always the outside.
     """
     points, faces = trimesh.sample.sample_surface(mesh, count, seed=rng)[:2]
@@ -86,7 +92,7 @@ def unit_sphere(points: NDArray[np.floating]) -> NDArray[np.float32]:
     """Centre points (N, 3) on their mean and scale them so that the farthest is at distance 1.
 
     Raises:
-        ValueError: the points are not (N, 3) with N ≥ 1, not finite, or all at one place.
+        ValueError: If the points are not (N, 3) with N ≥ 1, not finite, or all at one place.
     """
     points = np.asarray(points, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or not len(points):
@@ -106,6 +112,6 @@ def unit_sphere(points: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def mesh_rng(seed: int, key: str) -> np.random.Generator:
-    """Return the generator of one mesh: it depends on ``seed`` and ``key`` only, not on other meshes."""
+    """The generator of one mesh: it depends on ``seed`` and ``key`` only, not on other meshes."""
     digest = hashlib.sha256(key.encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])

@@ -60,25 +60,27 @@ def load_clouds(
             ``"modelnet40"``, downloaded to the cache folder; or a path: an .h5 file in the layout of
             :func:`read_clouds`, or a folder or zip of meshes ``NAME/<class>/{train,test}/*.off``. Write
             ``./shapes`` for a folder of that name.
-        cache: the cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
+        cache: The cache folder; by default the environment variable ``MGIC_DATA``, or else ``data`` in
             the current folder.
-        pool: points sampled from each mesh, uniformly by area, for a loader to draw from. Test clouds are
+        pool: Points sampled from each mesh, uniformly by area, for a loader to draw from. Test clouds are
             fixed by it and ``seed``. An .h5 file has its own.
-        seed: the seed of the samples.
-        workers: processes that sample meshes. None: one a core, or this one alone where that takes seconds;
+        seed: The seed of the samples.
+        workers: Processes that sample meshes. None: one a core, or this one alone where that takes seconds;
             0: this one alone.
-        skip_corrupt: leave corrupt meshes out, with a warning that names them, instead of stopping.
-        progress: show progress bars, if stderr is a terminal.
-        normals: load the normals too.
+        skip_corrupt: Leave corrupt meshes out, with a warning that names them, instead of stopping.
+        progress: Show progress bars, if stderr is a terminal.
+        normals: Load the normals too.
 
     Returns:
         (train, test) clouds.
 
     Raises:
-        FileNotFoundError: ``data`` is neither a known name nor a path that exists.
-        ValueError: what ``data`` names is not in its layout, or a value is out of range.
-        CorruptMeshError: meshes cannot be read or have no surface; the message lists all of them.
-        DownloadError: the download failed; the message says what to put where instead.
+        FileNotFoundError: If ``data`` is neither a known name nor a path that exists.
+        ValueError: If what ``data`` names is not in its layout, or has a class without meshes, or a value is
+            out of range.
+        CorruptMeshError: If meshes cannot be read or have no surface; the error's ``problems`` lists all of
+            them.
+        DownloadError: If the download failed; the message says what to put where instead.
     """
     if pool < 1:
         raise ValueError(f"pool must be 1 point or more; got {pool}")
@@ -113,7 +115,7 @@ def load_clouds(
 def _find(
     data: str | os.PathLike[str], folder: Path, progress: bool
 ) -> tuple[str, str, Callable[[], MeshSource]]:
-    """Return the name of a data set, its fingerprint, and a function that gets hold of its meshes."""
+    """The name of a data set, its fingerprint, and a function that gets hold of its meshes."""
     name, path = str(data), Path(data)
     if name == "shapes":
         meshes = folder / f"shapes-{shapes.EDITION[:8]}"

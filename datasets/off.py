@@ -18,7 +18,7 @@ def read_triangles(data: bytes) -> trimesh.Trimesh | None:
     times for one of megabytes. The mesh is the same, bit for bit.
 
     Args:
-        data: the file's content.
+        data: The file's content.
 
     Returns:
         The mesh as written; None if there is anything else in the file, or anything wrong with it.

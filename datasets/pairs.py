@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from .cachefile import Content, progress_bar
-from .decode import IMAGE_SUFFIXES, CorruptImageError, corrupt, decode_image, lines, odd_size
+from .decode import decode_image, is_image
 from .files import read_files
 from .hdf5 import as_bytes
+from .layout import check_one_root
+from .problems import CorruptImageError, corrupt, lines, odd_size
 
 LAYOUT = "NAME/<split>/*.jpg (or .png) with masks NAME/<split>annot/*.png"
 
@@ -33,23 +35,23 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
     partner is missing is a problem.
 
     Args:
-        path: a folder, zip or tar.
-        labels: decodes the content of a mask to (H, W) uint8; raises CorruptImageError.
-        progress: show a progress bar, if stderr is a terminal.
+        path: A folder, zip or tar.
+        labels: Decodes the content of a mask to (H, W) uint8; raises CorruptImageError.
+        progress: Show a progress bar, if stderr is a terminal.
 
     Returns:
-        a group a split, with ``images`` (S, 3, H, W), ``masks`` (S, H, W) and ``names``; the problems; and
+        A group a split, with ``images`` (S, 3, H, W), ``masks`` (S, H, W) and ``names``; the problems; and
         the number of files, masks included.
 
     Raises:
-        ValueError: ``path`` is not in the layout.
-        CorruptImageError: a split has no pair without problems.
+        ValueError: If ``path`` is not in the layout.
+        CorruptImageError: If a split has no pair without problems.
     """
     pairs: defaultdict[tuple[str, str], _Pair] = defaultdict(_Pair)
     problems: dict[str, str] = {}
     roots = set()
     with progress_bar(path.name, progress) as bar:
-        for name, read in read_files(path, _is_image):
+        for name, read in read_files(path, _in_folder):
             folder = name.parts[-2]
             pair = pairs[folder.removesuffix("annot"), name.stem]
             part = "mask" if folder.endswith("annot") else "image"
@@ -60,9 +62,7 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
             except CorruptImageError as error:
                 problems[pair.files[part]] = str(error)
             bar.update()
-    if len(roots) > 1:
-        found = ", ".join(sorted("/".join(root) or "." for root in roots))
-        raise ValueError(f"{path} holds several data sets ({found}); pass the path of one of them")
+    check_one_root(path, roots)
     present = {(split, part) for (split, _), pair in pairs.items() for part in pair.files}
     splits = sorted(split for split, part in present if part == "mask" and (split, "image") in present)
     if not splits:
@@ -84,7 +84,7 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
 
 
 def _mismatches(pairs: Sequence[_Pair]) -> dict[str, str]:
-    """Return what is wrong between files, and empty the pairs concerned."""
+    """What is wrong between files; empties the pairs concerned."""
     problems = {}
     sizes = Counter(pair.parts["image"].shape[1:] for pair in pairs if "image" in pair.parts)
     usual = sizes.most_common(1)[0][0] if sizes else torch.Size()
@@ -108,5 +108,5 @@ def _size(shape: torch.Size) -> str:
     return f"{shape[0]} × {shape[1]}"
 
 
-def _is_image(name: PurePosixPath) -> bool:
-    return len(name.parts) >= 2 and name.suffix.lower() in IMAGE_SUFFIXES
+def _in_folder(name: PurePosixPath) -> bool:
+    return len(name.parts) >= 2 and is_image(name.name)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from .cifar10 import OFFICIAL, load_images
-from .decode import IMAGE_SUFFIXES, CorruptImageError, decode_image, read_bytes
-from .files import known_suffix, list_files
+from .decode import IMAGE_SUFFIXES, decode_image, is_image
+from .files import known_suffix, list_files, read_bytes
+from .problems import CorruptImageError
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ImagePool:
 
     Args:
         names: S names, for messages.
-        read: returns image i of the S as (3, H, W) uint8.
+        read: Returns image i of the S as (3, H, W) uint8.
     """
 
     names: tuple[str, ...]
@@ -32,10 +33,10 @@ class ImagePool:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return image ``index`` (3, H, W) uint8.
+        """Image ``index`` (3, H, W) uint8.
 
         Raises:
-            CorruptImageError: it cannot be read; the message names it.
+            CorruptImageError: If it cannot be read; the message names it.
         """
         try:
             return self.read(index)
@@ -43,14 +44,14 @@ class ImagePool:
             raise CorruptImageError(f"{self.names[index]} {error}; replace it or take it away") from error
 
     def subset(self, indices: Sequence[int]) -> ImagePool:
-        """Return the images at ``indices``, in that order."""
+        """The images at ``indices``, in that order."""
         return ImagePool(tuple(self.names[i] for i in indices), lambda index: self.read(indices[index]))
 
     def draw(self, count: int, seed: int) -> ImagePool:
-        """Return ``count`` different images, drawn and ordered at random by ``seed``.
+        """``count`` different images, drawn and ordered at random by ``seed``.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: If there are fewer.
         """
         if count > len(self):
             raise ValueError(f"{count} images were asked for, but there are {len(self)}; ask for fewer")
@@ -68,18 +69,18 @@ def open_images(data: str | os.PathLike[str]) -> ImagePool:
     """Open the images of a data set without regard to their classes.
 
     Args:
-        data: a folder of image files, at any depth: of its ``val`` or ``test`` where it has one of these, so
+        data: A folder of image files, at any depth: of its ``val`` or ``test`` where it has one of these, so
             that a network trained on the rest has not seen them; or whatever else :func:`load_images` takes,
             of which the test images count.
 
     Raises:
-        FileNotFoundError: there is nothing at ``data``.
-        ValueError: it holds no images.
+        FileNotFoundError: If there is nothing at ``data``.
+        ValueError: If it holds no images.
     """
     folder = Path(data)
     if os.fspath(data) not in OFFICIAL and folder.is_dir():
         part = next((folder / name for name in ("val", "test") if (folder / name).is_dir()), folder)
-        names = tuple(name for name in list_files(part) if _is_image(name))
+        names = tuple(name for name in list_files(part) if is_image(name))
         if names:
             return ImagePool(names, lambda index: decode_image(read_bytes(part / names[index])))
     _, test = load_images(data)
@@ -87,11 +88,11 @@ def open_images(data: str | os.PathLike[str]) -> ImagePool:
 
 
 def read_image(path: Path) -> Tensor:
-    """Return the image in a file (3, H, W) uint8.
+    """The image in a file (3, H, W) uint8.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no image, or a corrupt one; the message does not name it.
+        OSError: If the file cannot be read.
+        ValueError: If it is no image, or a corrupt one; the message does not name it.
     """
     known_suffix(path, IMAGE_SUFFIXES)
     return decode_image(path.read_bytes())
@@ -106,7 +107,3 @@ def fit_size(image: Tensor, size: tuple[int, int]) -> Tensor:
         return image
     larger = v2.functional.resize(image, [max(size) * 8 // 7], antialias=True)
     return v2.functional.center_crop(larger, list(size))
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)

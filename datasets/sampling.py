@@ -30,10 +30,10 @@ def sample_chunk(source: str, chunk: list[tuple[int, str, str]], pool: int, seed
     """Sample some meshes.
 
     Args:
-        source: path of the folder or zip.
-        chunk: of each mesh its place in the source, its path there, and its key.
-        pool: points of each.
-        seed: with the key it decides the samples.
+        source: Path of the folder or zip.
+        chunk: Of each mesh its place in the source, its path there, and its key.
+        pool: Points of each.
+        seed: With the key it decides the samples.
     """
     results: list[Sampled] = []
     with opened(Path(source)) as read:

@@ -18,22 +18,21 @@ MESHES, CLOUDS = (".off", ".obj", ".ply", ".stl"), (".npy", ".xyz")
 
 
 def read_points(path: Path, count: int, least: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """
-    Return the mesh or cloud in a file as a model takes it.
+    """The mesh or cloud in a file as a model takes it.
 
     Args:
-        path: the file; its suffix tells the format.
-        count: points to return, N.
-        least: points a cloud must have.
-        rng: the source of randomness.
+        path: The file; its suffix tells the format.
+        count: Points to return, N.
+        least: Points a cloud must have.
+        rng: The source of randomness.
 
     Returns:
         (N, 3) points, centred and in the unit sphere. A mesh is sampled by area; a cloud of more points loses
         some at random, one of fewer has some repeated.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: its format is not known, or what it holds is no mesh or cloud that a model could take.
+        OSError: If the file cannot be read.
+        ValueError: If its format is not known, or what it holds is no mesh or cloud that a model could take.
     """
     suffix = known_suffix(path, MESHES + CLOUDS)
     data = path.read_bytes()

@@ -31,17 +31,17 @@ def load_segmentation(
     """Load splits of Cityscapes if ``data`` has a folder ``leftImg8bit`` or ``gtFine``, else of CamVid.
 
     Args:
-        data: for :func:`load_cityscapes` or :func:`load_camvid`, where the layouts are described.
-        splits: those to return.
-        verify: of Cityscapes, read all files now. CamVid's are decoded into memory anyway.
-        skip_corrupt: leave out images that cannot be used, with a warning, instead of stopping.
-        workers: processes that verify Cityscapes; None: one a core.
+        data: For :func:`load_cityscapes` or :func:`load_camvid`, where the layouts are described.
+        splits: Those to return.
+        verify: Of Cityscapes, read all files now. CamVid's are decoded into memory anyway.
+        skip_corrupt: Leave out images that cannot be used, with a warning, instead of stopping.
+        workers: Processes that verify Cityscapes; None: one a core.
 
     Raises:
-        FileNotFoundError: there is nothing at ``data``, a split's folder is missing, or Cityscapes lies one
-            folder deeper.
-        ValueError: it lacks a split, or is not in the layout.
-        CorruptImageError: files cannot be used; the error's ``problems`` lists all of them.
+        FileNotFoundError: If there is nothing at ``data``, a split's folder is missing, or Cityscapes lies
+            one folder deeper.
+        ValueError: If it lacks a split, or is not in the layout.
+        CorruptImageError: If files cannot be used; the error's ``problems`` lists all of them.
     """
     root = Path(data)
     if root.is_dir() and (deeper := next(root.glob("*/leftImg8bit"), None)):
@@ -56,7 +56,7 @@ def load_segmentation(
 
 
 def palette_of(classes: Sequence[str]) -> Palette:
-    """Return the colours of CamVid's or Cityscapes' classes, of any others those of PASCAL VOC."""
+    """The colours of CamVid's or Cityscapes' classes, of any others those of PASCAL VOC."""
     if tuple(classes) == CAMVID:
         return PALETTE
     from . import cityscapes  # needs torchvision
@@ -90,13 +90,13 @@ def label_counts(split: SegmentedImages | SegmentedFiles, workers: int | None = 
 
     Args:
         split: S images with masks of C classes.
-        workers: threads that read masks from files; None: one a core.
+        workers: Threads that read masks from files; None: one a core.
 
     Returns:
         (S, C) int64.
 
     Raises:
-        CorruptImageError: a file cannot be read.
+        CorruptImageError: If a file cannot be read.
     """
     classes = len(split.classes)
 

@@ -27,13 +27,13 @@ class SegmentationAugment:
     are drawn always, so that a part that is off changes no other.
 
     Args:
-        size: height and width of the result; None: those of the image.
-        scale: the range of the factor, uniform; (1, 1) switches scaling off.
-        flip: mirror half of the images, left to right.
-        color: changes of colour; None: off.
+        size: Height and width of the result; None: those of the image.
+        scale: The range of the factor, uniform; (1, 1) switches scaling off.
+        flip: Mirror half of the images, left to right.
+        color: Changes of colour; None: off.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: If a value is out of its range.
     """
 
     size: tuple[int, int] | None = None
@@ -57,11 +57,11 @@ class SegmentationAugment:
         Args:
             images: (B, 3, H, W) uint8.
             targets: (B, H, W) uint8 masks.
-            generator: the source of randomness, on the host.
-            fill: red, green and blue of the frame around small images, in 0 … 1.
+            generator: The source of randomness, on the host.
+            fill: Red, green and blue of the frame around small images, in 0 … 1.
 
         Returns:
-            images (B, 3, *size), uint8, or floats in 0 … 1 where colours change, and masks (B, *size) uint8.
+            Images (B, 3, *size), uint8, or floats in 0 … 1 where colours change, and masks (B, *size) uint8.
         """
         height, width = self.size or images.shape[-2:]
         draws = torch.rand(len(images), 9, generator=generator)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from .files import is_hidden, list_entries
+from .layout import check_classes, check_filled, check_one_root, subfolders
 
 SPLITS = ("train", "test")
 
@@ -54,39 +57,22 @@ def find_meshes(path: Path) -> MeshSource:
     modification times.
 
     Raises:
-        ValueError: ``path`` is neither folder nor zip, what it holds is not in the layout, or train and test
-            differ in their classes.
+        ValueError: If ``path`` is neither folder nor zip, what it holds is not in the layout, a class has no
+            meshes, or train and test differ in their classes.
     """
-    from .files import list_files  # imports torch, like the last, and workers that sample do without
-    from .hdf5 import as_bytes
-    from .splits import check_classes
+    from .hdf5 import as_bytes  # takes longer to import than a worker takes for many meshes
 
-    if path.is_dir():
-        stamps = {name: _stamp(path / name) for name in list_files(path)}
-    elif zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                stamps = {info.filename: (info.file_size, info.CRC) for info in archive.infolist()}
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is a damaged zip file ({error}); fetch it again") from error
-    elif path.exists():
-        raise ValueError(
-            f"{path} is neither a folder nor a whole zip file; if it was downloaded, fetch it again"
-        )
-    else:
-        raise FileNotFoundError(f"there is no file or folder {path}")
-
+    stamps = _entries(path)
     found = (_mesh_file(name, size) for name, (size, _) in stamps.items())
     meshes = sorted((mesh for mesh in found if mesh), key=lambda mesh: mesh.key)
-    roots = {PurePosixPath(mesh.path).parts[:-3] for mesh in meshes}
-    if len(roots) > 1:
-        found = ", ".join(sorted("/".join(root) or "." for root in roots))
-        raise ValueError(f"{path} holds several data sets ({found}); pass the path of one of them")
+    check_one_root(path, roots := {PurePosixPath(mesh.path).parts[:-3] for mesh in meshes})
     missing = [split for split in SPLITS if not any(mesh.split == split for mesh in meshes)]
     if missing:
         raise ValueError(
             f"{path} holds no {' or '.join(missing)} meshes; the layout is NAME/<class>/{{train,test}}/*.off"
         )
+    (root,) = roots
+    check_filled(path, _empty_folders(stamps, root, meshes), "meshes")
     train, test = ({mesh.label for mesh in meshes if mesh.split == split} for split in SPLITS)
     check_classes(f"{path}'s train", train, "test", test)
     as_bytes(tuple(mesh.key for mesh in meshes))  # refuses names that the cache could not hold
@@ -104,6 +90,24 @@ def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
             yield archive.read
 
 
+def _entries(path: Path) -> dict[str, tuple[int, int]]:
+    """What tells files and empty folders, which end in a slash, from changed ones: size and time."""
+    if path.is_dir():
+        return {name: _stamp(path / name) for name in list_entries(path)}
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                shown = [info for info in archive.infolist() if not is_hidden(info.filename)]
+                return {info.filename: (info.file_size, info.CRC) for info in shown}
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path} is a damaged zip file ({error}); fetch it again") from error
+    if path.exists():
+        raise ValueError(
+            f"{path} is neither a folder nor a whole zip file; if it was downloaded, fetch it again"
+        )
+    raise FileNotFoundError(f"there is no file or folder {path}")
+
+
 def _stamp(file: Path) -> tuple[int, int]:
     try:
         stat = file.stat()
@@ -114,9 +118,23 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 def _mesh_file(path: str, size: int) -> MeshFile | None:
     parts = PurePosixPath(path).parts
-    # Archives made on a Mac hold a shadow file "__MACOSX/…/._name" for each file.
-    if len(parts) < 3 or "__MACOSX" in parts or parts[-1].startswith("."):
+    if len(parts) < 3 or path.endswith("/"):
         return None
     label, split, file = parts[-3:]
     is_mesh = split in SPLITS and file.lower().endswith(".off")
     return MeshFile(path, label, split, size) if is_mesh else None
+
+
+def _empty_folders(entries: Iterable[str], root: tuple[str, ...], meshes: Iterable[MeshFile]) -> set[str]:
+    """The folders of classes, and of the splits in them, that hold no meshes.
+
+    A folder that holds other things, and no splits, is no class.
+    """
+    used = {PurePosixPath(entry).parent for entry in entries if not entry.endswith("/")}
+    folders = used | {PurePosixPath(entry) for entry in entries if entry.endswith("/")}
+    labels, filled = subfolders(used, root), {(mesh.label, mesh.split) for mesh in meshes}
+    empty = subfolders(folders, root) - labels
+    for label in labels:
+        splits = subfolders(folders, (*root, label)) & {*SPLITS}
+        empty |= {f"{label}/{split}" for split in splits if (label, split) not in filled}
+    return empty

@@ -1,15 +1,12 @@
-"""Splits: a validation split drawn from a training split, and classes that all splits must share."""
+"""A validation split drawn from a training split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from .decode import shown
 
 
 class Divisible(Protocol):
@@ -21,7 +18,7 @@ class Divisible(Protocol):
         ...
 
     def subset(self, indices: Tensor) -> Self:
-        """Return the samples at ``indices`` (int64), in that order."""
+        """The samples at ``indices`` (int64), in that order."""
         ...
 
 
@@ -35,15 +32,15 @@ def split_validation(train: SplitT, fraction: float = 0.1, seed: int = 0) -> tup
     without a class of their own (pictures with masks) count as one class.
 
     Args:
-        train: the split to divide.
-        fraction: share of the samples that validate, between 0 and 1.
-        seed: which samples are drawn; the same seed draws the same ones.
+        train: The split to divide.
+        fraction: Share of the samples that validate, between 0 and 1.
+        seed: Which samples are drawn; the same seed draws the same ones.
 
     Returns:
         (training samples, validation samples), each in the order of ``train``.
 
     Raises:
-        ValueError: ``fraction`` is not strictly between 0 and 1, or no class has two samples.
+        ValueError: If ``fraction`` is not strictly between 0 and 1, or no class has two samples.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie strictly between 0 and 1, such as 0.1; got {fraction}")
@@ -58,12 +55,3 @@ def split_validation(train: SplitT, fraction: float = 0.1, seed: int = 0) -> tup
         raise ValueError(f"{len(strata)} sample(s) are too few to draw from: no class has two")
     kept, drawn = torch.from_numpy(~held_out).nonzero()[:, 0], torch.from_numpy(held_out).nonzero()[:, 0]
     return train.subset(kept), train.subset(drawn)
-
-
-def check_classes(first: object, classes: Iterable[str], other: object, others: Iterable[str]) -> None:
-    """Raise a ValueError unless two splits, called ``first`` and ``other``, hold the same classes."""
-    if odd := sorted(set(classes) ^ set(others)):
-        raise ValueError(
-            f"{first} and {other} must hold the same class folders; "
-            f"only one of them has {', '.join(shown(odd))}"
-        )

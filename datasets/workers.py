@@ -38,12 +38,12 @@ def sample_with_workers(tasks: Sequence[Task], workers: int) -> Generator[Sample
     A worker ends as soon as this process does, whatever ends it.
 
     Args:
-        tasks: for :func:`.sampling.sample_chunk`.
-        workers: processes, 1 or more; as many start as there are tasks, at most.
+        tasks: For :func:`.sampling.sample_chunk`.
+        workers: Processes, 1 or more; as many start as there are tasks, at most.
 
     Raises:
-        RuntimeError: a worker died.
-        Exception: whatever a task raised.
+        RuntimeError: If a worker died.
+        Exception: Whatever a task raised.
     """
     with ExitStack() as stack:
         idle: SimpleQueue[_Process] = SimpleQueue()

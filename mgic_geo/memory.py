@@ -11,8 +11,7 @@ NEVER, LARGE = -1, 2**30  # bytes
 
 
 def keep_memory() -> bool:
-    """
-    Let the process keep what it frees, so that the next step finds its memory in place.
+    """Let the process keep what it frees, so that the next step finds its memory in place.
 
     By default glibc returns large tensors to the kernel as soon as they are freed, and at each step the
     kernel clears every page anew, which costs some per cent of the time. Call this once, ahead of training

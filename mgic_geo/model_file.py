@@ -7,16 +7,14 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
 from mgic_geo.models import create_model
+from mgic_geo.normalization import Normalization
 from mgic_geo.weights import find_model
 from mgic_geo.weights_file import load_weights, read_metadata, save_weights
-
-if TYPE_CHECKING:
-    from mgic_geo.datasets import Normalization
 
 __all__ = ["Card", "ImageCard", "ModelCard", "kind_of", "load_model", "save_model"]
 
@@ -25,13 +23,12 @@ KEY = "mgic_geo"  # one only: safetensors orders several at random, and equal mo
 
 @dataclass(frozen=True)
 class Card:
-    """
-    What the weights alone do not say.
+    """What the weights alone do not say.
 
     Args:
-        model: name for :func:`mgic_geo.create_model`.
-        kwargs: its further arguments.
-        classes: class names, in the order of the logits.
+        model: Name for :func:`mgic_geo.create_model`.
+        kwargs: Its further arguments.
+        classes: Class names, in the order of the logits.
     """
 
     model: str
@@ -39,17 +36,16 @@ class Card:
     classes: tuple[str, ...]
 
     def build(self) -> nn.Module:
-        """Return the model, freshly initialised."""
+        """The model, freshly initialised."""
         return create_model(self.model, num_classes=len(self.classes), **self.kwargs)
 
 
 @dataclass(frozen=True)
 class ModelCard(Card):
-    """
-    The card of a model of point clouds.
+    """The card of a model of point clouds.
 
     Args:
-        points: points per cloud the model was trained with.
+        points: Points per cloud the model was trained with.
     """
 
     points: int
@@ -57,13 +53,12 @@ class ModelCard(Card):
 
 @dataclass(frozen=True)
 class ImageCard(Card):
-    """
-    The card of a model of images.
+    """The card of a model of images.
 
     Args:
-        mean: of red, green and blue, on the scale 0 … 1: the model's input has it subtracted.
-        std: likewise, the standard deviation, by which it is then divided.
-        size: height and width of the images it is evaluated on.
+        mean: Of red, green and blue, on the scale 0 … 1: the model's input has it subtracted.
+        std: Likewise, the standard deviation, by which it is then divided.
+        size: Height and width of the images it is evaluated on.
     """
 
     mean: tuple[float, float, float]
@@ -73,8 +68,6 @@ class ImageCard(Card):
     @property
     def normalization(self) -> Normalization:
         """What an input is brought to."""
-        from mgic_geo.datasets import Normalization  # only who has images needs the loaders
-
         return Normalization(self.mean, self.std)
 
 
@@ -91,21 +84,20 @@ def load_model(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]: ...
 @overload
 def load_model(path: str | os.PathLike[str], kind: type[CardT]) -> tuple[nn.Module, CardT]: ...
 def load_model(path: str | os.PathLike[str], kind: type[Card] = ModelCard) -> tuple[nn.Module, Card]:
-    """
-    Rebuild a saved model.
+    """Rebuild a saved model.
 
     Args:
-        path: the file, a folder with ``model.safetensors`` in it, or a name of
+        path: The file, a folder with ``model.safetensors`` in it, or a name of
             :func:`mgic_geo.list_pretrained`.
-        kind: the card the file must have: :class:`ModelCard` or :class:`ImageCard`.
+        kind: The card the file must have: :class:`ModelCard` or :class:`ImageCard`.
 
     Returns:
         The model, on the CPU and in evaluation mode, and its card.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no safetensors file, not one that :func:`save_model` wrote, has another kind
-            of card, or its weights and card do not fit this version's models.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no safetensors file, not one that :func:`save_model` wrote, has another
+            kind of card, or its weights and card do not fit this version's models.
     """
     file = find_model(path)
     fields = _fields(file)
@@ -128,12 +120,11 @@ def load_model(path: str | os.PathLike[str], kind: type[Card] = ModelCard) -> tu
 
 
 def kind_of(path: str | os.PathLike[str]) -> type[Card]:
-    """
-    Return the kind of card that a file written by :func:`save_model` has.
+    """The kind of card that a file written by :func:`save_model` has.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: :func:`save_model` did not write it.
+        FileNotFoundError: If there is no such file.
+        ValueError: If :func:`save_model` did not write it.
     """
     fields = _fields(find_model(path))
     for kind in (ModelCard, ImageCard, Card):

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,13 @@ def test_whoever_may_read_other_files_may_read_the_model(tmp_path: Path) -> None
     (tmp_path / "other").touch()
     modes = [(tmp_path / name).stat().st_mode for name in ("model.safetensors", "other")]
     assert modes[0] == modes[1]
+
+
+def test_the_card_of_images_needs_no_extra() -> None:
+    code = (
+        "import sys; sys.modules['h5py'] = sys.modules['torchvision'] = None\n"
+        "from mgic_geo import ImageCard\n"
+        "card = ImageCard('resnet20', {}, ('cat', 'dog'), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), (32, 32))\n"
+        "assert card.normalization.mean == card.mean"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -96,13 +96,13 @@ def test_kill_at_any_moment(meshes, tmp_path):
         assert child.returncode == -signal.SIGKILL
         assert not file.exists()
         assert partial.stat().st_size // record >= done
-    (tmp_path / "c.h5.tmp").write_bytes(b"what a kill leaves while the HDF5 file is written")
+    (tmp_path / ".c.h5.tmp").write_bytes(b"what a kill leaves while the HDF5 file is written")
     go(children[3])
     assert build(file, meshes, pool) == expected
     assert children[3].communicate(timeout=60)[0] == "done\n"
     assert file.read_bytes() == expected
     assert not partial.exists()
-    assert not (tmp_path / "c.h5.tmp").exists()
+    assert not (tmp_path / ".c.h5.tmp").exists()
 
 
 def test_a_finished_cache_is_left_alone(meshes, tmp_path):
@@ -131,6 +131,25 @@ def test_corrupt_meshes_are_all_named(meshes, tmp_path):
     assert len(read_clouds(file, "test")) == 3
     with pytest.raises(CorruptMeshError, match=r"2 mesh\(es\) of the data set behind .*c\.h5"):
         check_complete(file)
+
+
+def test_of_many_corrupt_meshes_ten_are_named(meshes, tmp_path):
+    for number in range(12):
+        (meshes / f"box/train/bad_{number:02d}.off").touch()
+    file = tmp_path / "c.h5"
+    with pytest.raises(CorruptMeshError) as first:
+        build(file, meshes)
+    build(file, meshes, skip_corrupt=True)
+    with pytest.raises(CorruptMeshError) as later:
+        check_complete(file)
+    problems = tuple(f"box/train/bad_{number:02d}.off: is empty" for number in range(12))
+    for error in (first.value, later.value):
+        lines = str(error).splitlines()
+        assert lines[0].startswith("12 mesh(es) of ")
+        assert lines[1:11] == [f"  {problem}" for problem in problems[:10]]
+        assert lines[11] == "  … and 2 more"
+        assert "skip_corrupt=True" in lines[12]
+        assert error.problems == problems
 
 
 def test_a_link_to_nothing_is_a_corrupt_mesh(meshes, tmp_path):

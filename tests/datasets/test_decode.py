@@ -1,7 +1,6 @@
 """Decoding single images, of any depth."""
 
 import io
-import pickle
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from PIL import ExifTags, Image, PngImagePlugin
 
 from mgic_geo.datasets import CorruptImageError
-from mgic_geo.datasets.decode import corrupt, decode_image, decode_mask, odd_size, settle
+from mgic_geo.datasets.decode import decode_image, decode_mask
 
 RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(8, 32)  # 0, 257, … 65535: 8 bits, twice over
 EIGHT = torch.arange(256).view(8, 32).byte()
@@ -59,26 +58,6 @@ def test_pixels_of_32_bits_have_no_known_range(kind: type, mode: str) -> None:
 def test_a_mask_of_16_bits_is_refused() -> None:
     with pytest.raises(CorruptImageError, match="holds I;16 pixels; a mask must hold one 8-bit label"):
         decode_mask(encoded(RAMP, "PNG"))
-
-
-def test_of_many_problems_ten_are_named() -> None:
-    problems = [f"{number:03d}.png: is empty" for number in range(586)]
-    error = corrupt(problems, "pets", "Mend them.")
-    lines = str(error).splitlines()
-    assert lines[0] == "586 file(s) of pets cannot be used:"
-    assert lines[1:11] == [f"  {problem}" for problem in problems[:10]]
-    assert lines[11:] == ["  … and 576 more", "Mend them."]
-    assert error.problems == pickle.loads(pickle.dumps(error)).problems == tuple(problems)
-    assert "more" not in str(corrupt(problems[:10], "pets", ""))
-
-
-@pytest.mark.parametrize(("odd", "skipping"), [(0, True), (1, True), (60, True), (61, False), (586, False)])
-def test_skipping_is_no_remedy_for_a_data_set_of_many_sizes(odd: int, skipping: bool) -> None:
-    problems = ["a.png: is empty"] + [f"{number}.png: {odd_size((3, 8, 9), (8, 8))}" for number in range(odd)]
-    with pytest.raises(CorruptImageError) as caught:
-        settle(problems, 600, "pets", skip_corrupt=False, one_size="crop them")
-    assert ("Sizes differ: crop them." in str(caught.value)) == (odd > 0)
-    assert ("skip_corrupt=True" in str(caught.value)) == skipping
 
 
 def test_messages_name_no_object_in_memory() -> None:

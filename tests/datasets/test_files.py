@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from mgic_geo.datasets.files import fingerprint, list_files
+import pytest
+
+from mgic_geo.datasets.files import fingerprint, is_hidden, list_entries, list_files
 
 
 def write(path: Path, text: str = "x") -> None:
@@ -22,6 +24,27 @@ def test_hidden_files_and_folders_are_not_listed(tmp_path: Path) -> None:
         write(root / name)
     assert list_files(root) == ["a/deep/2", "b/1", "c/3"]
     assert fingerprint(root) == before
+
+
+def test_empty_folders_are_entries_and_change_the_fingerprint(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1")
+    before = fingerprint(tmp_path)
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "b" / ".cache").mkdir()
+    assert list_entries(tmp_path) == ["a/1", "b/c/"]
+    assert list_files(tmp_path) == ["a/1"]
+    assert fingerprint(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden"),
+    [
+        ("a/b.png", False), ("./a/b.png", False), ("./", False), ("a/.b", True), (".a/b", True),
+        ("a/__MACOSX/b", True), ("__MACOSX", True), ("a/__MACOSX2/b", False),
+    ],
+)  # fmt: skip
+def test_hidden_paths(path: str, hidden: bool) -> None:
+    assert is_hidden(path) == hidden
 
 
 def test_a_link_to_nothing_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:

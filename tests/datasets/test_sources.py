@@ -1,4 +1,5 @@
 import os
+import shutil
 import zipfile
 from dataclasses import replace
 
@@ -7,11 +8,10 @@ import pytest
 from mgic_geo.datasets.sources import find_meshes, opened
 
 
-def zipped(folder, path, prefix=""):
+def zipped(folder, path):
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*"), reverse=True):  # the archive's order must not matter
-            if file.is_file():
-                archive.write(file, prefix + file.relative_to(folder.parent).as_posix())
+            archive.write(file, file.relative_to(folder.parent))
     return path
 
 
@@ -28,7 +28,7 @@ def test_folder_and_zip_hold_the_same(meshes, tmp_path):
             assert read(mesh.path) == (meshes / "box/test/box_0000.off").read_bytes()
 
 
-def test_what_is_no_mesh_is_passed_over(meshes):
+def test_what_is_no_mesh_is_passed_over(meshes, tmp_path):
     before = [mesh.key for mesh in find_meshes(meshes).meshes]
     (meshes / "README.txt").touch()
     (meshes / "box/train/.DS_Store").touch()
@@ -36,7 +36,11 @@ def test_what_is_no_mesh_is_passed_over(meshes):
     shadow = meshes / "__MACOSX/box/train"
     shadow.mkdir(parents=True)
     (shadow / "box_0000.off").touch()
-    assert [mesh.key for mesh in find_meshes(meshes).meshes] == before
+    hidden = meshes / ".copy/box/train"
+    hidden.mkdir(parents=True)
+    (hidden / "box_0000.off").touch()
+    for path in (meshes, zipped(meshes, tmp_path / "t.zip")):
+        assert [mesh.key for mesh in find_meshes(path).meshes] == before
 
 
 def test_fingerprint_follows_the_content(meshes, tmp_path):
@@ -63,9 +67,29 @@ def test_links_are_followed_and_one_to_nothing_is_a_mesh(meshes, tmp_path):
 
 
 def test_train_and_test_must_have_the_same_classes(meshes):
-    for file in (meshes / "box/test").iterdir():
-        file.unlink()
+    shutil.rmtree(meshes / "box/test")
     with pytest.raises(ValueError, match=r"Tiny2's train and test must hold the same class folders; .* box$"):
+        find_meshes(meshes)
+
+
+@pytest.mark.parametrize(
+    ("folder", "named"), [("bird", "bird"), ("bird/test", "bird"), ("box/test", "box/test")]
+)
+def test_a_class_without_meshes_is_named(meshes, tmp_path, folder, named):
+    shutil.rmtree(meshes / folder, ignore_errors=True)
+    (meshes / folder).mkdir(parents=True)
+    for path in (meshes, meshes.parent, zipped(meshes, tmp_path / "t.zip")):
+        with pytest.raises(ValueError, match=rf" has folders without meshes: {named}; fill or remove them$"):
+            find_meshes(path)
+
+
+def test_a_class_without_meshes_may_hold_other_things(meshes):
+    (meshes / "notes").mkdir()
+    (meshes / "notes/license.txt").touch()
+    assert find_meshes(meshes).classes == ("box", "cone")
+    (meshes / "notes/train").mkdir()
+    (meshes / "notes/train/1.txt").touch()
+    with pytest.raises(ValueError, match="has folders without meshes: notes/train;"):
         find_meshes(meshes)
 
 

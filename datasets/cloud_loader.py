@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .augment import Augment
+from .cloud_augment import Augment
 from .clouds import PointClouds
 from .epochs import Epochs, place
 
@@ -27,19 +27,19 @@ class CloudLoader(Epochs):
     without looking at them is again a uniform sample of the surface.
 
     Args:
-        clouds: the split to iterate over.
-        batch_size: clouds in a batch, on each rank.
+        clouds: The split to iterate over.
+        batch_size: Clouds in a batch, on each rank.
         points: N, points of each cloud, at most its pool; evaluation takes the first N.
-        train: shuffle, redraw points each epoch, and drop the incomplete last batch.
-        augment: random changes to the training batches; None for none.
-        device: where the batches lie. The clouds are kept there too, unless they would take more than half
+        train: Shuffle, redraw points each epoch, and drop the incomplete last batch.
+        augment: Random changes to the training batches; None for none.
+        device: Where the batches lie. The clouds are kept there too, unless they would take more than half
             of a GPU's free memory: then they stay in pinned host memory.
-        seed: the seed of everything random.
-        rank: this process, in 0 … world_size − 1.
-        world_size: processes that share the clouds.
+        seed: The seed of everything random.
+        rank: This process, in 0 … world_size − 1.
+        world_size: Processes that share the clouds.
 
     Raises:
-        ValueError: a value is out of range, or there are too few clouds for one training batch.
+        ValueError: If a value is out of range, or there are too few clouds for one training batch.
     """
 
     def __init__(

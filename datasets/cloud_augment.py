@@ -17,15 +17,15 @@ class Augment:
     (its chairs, toilets and night stands are tallest along z), so rotation is about z.
 
     Args:
-        scale: each axis is multiplied by its own factor, uniform in this range; None switches it off.
-        shift: each axis is shifted by up to this much either way, uniformly; 0 switches it off.
-        jitter: standard deviation of a Gaussian added to each coordinate, clipped at twice that; 0: off.
-        rotate: turn each cloud about the z axis by an angle uniform over the circle.
-        dropout: each cloud loses a share of its points, uniform between 0 and this, below 1; 0: off. Lost
+        scale: Each axis is multiplied by its own factor, uniform in this range; None switches it off.
+        shift: Each axis is shifted by up to this much either way, uniformly; 0 switches it off.
+        jitter: Standard deviation of a Gaussian added to each coordinate, clipped at twice that; 0: off.
+        rotate: Turn each cloud about the z axis by an angle uniform over the circle.
+        dropout: Each cloud loses a share of its points, uniform between 0 and this, below 1; 0: off. Lost
             points are replaced by the cloud's first point, PointNet++'s habit, so shapes stay.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: If a value is out of its range.
     """
 
     scale: tuple[float, float] | None = (2 / 3, 3 / 2)
@@ -44,7 +44,7 @@ class Augment:
             raise ValueError(f"dropout must be 0 (off) or more, and below 1; got {self.dropout}")
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the batch ``points`` (B, N, 3), changed; ``generator`` lies on the same device."""
+        """The batch ``points`` (B, N, 3), changed; ``generator`` lies on the same device."""
         like = {"device": points.device, "dtype": points.dtype}
         batch, count, _ = points.shape
 
