@@ -15,7 +15,10 @@ from .checkpoint import AtomicCheckpointIO as AtomicCheckpointIO
 from .checkpoint import SaveLast as SaveLast
 from .class_weights import ClassWeights as ClassWeights
 from .class_weights import class_weights as class_weights
+from .classification import ClassificationTask as ClassificationTask
+from .classification import judge as judge
 from .command_line import command_line as command_line
+from .config import Flags as Flags
 from .config import RunConfig as RunConfig
 from .config import UsageError as UsageError
 from .config import blaming as blaming
@@ -24,11 +27,11 @@ from .config import claim_folder as claim_folder
 from .config import claim_output as claim_output
 from .config import global_rank as global_rank
 from .config import plain_errors as plain_errors
+from .config import write_text as write_text
 from .confusion import class_iou as class_iou
 from .confusion import confusion_matrices as confusion_matrices
 from .confusion import mean_iou as mean_iou
-from .data import CloudData as CloudData
-from .data import ImageData as ImageData
+from .data import LoaderData as LoaderData
 from .ema import EMA as EMA
 from .evaluate import Evaluation as Evaluation
 from .evaluate import evaluate as evaluate
@@ -36,13 +39,11 @@ from .features import FeatureLayer as FeatureLayer
 from .features import find_layer as find_layer
 from .features import read_features as read_features
 from .history import History as History
-from .image_classification import ImageTask as ImageTask
-from .image_classification import run_classification as run_classification
 from .image_config import PAPER as PAPER
 from .image_config import ImageConfig as ImageConfig
+from .image_config import ImageFileConfig as ImageFileConfig
 from .image_config import parse_recipe as parse_recipe
 from .image_plots import plot_images as plot_images
-from .image_training import train_images as train_images
 from .learner import Learner as Learner
 from .learner import Measure as Measure
 from .module import ACCURACY as ACCURACY
@@ -52,7 +53,6 @@ from .optimizers import OptimizerConfig as OptimizerConfig
 from .outcome import Judgement as Judgement
 from .outcome import conclude as conclude
 from .outcome import conclude_evaluation as conclude_evaluation
-from .outcome import judge as judge
 from .paper_rows import OTHERS as OTHERS
 from .paper_rows import PANELS as PANELS
 from .paper_rows import ROWS as ROWS
@@ -83,8 +83,7 @@ from .run import load_for as load_for
 from .schedule import rate_factor as rate_factor
 from .score_plot import ScorePoint as ScorePoint
 from .score_plot import plot_scores as plot_scores
-from .segmentation import judge_segmenter as judge_segmenter
-from .segmentation import train_segmenter as train_segmenter
+from .segmentation import SegmentationTask as SegmentationTask
 from .segmentation_config import SegmentationConfig as SegmentationConfig
 from .segmentation_data import Split as Split
 from .segmentation_data import look_at as look_at
@@ -102,4 +101,7 @@ from .segmentation_report import class_table as class_table
 from .segmentation_report import summarize_segmenter as summarize_segmenter
 from .segmenter import MIOU as MIOU
 from .segmenter import Segmenter as Segmenter
+from .task import Task as Task
+from .task import run_task as run_task
 from .trainer import make_trainer as make_trainer
+from .training_config import TrainingConfig as TrainingConfig

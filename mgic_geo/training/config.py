@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 import time
@@ -67,6 +68,12 @@ def blaming(what: str) -> Iterator[None]:
         raise UsageError(f"{what}: {error}") from error
 
 
+def write_text(path: Path, text: str, flag: str = "--output") -> None:
+    """Write a text file whole or not at all; errors are those of ``flag``, which gave the place."""
+    with blaming(flag), replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def check_target(flag: str, path: Path | None) -> None:
     """Raise :class:`UsageError` if no file could be written to ``path``: said before the work, not after."""
     if path is None:
@@ -80,8 +87,43 @@ def check_target(flag: str, path: Path | None) -> None:
         raise UsageError(f"{flag} {path}: nothing may be written into {above}; choose another place")
 
 
+def flag(name: str) -> str:
+    """Return how the field ``name`` is called on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 @dataclass(kw_only=True)
-class RunConfig:
+class Flags:
+    """The base of all scripts' flags, whose values are checked together, before any work is done."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy; an empty list if nothing is."""
+        return []
+
+    def validate(self) -> None:
+        """Raise :class:`UsageError` with all that is wrong."""
+        if found := self.problems():
+            raise UsageError("\n       ".join(found))
+
+    def at_least(self, *, hint: str = "", **lows: float) -> list[str]:
+        """Return what lies below its lowest value, or is not finite; what is None counts as right."""
+        return [
+            f"{flag(name)} is {value}; give {low}{hint} or more"
+            for name, low in lows.items()
+            if (value := getattr(self, name)) is not None and not low <= value < math.inf
+        ]
+
+    def shares(self, *names: str) -> list[str]:
+        """Return what is no share that leaves something: 0 or more, under 1."""
+        return [
+            f"{flag(name)} is {value}; give 0 or more, under 1"
+            for name in names
+            if not 0 <= (value := getattr(self, name)) < 1
+        ]
+
+
+@dataclass(kw_only=True)
+class RunConfig(Flags):
     """Flags that all experiments share."""
 
     data: str
@@ -106,14 +148,15 @@ class RunConfig:
     compile: bool = False
     """Compile the model with torch.compile: a slow first step, faster ones after."""
 
+    # Only experiments on images have flags for these.
+    accumulate = 1
+    ema = 0.0
+    channels_last = False
+
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, each with its remedy; an empty list if nothing is."""
+        """Return what is wrong with the values, each with its remedy."""
         gpus = torch.cuda.device_count()
-        found = [
-            f"--{name.replace('_', '-')} is {value}; give {low} or more"
-            for name, low in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("devices", 1))
-            if (value := getattr(self, name)) < low
-        ]
+        found = super().problems() + self.at_least(epochs=1, batch_size=2, seed=0, devices=1)
         if self.seed >= 2**63:
             found.append(f"--seed is {self.seed}; give a number below 2**63")
         if self.accelerator == "gpu" and not gpus:
@@ -168,8 +211,7 @@ def claim_output(config: RunConfig, checkpoint: Path) -> None:
         before = _read_record(record)
         if checkpoint.exists():
             _refuse_changes(config.output, before, settings)
-    with blaming("--output"), replacing(record) as temporary:
-        temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    write_text(record, yaml.safe_dump(settings, sort_keys=False))
 
 
 def claim_folder(output: Path, config: Any, result: str) -> None:
@@ -199,8 +241,7 @@ def claim_folder(output: Path, config: Any, result: str) -> None:
                 raise UsageError(
                     f"{record} is the record of something else and would be replaced; choose another --output"
                 )
-        with replacing(record) as temporary:
-            temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    write_text(record, yaml.safe_dump(settings, sort_keys=False))
 
 
 def _read_record(record: Path) -> dict[str, Any]:
@@ -234,7 +275,7 @@ def _same_path(a: Any, b: Any) -> bool:
 
 def _refuse_changes(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
-        f"--{name.replace('_', '-')}: the run has {_shown(had)}, you gave {_shown(gave)}"
+        f"{flag(name)}: the run has {_shown(had)}, you gave {_shown(gave)}"
         for name in sorted((before.keys() | now.keys()) - FREE_ON_RESUME)
         if (had := before.get(name)) != (gave := now.get(name))
         and not (name == "data" and _same_path(had, gave))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from mgic_geo.files import replacing
-from mgic_geo.training.config import RunConfig, UsageError, blaming, read_settings
+from mgic_geo.training.config import RunConfig, UsageError, read_settings, write_text
 
 
 def claim_data(config: RunConfig, checkpoint: Path, classes: Sequence[str], samples: int) -> None:
@@ -34,8 +33,7 @@ def claim_data(config: RunConfig, checkpoint: Path, classes: Sequence[str], samp
             f"the data in {config.data} changed since the run began: {_changes(before, now)}; bring it back "
             "as it was, or start a new run in another --output"
         )
-    with blaming("--output"), replacing(record) as temporary:
-        temporary.write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(record, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
 
 
 def _changes(before: dict, now: dict) -> str:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from mgic_geo.files import replacing
+from mgic_geo.model_file import Card, ImageCard, ModelCard
+from mgic_geo.training.config import write_text
 from mgic_geo.training.evaluate import Evaluation
 
 TOP5 = 20  # from so many classes on five guesses say something: of fewer, chance hits more than a quarter
@@ -51,8 +53,7 @@ class Summary:
 
     def save(self, path: Path) -> None:
         """Write the figures as JSON."""
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,16 @@ def circumstances(
         "device": device_name(device),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
+
+
+def example_input(card: Card) -> Tensor:
+    """Return an input of one sample for the model of ``card``: zeros, whose cost can be counted."""
+    match card:
+        case ImageCard():
+            return torch.zeros(1, 3, *card.size)
+        case ModelCard():
+            return torch.zeros(1, card.points, 3)
+    raise TypeError(f"a {type(card).__name__} does not say what its model's input is like")
 
 
 def device_name(device: torch.device) -> str:

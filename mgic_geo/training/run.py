@@ -43,7 +43,7 @@ def claim(config: RunConfig) -> None:
 
 def build(config: RunConfig, card: Card, samples: int, what: str) -> nn.Module:
     """
-    Build the model from the run's seed, compiled if asked for; say so, and claim the data for the run.
+    Build the model from the run's seed, as the flags ask; say so, and claim the data for the run.
 
     Args:
         config: the run's settings.
@@ -60,6 +60,8 @@ def build(config: RunConfig, card: Card, samples: int, what: str) -> nn.Module:
     model = card.build()
     if config.compile:
         model.compile()  # in place, so the names of the weights stay as they are
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if global_rank() == 0:
         print(f"{card.model} on {config.data}, {samples:,} training {what}", flush=True)  # noqa: T201
     return model
@@ -71,19 +73,16 @@ def fit(
     data: L.LightningDataModule,
     *,
     validate: bool,
-    accumulate: int = 1,
-    ema: float = 0.0,
 ) -> Fitted | None:
     """
     Train ``module``, from its last checkpoint if the run is resumed, with logs, bar and checkpoints.
 
     Args:
         config: the run's settings.
-        module: has the model as ``model``, which is trained in place.
+        module: has the model as ``model``, which is trained in place; with ``config.ema`` it ends with the
+            moving average of its weights.
         data: the loaders.
         validate: whether ``data`` has validation batches.
-        accumulate: batches whose gradients make one step.
-        ema: decay of the moving average of the weights, which the model ends with; 0 for none.
 
     Returns:
         The outcome on rank 0; None on all others, which have nothing left to do.
@@ -93,9 +92,9 @@ def fit(
     """
     keep_memory()
     checkpoint, history = _checkpoint(config), History(config.output)
-    average = EMA(ema) if ema else None
+    average = EMA(config.ema) if config.ema else None
     callbacks: list[Callback] = [history, Progress(), *([average] if average else [])]
-    trainer = make_trainer(config, checkpoint, callbacks, validate, accumulate)
+    trainer = make_trainer(config, checkpoint, callbacks, validate)
     resumed = checkpoint if config.resume and checkpoint.exists() else None
     try:
         with naming_divergence(module, trainer):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from mgic_geo.training.class_weights import ClassWeights
-from mgic_geo.training.image_config import ImageConfig
+from mgic_geo.training.image_config import ImageFileConfig
 
 
 @dataclass(kw_only=True)
-class SegmentationConfig(ImageConfig):
+class SegmentationConfig(ImageFileConfig):
     """Flags of experiments on images with masks."""
 
     expansion: float | None = None

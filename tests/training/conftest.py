@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mgic_geo.datasets import PointClouds
-from mgic_geo.training import Classifier, CloudData, History, OptimizerConfig, RunConfig, make_trainer
+from mgic_geo.datasets import CloudLoader, PointClouds
+from mgic_geo.training import Classifier, History, LoaderData, OptimizerConfig, RunConfig, make_trainer
 
 CLASSES = ("along x", "along y", "along z")
 
@@ -59,7 +60,10 @@ def fit(tmp_path: Path) -> Callable[..., tuple[L.Trainer, Classifier, History]]:
         trainer = make_trainer(config, checkpoint, [history, *callbacks], validate=val)
         torch.manual_seed(0)
         module = Classifier(Extent(), OptimizerConfig(optimizer=optimizer, lr=0.05))  # type: ignore[arg-type]
-        data = CloudData(clouds(26), clouds(9, seed=1) if val else None, 8, points=12)
+        data = LoaderData(
+            partial(CloudLoader, clouds(26), 8, points=12, train=True),
+            partial(CloudLoader, clouds(9, seed=1), 8, points=12) if val else None,
+        )
         trainer.fit(module, data, ckpt_path=checkpoint if resume else None, weights_only=True)
         return trainer, module, history
 

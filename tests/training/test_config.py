@@ -1,3 +1,4 @@
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import torch
 import yaml
 
 from mgic_geo.training import (
+    Flags,
     OptimizerConfig,
     RunConfig,
     UsageError,
@@ -18,6 +20,7 @@ from mgic_geo.training import (
     claim_output,
     global_rank,
     plain_errors,
+    write_text,
 )
 from mgic_geo.training import config as config_module
 
@@ -52,6 +55,34 @@ def test_bad_values_are_named_with_the_remedy(
 ) -> None:
     (problem,) = replace(config, **change).problems()
     assert message in problem
+
+
+@dataclass(kw_only=True)
+class Small(Flags):
+    half_width: float | None = 1
+    part: float = 0.5
+
+    def problems(self) -> list[str]:
+        return super().problems() + self.at_least(half_width=1, hint=" (thin)") + self.shares("part")
+
+
+@pytest.mark.parametrize("value", [0, -math.inf, math.inf, math.nan])
+def test_all_that_is_wrong_is_said_at_once(value: float) -> None:
+    Small().validate()
+    Small(half_width=None, part=0).validate()
+    with pytest.raises(UsageError) as caught:
+        Small(half_width=value, part=1).validate()
+    assert str(caught.value).splitlines() == [
+        f"--half-width is {value}; give 1 (thin) or more",
+        "       --part is 1; give 0 or more, under 1",
+    ]
+
+
+def test_a_text_that_cannot_be_written_is_blamed_on_its_flag(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "table.md", "text\n")
+    assert (tmp_path / "new" / "table.md").read_text() == "text\n"
+    with pytest.raises(UsageError, match=r"^--plot: "):
+        write_text(tmp_path / "new" / "table.md" / "below", "", "--plot")
 
 
 @pytest.mark.parametrize(

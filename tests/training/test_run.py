@@ -1,16 +1,18 @@
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor, nn
 
+from mgic_geo.datasets import CloudLoader
 from mgic_geo.training import (
     Classifier,
-    CloudData,
     ImageCard,
+    LoaderData,
     OptimizerConfig,
     RunConfig,
     UsageError,
@@ -66,7 +68,7 @@ def test_sigterm_ends_with_its_status_and_says_how_to_go_on(
         fit(
             config,
             Classifier(model, OptimizerConfig()),
-            CloudData(make_clouds(24), None, 8, points=16),
+            LoaderData(partial(CloudLoader, make_clouds(24), 8, points=16, train=True)),
             validate=False,
         )
     assert caught.value.code == 128 + signal.SIGTERM

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mgic_geo.datasets import IGNORE, ImageLoader, Normalization, SegmentedImages
 from mgic_geo.training import (
     History,
-    ImageData,
     ImageOptimizerConfig,
+    LoaderData,
     Progress,
     RunConfig,
     Segmenter,
@@ -36,7 +36,7 @@ def fit(folder: Path) -> tuple[Segmenter, History]:
     torch.manual_seed(0)
     module = Segmenter(nn.Conv2d(3, 2, 1), 2, CONFIG, torch.tensor([1.0, 2.0]), hardest=0.5)
     loader = partial(ImageLoader, normalization=HALF)
-    data = ImageData(partial(loader, split(8), 2, train=True), partial(loader, split(3, seed=1), 2))
+    data = LoaderData(partial(loader, split(8), 2, train=True), partial(loader, split(3, seed=1), 2))
     history, config = History(folder), RunConfig(data="", output=folder, epochs=3, accelerator="cpu")
     trainer = make_trainer(config, folder / "last.ckpt", [history, Progress()], validate=True)
     trainer.fit(module, data)
