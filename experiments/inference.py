@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo import create_model, from_pretrained, fuse, list_pretrained
-from mgic_geo.files import replacing
 from mgic_geo.memory import keep_memory
 from mgic_geo.models import list_models
-from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors
+from mgic_geo.training import Flags, check_target, command_line, plain_errors, write_text
+from mgic_geo.training.config import flag
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(Flags):
     """What to measure."""
 
     models: tuple[str, ...] = (
@@ -55,13 +55,9 @@ class Config:
     output: Path | None = None
     """Write the figures to this JSON file, too."""
 
-    def check(self) -> None:
-        """Raise :class:`UsageError` with all that is wrong, before anything is measured."""
-        found = [
-            f"--{name.replace('_', '-')} is {value}; give {low} or more"
-            for name, low in (("processes", 0), ("rounds", 1), ("batch_size", 0))
-            if (value := getattr(self, name)) < low
-        ]
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems() + self.at_least(processes=0, rounds=1, batch_size=0)
         known = [*list_models(), *list_pretrained()]
         for name in self.models:
             if name not in known:
@@ -69,8 +65,7 @@ class Config:
                 found.append(f"--models names {name}, which there is not; try {', '.join(near)}")
         if not self.models:
             found.append(f"--models is empty; give some of {', '.join(known)}")
-        if found:
-            raise UsageError("\n       ".join(found))
+        return found
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print, with the arguments ``argv`` or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
-        config.check()
+        config.validate()
         check_target("--output", config.output)
         run(config)
 
@@ -106,15 +101,12 @@ def run(config: Config) -> None:
             flush=True,
         )
     if config.output:
-        with blaming("--output"), replacing(config.output) as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_text(config.output, json.dumps(results, indent=1) + "\n")
 
 
 def fresh(name: str, config: Config) -> Times:
     """The times in a process of its own."""
-    flags = [
-        f"--{flag.replace('_', '-')}={getattr(config, flag)}" for flag in ("rounds", "batch_size", "clock")
-    ]
+    flags = [f"{flag(name)}={getattr(config, name)}" for name in ("rounds", "batch_size", "clock")]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
         command = [sys.executable, __file__, "--models", name, "--processes=0", *flags, f"--output={file}"]

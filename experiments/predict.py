@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from mgic_geo.datasets import palette_of, read_image, read_points
 from mgic_geo.models import LRASPP
 from mgic_geo.training import (
+    Flags,
     ImageCard,
     ModelCard,
     UsageError,
@@ -52,7 +53,7 @@ Row = tuple[str, ...]
 
 
 @dataclass(kw_only=True)
-class Config:
+class Config(Flags):
     """Flags of this script."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
@@ -64,15 +65,19 @@ class Config:
     seed: int = 0
     """Decides which points are sampled from a mesh or drawn from a larger cloud."""
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems() + self.at_least(seed=0)
+        if not self.files:
+            found.append("give the files to look at; --help says which formats are read")
+        return found
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors(), blaming("--model"):
-        if not config.files:
-            raise UsageError("give the files to look at; --help says which formats are read")
-        if config.seed < 0:
-            raise UsageError(f"--seed is {config.seed}; give 0 or more")
+        config.validate()
         head, answer = load(config)
     rows, failed = [head], False
     for path in config.files:

@@ -24,6 +24,7 @@ from mgic_geo.training import (
     OTHERS,
     PANELS,
     ROWS,
+    Flags,
     Row,
     ScorePoint,
     UsageError,
@@ -31,12 +32,12 @@ from mgic_geo.training import (
     command_line,
     plain_errors,
     plot_scores,
-    replacing,
+    write_text,
 )
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(Flags):
     """What to print."""
 
     only: str = ""
@@ -49,6 +50,14 @@ class Config:
     """Draw Figure 3, scores over multiply-adds, to this PNG: the paper's figures open, our scores filled."""
     literal: bool = True
     """Also count the models by the paper's words; takes some minutes."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems()
+        if not any(self.only in row.model for row in ROWS):
+            names = ", ".join(row.model for row in ROWS)
+            found.append(f"--only {self.only}: no row's model holds that; there are {names}")
+        return found
 
 
 @cache
@@ -117,18 +126,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
+        config.validate()
         check_target("--output", config.output)
         check_target("--plot", config.plot)
         rows = [row for row in ROWS if config.only in row.model]
-        if not rows:
-            names = ", ".join(row.model for row in ROWS)
-            raise UsageError(f"--only {config.only}: no row's model holds that; there are {names}")
         scores = read_scores(config.results)
         text = table(rows, scores, config.literal)
         print(text)
         if config.output:
-            with replacing(config.output) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+            write_text(config.output, text + "\n")
         if config.plot:
             plot_scores(config.plot, points(rows, scores))
 

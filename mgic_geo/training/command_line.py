@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -21,6 +22,7 @@ def command_line(
     argv: Sequence[str] | None,
     description: str | None,
     defaults: Mapping[str, Any] | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> ConfigT:
     """
     Read the flags of ``config`` from a command line.
@@ -35,6 +37,7 @@ def command_line(
         description: the text at the head of ``--help``, such as the script's docstring; indented lines stay
             as they are.
         defaults: values of fields that take the place of the class's own.
+        renamed: what flags of earlier versions are called now, with their values.
 
     Raises:
         TypeError: ``defaults`` names a field that ``config`` has not.
@@ -50,7 +53,8 @@ def command_line(
         hint = Annotated[hints[field.name], _shown(hints[field.name], texts.get(field.name))]
         shown.append((field.name, hint, dataclasses.field(**default)))
     twin = dataclasses.make_dataclass(config.__name__, shown, kw_only=True)
-    values = tyro.cli(twin, args=argv, description=_wrapped(description or ""))
+    given_now = [(renamed or {}).get(word, word) for word in (sys.argv[1:] if argv is None else argv)]
+    values = tyro.cli(twin, args=given_now, description=_wrapped(description or ""))
     return config(**{field.name: getattr(values, field.name) for field in _fields(config)})
 
 

@@ -53,6 +53,13 @@ def test_flags_become_the_fields() -> None:
     assert config == Config(rate=0.5, epochs=2, kind="b", names=["x", "y"])
 
 
+def test_flags_of_earlier_versions_stand_for_those_of_now() -> None:
+    renamed = {"--twice": "--epochs=2"}
+    assert command_line(Config, ["--twice", "--kind", "b"], None, renamed=renamed) == Config(
+        epochs=2, kind="b"
+    )
+
+
 def test_help_wraps_paragraphs_and_hides_none(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
