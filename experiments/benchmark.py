@@ -32,7 +32,8 @@ import torch
 
 from mgic_geo.benchmark import PARTS, Config, Report, describe_machine, missing, verdict_table
 from mgic_geo.memory import keep_memory
-from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors, write_text
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.errors import UsageError, blaming, check_target, plain_errors, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,17 +22,13 @@ from pathlib import Path
 from typing import Literal
 
 from mgic_geo.datasets import ImageAugment, ImageLoader, Images, Normalization, load_images
-from mgic_geo.training import (
-    PAPER,
-    ClassificationTask,
-    Evaluation,
-    ImageCard,
-    ImageConfig,
-    parse_recipe,
-    plain_errors,
-    plot_images,
-    run_task,
-)
+from mgic_geo.model_file import ImageCard
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.classification.galleries import plot_images
+from mgic_geo.training.classification.task import ClassificationTask
+from mgic_geo.training.errors import plain_errors
+from mgic_geo.training.image_config import PAPER, ImageConfig, parse_recipe
+from mgic_geo.training.task import run_task
 
 # The modern recipe is that of Config's own defaults.
 RECIPES = {"paper": PAPER | {"lr": 0.001, "cutout": 0, "output": Path("runs/cifar10-paper")}}

@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo import Conversion, replace_convs
-from mgic_geo.training import Flags, UsageError, check_target, command_line, plain_errors, write_text
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags
+from mgic_geo.training.errors import UsageError, check_target, plain_errors, write_text
 
 MODELS = (
     "torchvision/resnet18", "torchvision/resnet50", "torchvision/mobilenet_v3_large",

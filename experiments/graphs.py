@@ -32,8 +32,10 @@ from torch_geometric.nn import GAT, GCN, GIN, MLP, GraphSAGE, global_mean_pool
 
 from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphSAGE, complexity
 from mgic_geo.datasets import PLANETOID, block_model, load_planetoid, load_tudataset, mixing_graphs
-from mgic_geo.training import RunConfig, blaming, command_line, plain_errors, write_text
-from mgic_geo.training.config import claim_output
+from mgic_geo.training.claims import claim_output
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.errors import blaming, plain_errors, write_text
 
 FORMS = MGICGCN, MGICGraphSAGE, MGICGAT, MGICGIN
 PLAIN: dict[str, Any] = {"GCN": GCN, "GraphSAGE": GraphSAGE, "GAT": GAT, "GIN": GIN}

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from mgic_geo import create_model, from_pretrained, fuse, list_pretrained
 from mgic_geo.memory import keep_memory
 from mgic_geo.models import list_models
-from mgic_geo.training import Flags, check_target, command_line, plain_errors, write_text
-from mgic_geo.training.config import flag
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags, flag
+from mgic_geo.training.errors import check_target, plain_errors, write_text
 
 
 @dataclass(kw_only=True)

@@ -21,16 +21,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgic_geo.datasets import Augment, CloudLoader, PointClouds, load_clouds
-from mgic_geo.training import (
-    ClassificationTask,
-    Evaluation,
-    ModelCard,
-    TrainingConfig,
-    command_line,
-    plain_errors,
-    plot_gallery,
-    run_task,
-)
+from mgic_geo.model_file import ModelCard
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.classification.galleries import plot_gallery
+from mgic_geo.training.classification.task import ClassificationTask
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.errors import plain_errors
+from mgic_geo.training.task import run_task
+from mgic_geo.training.training_config import TrainingConfig
 
 
 @dataclass(kw_only=True)

@@ -28,23 +28,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mgic_geo.datasets import palette_of, read_image, read_points
+from mgic_geo.files import replacing
+from mgic_geo.model_file import ImageCard, ModelCard, kind_of, load_model
 from mgic_geo.models import LRASPP
-from mgic_geo.training import (
-    Flags,
-    ImageCard,
-    ModelCard,
-    UsageError,
-    blaming,
-    check_target,
-    classify_image,
-    command_line,
-    kind_of,
-    laid_over,
-    load_model,
-    plain_errors,
-    replacing,
-    segment_image,
-)
+from mgic_geo.prediction import classify_image, segment_image
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags
+from mgic_geo.training.errors import UsageError, blaming, check_target, plain_errors
+from mgic_geo.training.segmentation.plots import laid_over
 
 CLASSIFIED = "file", "class", "confidence", "second choice"
 SEGMENTED = "file", "classes, by their share of the pixels"

@@ -22,26 +22,14 @@ import torch
 
 from mgic_geo import ChannelHierarchy
 from mgic_geo.datasets import ImagePool, fit_size, open_images
-from mgic_geo.training import (
-    Backbone,
-    CodeResult,
-    Flags,
-    Moments,
-    Reconstruction,
-    UsageError,
-    blaming,
-    claim_folder,
-    command_line,
-    find_layer,
-    judge_code,
-    learn_code,
-    plain_errors,
-    plot_reconstructions,
-    read_features,
-    saved_backbone,
-    torchvision_backbone,
-    write_text,
-)
+from mgic_geo.paper.backbones import Backbone, saved_backbone, torchvision_backbone
+from mgic_geo.paper.features import find_layer, read_features
+from mgic_geo.paper.figure2 import Reconstruction, plot_reconstructions
+from mgic_geo.paper.reconstruction import CodeResult, Moments, judge_code, learn_code
+from mgic_geo.training.claims import claim_folder
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags
+from mgic_geo.training.errors import UsageError, blaming, plain_errors, write_text
 
 # Table 1: MSE ×10⁻³ by s_g, with s_c = 8 and the 64 channels of ResNet-50's first layer.
 PAPER = {32: 11, 16: 13, 8: 17, 4: 24}

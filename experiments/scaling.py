@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from mgic_geo import BasicBlock2d, MGICBasicBlock2d, MGICGraphConv, scaling
 from mgic_geo.graph.grouped.survey import example_graph
 from mgic_geo.memory import keep_memory
-from mgic_geo.training import Flags, blaming, claim_folder, command_line, plain_errors, write_text
-from mgic_geo.training.config import flag
-from mgic_geo.training.scaling_plot import ScalingCurve, plot_scaling
+from mgic_geo.paper.scaling_plot import ScalingCurve, plot_scaling
+from mgic_geo.training.claims import claim_folder
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags, flag
+from mgic_geo.training.errors import blaming, plain_errors, write_text
 
 Inputs = Callable[[int], tuple[Tensor, ...]]
 

@@ -29,20 +29,14 @@ from mgic_geo.datasets import (
     check_labels,
     load_segmentation,
 )
-from mgic_geo.training import (
-    PAPER,
-    ImageCard,
-    SegmentationConfig,
-    SegmentationTask,
-    Split,
-    look_at,
-    parse_recipe,
-    plain_errors,
-    run_task,
-    training_batches,
-    whole_batches,
-)
+from mgic_geo.model_file import ImageCard
 from mgic_geo.training.data import MakeLoader
+from mgic_geo.training.errors import plain_errors
+from mgic_geo.training.image_config import PAPER, parse_recipe
+from mgic_geo.training.segmentation.config import SegmentationConfig
+from mgic_geo.training.segmentation.data import Split, look_at, training_batches, whole_batches
+from mgic_geo.training.segmentation.task import SegmentationTask
+from mgic_geo.training.task import run_task
 
 # The modern recipe is that of Config's own defaults.
 RECIPES = {

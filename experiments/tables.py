@@ -20,20 +20,11 @@ from typing import Any
 import torch
 
 from mgic_geo import complexity, create_model
-from mgic_geo.training import (
-    OTHERS,
-    PANELS,
-    ROWS,
-    Flags,
-    Row,
-    ScorePoint,
-    UsageError,
-    check_target,
-    command_line,
-    plain_errors,
-    plot_scores,
-    write_text,
-)
+from mgic_geo.paper.figure3 import ScorePoint, plot_scores
+from mgic_geo.paper.rows import OTHERS, PANELS, ROWS, Row
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags
+from mgic_geo.training.errors import UsageError, check_target, plain_errors, write_text
 
 
 @dataclass(kw_only=True)

@@ -24,7 +24,11 @@ from mgic_geo.benchmark.points import MGIC, NETWORKS, WIDTHS
 from mgic_geo.benchmark.report import Report, Verdict, markdown
 from mgic_geo.benchmark.steps import clouds
 from mgic_geo.datasets import Augment, CloudLoader, PointClouds
-from mgic_geo.training import Classifier, LoaderData, OptimizerConfig, RunConfig, fit
+from mgic_geo.training.classification.classifier import Classifier
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.optimizers import OptimizerConfig
+from mgic_geo.training.run import fit
 
 __all__ = ["Stopwatch", "compare_epoch", "compare_loading", "epoch_report"]
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mgic_geo.files import replacing
-from mgic_geo.training.config import UsageError
+from mgic_geo.training.errors import UsageError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

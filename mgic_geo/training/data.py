@@ -7,7 +7,7 @@ from collections.abc import Callable
 import lightning as L
 
 from mgic_geo.datasets import CloudLoader, FileLoader, ImageLoader
-from mgic_geo.training.config import UsageError, blaming
+from mgic_geo.training.errors import UsageError, blaming
 
 Loader = CloudLoader | ImageLoader | FileLoader
 # Called with device, rank and world_size.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from mgic_geo.training.config import RunConfig, UsageError, read_settings, write_text
+from mgic_geo.training.claims import read_settings
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.errors import UsageError, write_text
 
 
 def claim_data(config: RunConfig, checkpoint: Path, classes: Sequence[str], samples: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import lightning as L
 from torch import Tensor, nn
 
-from mgic_geo.training.config import UsageError
+from mgic_geo.training.errors import UsageError
 
 
 def diverged(trainer: L.Trainer) -> UsageError:

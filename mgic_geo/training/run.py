@@ -16,10 +16,12 @@ from torch import nn
 
 from mgic_geo.memory import keep_memory
 from mgic_geo.model_file import Card, load_model
-from mgic_geo.training.config import RunConfig, UsageError, blaming, claim_output, global_rank
+from mgic_geo.training.claims import claim_output
+from mgic_geo.training.config import RunConfig
 from mgic_geo.training.data_record import claim_data
 from mgic_geo.training.divergence import naming_divergence
 from mgic_geo.training.ema import EMA
+from mgic_geo.training.errors import UsageError, blaming, global_rank
 from mgic_geo.training.history import History
 from mgic_geo.training.progress import Progress
 from mgic_geo.training.trainer import make_trainer

@@ -13,8 +13,8 @@ from torch import nn
 from mgic_geo.datasets import split_validation
 from mgic_geo.datasets.splits import Divisible
 from mgic_geo.model_file import Card, load_model, save_model
-from mgic_geo.training.config import blaming
 from mgic_geo.training.data import LoaderData, MakeLoader
+from mgic_geo.training.errors import blaming
 from mgic_geo.training.learner import Learner
 from mgic_geo.training.outcome import Judgement, conclude, conclude_evaluation
 from mgic_geo.training.run import build, claim, evaluation_device, fit, load_for

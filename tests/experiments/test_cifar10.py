@@ -10,7 +10,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mgic_geo.training import Classifier, ImageCard, load_model
+from mgic_geo.model_file import ImageCard, load_model
+from mgic_geo.training.classification.classifier import Classifier
 
 Main = Callable[[list[str]], None]
 

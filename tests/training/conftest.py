@@ -10,10 +10,17 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from matplotlib.image import imread
 from torch import Tensor, nn
 
 from mgic_geo.datasets import CloudLoader, PointClouds
-from mgic_geo.training import Classifier, History, LoaderData, OptimizerConfig, RunConfig, make_trainer
+from mgic_geo.training.classification.classifier import Classifier
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.history import History
+from mgic_geo.training.optimizers import OptimizerConfig
+from mgic_geo.training.trainer import make_trainer
 
 CLASSES = ("along x", "along y", "along z")
 
@@ -68,3 +75,18 @@ def fit(tmp_path: Path) -> Callable[..., tuple[L.Trainer, Classifier, History]]:
         return trainer, module, history
 
     return run
+
+
+@pytest.fixture
+def ink() -> Callable[[Path], float]:
+    """Give the share of a picture that is not white."""
+    return lambda path: float((imread(path)[..., :3].min(-1) < 0.98).mean())
+
+
+@pytest.fixture
+def result() -> Evaluation:
+    """Answers to nine samples of three classes."""
+    generator = torch.Generator().manual_seed(0)
+    return Evaluation(
+        torch.rand(9, 3, generator=generator).softmax(1), torch.arange(9) % 3, ("chair", "sofa", "bed")
+    )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from mgic_geo.training import command_line
+from mgic_geo.training.command_line import command_line
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mgic_geo.datasets import IMAGENET, CloudLoader, ImageLoader, Images, PointClouds
-from mgic_geo.training import LoaderData, UsageError
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.errors import UsageError
 
 
 def on_rank(data: LoaderData, rank: int, world_size: int) -> LoaderData:

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 import pytest
 
-from mgic_geo.training import PAPER, ImageConfig, UsageError, parse_recipe
+from mgic_geo.training.errors import UsageError
+from mgic_geo.training.image_config import PAPER, ImageConfig, parse_recipe
 
 
 @dataclass(kw_only=True)

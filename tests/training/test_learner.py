@@ -10,20 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo.datasets import IMAGENET, ImageLoader, Images, SegmentedImages
-from mgic_geo.training import (
-    ACCURACY,
-    MIOU,
-    Classifier,
-    ImageOptimizerConfig,
-    Learner,
-    LoaderData,
-    Measure,
-    RunConfig,
-    Segmenter,
-    UsageError,
-    make_trainer,
-)
-from mgic_geo.training.learner import Score
+from mgic_geo.training.classification.classifier import ACCURACY, Classifier
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.errors import UsageError
+from mgic_geo.training.learner import Learner, Measure, Score
+from mgic_geo.training.optimizers import ImageOptimizerConfig
+from mgic_geo.training.segmentation.segmenter import MIOU, Segmenter
+from mgic_geo.training.trainer import make_trainer
 
 
 def test_counts_add_up_over_batches() -> None:

@@ -6,15 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from mgic_geo.training import (
-    ACCURACY,
-    Evaluation,
-    Judgement,
-    RunConfig,
-    conclude,
-    conclude_evaluation,
-    summarize,
-)
+from mgic_geo.training.classification.classifier import ACCURACY
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.classification.report import summarize
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.outcome import Judgement, conclude, conclude_evaluation
 
 HISTORY = [{"epoch": 1.0, "train_loss": 0.5, "train_accuracy": 0.75, "lr": 0.1, "seconds": 2.0}]
 

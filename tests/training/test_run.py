@@ -9,17 +9,13 @@ import pytest
 from torch import Tensor, nn
 
 from mgic_geo.datasets import CloudLoader
-from mgic_geo.training import (
-    Classifier,
-    ImageCard,
-    LoaderData,
-    OptimizerConfig,
-    RunConfig,
-    UsageError,
-    fit,
-    load_for,
-    save_model,
-)
+from mgic_geo.model_file import ImageCard, save_model
+from mgic_geo.training.classification.classifier import Classifier
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.errors import UsageError
+from mgic_geo.training.optimizers import OptimizerConfig
+from mgic_geo.training.run import fit, load_for
 
 NAMES = tuple(f"class {i}" for i in range(12))
 

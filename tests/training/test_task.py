@@ -9,16 +9,13 @@ import torch
 from torch import nn
 
 from mgic_geo.datasets import ImageLoader, Images, Normalization
-from mgic_geo.training import (
-    ClassificationTask,
-    Classifier,
-    Evaluation,
-    ImageCard,
-    ImageConfig,
-    UsageError,
-    load_model,
-    run_task,
-)
+from mgic_geo.model_file import ImageCard, load_model
+from mgic_geo.training.classification.classifier import Classifier
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.classification.task import ClassificationTask
+from mgic_geo.training.errors import UsageError
+from mgic_geo.training.image_config import ImageConfig
+from mgic_geo.training.task import run_task
 
 
 class Record(ClassificationTask[ImageConfig, Images, ImageCard]):
