@@ -1,5 +1,4 @@
-"""
-Time this package's layers and networks beside their peers, interleaved in one process.
+"""Time this package's layers and networks beside their peers, interleaved in one process.
 
     python experiments/benchmark.py --output runs/benchmark.json     # under a quarter of an hour on two cores
     python experiments/benchmark.py --quick                          # under two minutes

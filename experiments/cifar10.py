@@ -1,5 +1,4 @@
-"""
-Train an image classifier on CIFAR-10 or other small images, and say how good it is.
+"""Train an image classifier on CIFAR-10 or other small images, and say how good it is.
 
 With no arguments it downloads CIFAR-10 and trains MGIC-ResNet-56 (groups of 8, coarsest level of 16) by a
 modern recipe, on whatever device there is. The output folder gets the model, the settings, logs and figures,

@@ -1,9 +1,8 @@
-"""
-Convert known models by ``replace_convs`` and print, as Markdown, what each costs before and after.
+"""Convert known models by replace_convs and print, as Markdown, what each costs before and after.
 
-Each converted model is also trained for a step, saved and loaded, and exported, unless ``--no-check``. Images
-are counted at 224×224; the checks run on smaller ones. A name is ``torchvision/...`` or ``timm/...`` with any
-image classifier of those, or ``pyg/...`` with a model of torch_geometric.nn.models, 256 wide.
+Each converted model is also trained for a step, saved and loaded, and exported, unless --no-check. Images
+are counted at 224×224; the checks run on smaller ones. A name is torchvision/... or timm/... with any
+image classifier of those, or pyg/... with a model of torch_geometric.nn.models, 256 wide.
 
     python experiments/convert.py --models torchvision/resnet50 pyg/GCN
 """

@@ -1,5 +1,4 @@
-"""
-Train graph networks of PyG and their MGIC forms on the same data, and say how good each is.
+"""Train graph networks of PyG and their MGIC forms on the same data, and say how good each is.
 
 With no arguments it makes a graph on the spot, a stochastic block model whose nodes have noisy features, and
 classifies its nodes; --data graphs makes small graphs and classifies each of them. A multilayer perceptron

@@ -1,5 +1,4 @@
-"""
-Train an image classifier on ImageNet, or on any folder of class folders, and say how good it is.
+"""Train an image classifier on ImageNet, or on any folder of class folders, and say how good it is.
 
 Images are read from --data/train/CLASS/*.jpg and --data/val/CLASS/*.jpg. By default MGIC-ResNet-50 (groups of
 32, coarsest level of 64) is trained by a modern recipe. The output folder gets the model, the settings, logs

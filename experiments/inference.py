@@ -1,5 +1,4 @@
-"""
-Time inference of models as they are and fused, interleaved, in several fresh processes.
+"""Time inference of models as they are and fused, interleaved, in several fresh processes.
 
     python experiments/inference.py --models mgic_dgcnn mgic_resnet56_g8_c16 --processes 5
 

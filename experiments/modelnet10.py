@@ -1,5 +1,4 @@
-"""
-Train a point-cloud classifier, and say how good it is.
+"""Train a point-cloud classifier, and say how good it is.
 
 With no arguments it trains MGIC-DGCNN on ten classes of procedural shapes that it makes itself, on whatever
 device there is. For ModelNet-10 give --data modelnet10, which downloads it, or --data PATH. The output folder

@@ -1,5 +1,4 @@
-"""
-Classify meshes, point clouds or images with a trained model, or segment images.
+"""Classify meshes, point clouds or images with a trained model, or segment images.
 
 The model decides which. Meshes (.off .obj .ply .stl) are sampled by area, as in training. Clouds are .npy or
 .xyz files whose rows begin with x, y, z, or .ply files without faces. The up axis is z, as in ModelNet.

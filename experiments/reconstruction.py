@@ -1,5 +1,4 @@
-"""
-Measure what the coarsest level keeps of a network's features: the paper's section 5.1, Table 1 and Figure 2.
+"""Measure what the coarsest level keeps of a network's features: the paper's section 5.1, Figure 2.
 
 Features of a layer of a trained network are encoded by the restrictions, down to a coarsest level of 8
 channels, and decoded by the prolongations: no blocks, no skip connections. The transfers start as averages

@@ -1,5 +1,4 @@
-"""
-Measure section 4.4's claim: with its width a MGIC block grows linearly, a dense one quadratically.
+"""Measure section 4.4's claim: with its width a MGIC block grows linearly, a dense one quadratically.
 
 images: a residual block of two 3×3 convolutions. graphs: SAGEConv and EdgeConv on a random graph, with
 normalisation, activation and residual. Each is counted and timed (forward and backward) at every width, as a

@@ -1,5 +1,4 @@
-"""
-Train a segmenter on CamVid or Cityscapes: a class for each pixel of a road scene, and say how good it is.
+"""Train a segmenter on CamVid or Cityscapes: a class for each pixel of a road scene, and say how good it is.
 
 By default LR-ASPP on a MGIC-MobileNetV3-Small is trained by a modern recipe, from scratch. The output folder
 gets the model, the settings, logs and figures, and pictures: learning curves, the classes' IoU, and a gallery

@@ -1,5 +1,4 @@
-"""
-Print the paper's tables of image models as Markdown, with what ours cost beside; draw its Figure 3.
+"""Print the paper's tables of image models as Markdown, with what ours cost beside; draw its Figure 3.
 
 Parameters and multiply-adds are counted on the spot; scores come from a file, if one is given. Each row is a
 model of ``create_model``. Where it departs from the paper's words the table says in what, and what the model

@@ -13,14 +13,13 @@ LEAST = 32  # pixels of a side that a segmenter sees; the coarsest features are 
 
 
 def as_evaluated(card: ImageCard, image: Tensor) -> Tensor:
-    """
-    Bring an image to a classifier's size, as the images were that it was evaluated on.
+    """Bring an image to a classifier's size, as the images were that it was evaluated on.
 
     In ImageNet's colours that is the customary way: of 224 pixels after the shorter side became 256. Others,
     such as CIFAR's, were evaluated whole: only what is of another size has its centre cut out.
 
     Args:
-        card: the classifier's.
+        card: The classifier's.
         image: (3, H, W) uint8.
 
     Returns:
@@ -41,15 +40,14 @@ def classify_image(model: nn.Module, card: ImageCard, image: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def segment_image(model: nn.Module, card: ImageCard, image: Tensor) -> Tensor:
-    """
-    Return the class of each pixel of one image.
+    """Return the class of each pixel of one image.
 
     An image of another area than those the model was evaluated on is brought to their area, with no side
     under 32 pixels, and the logits back to its own size, both by bilinear interpolation.
 
     Args:
-        model: a segmenter, in evaluation mode.
-        card: its card.
+        model: A segmenter, in evaluation mode.
+        card: Its card.
         image: (3, H, W) uint8.
 
     Returns:

@@ -18,14 +18,13 @@ from mgic_geo.model_file import ImageCard, load_model
 
 
 class Backbone(NamedTuple):
-    """
-    A trained image network, on the CPU and in evaluation mode.
+    """A trained image network, on the CPU and in evaluation mode.
 
     Args:
-        model: the network.
-        normalization: what its input is brought to.
-        size: height and width of the images it was trained for.
-        name: what it is called in messages and tables.
+        model: The network.
+        normalization: What its input is brought to.
+        size: Height and width of the images it was trained for.
+        name: What it is called in messages and tables.
     """
 
     model: nn.Module
@@ -35,31 +34,29 @@ class Backbone(NamedTuple):
 
 
 def saved_backbone(path: Path) -> Backbone:
-    """
-    Load a network that our scripts trained.
+    """Load a network that our scripts trained.
 
     Args:
-        path: a run's folder, or its model.safetensors.
+        path: A run's folder, or its model.safetensors.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no network of images.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no network of images.
     """
     model, card = load_model(path, ImageCard)
     return Backbone(model, card.normalization, card.size, card.model)
 
 
 def torchvision_backbone(name: str, weights: Path | None = None) -> Backbone:
-    """
-    Load a classifier of torchvision, trained on ImageNet.
+    """Load a classifier of torchvision, trained on ImageNet.
 
     Args:
-        name: for ``torchvision.models.get_model``.
-        weights: a file of its weights, as torchvision distributes them (.pth) or as safetensors; None
+        name: For ``torchvision.models.get_model``.
+        weights: A file of its weights, as torchvision distributes them (.pth) or as safetensors; None
             downloads the best that torchvision knows, once.
 
     Raises:
-        ValueError: the name is unknown, the download failed, or the file does not fit.
+        ValueError: If the name is unknown, the download failed, or the file does not fit.
     """
     from torchvision import models  # slow to import, and only needed here
 

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class FeatureLayer:
-    """
-    A place in a network to read features at.
+    """A place in a network to read features at.
 
     Args:
-        name: dotted name of the module whose output is read.
-        module: that module.
-        then: modules that its output goes through before it is given: normalisation and activation.
-        text: what was chosen, in words.
+        name: Dotted name of the module whose output is read.
+        module: That module.
+        then: Modules that its output goes through before it is given: normalisation and activation.
+        text: What was chosen, in words.
         shape: (C, H, W) of the features of one image.
     """
 
@@ -48,20 +47,19 @@ class _Reached(Exception):
 def find_layer(
     model: nn.Module, image: Tensor, name: str | None = None, *, least: int = 64, activated: bool = True
 ) -> FeatureLayer:
-    """
-    Choose a layer of an image network.
+    """Choose a layer of an image network.
 
     Args:
-        model: the network, in evaluation mode.
+        model: The network, in evaluation mode.
         image: (1, 3, H, W) an input for it.
-        name: dotted name of a module that gives feature maps (B, C, H, W). By default the first convolution;
+        name: Dotted name of a module that gives feature maps (B, C, H, W). By default the first convolution;
             where it has fewer than ``least`` channels, the first stage or block that has as many: a child of
             the network, or of its ``features``, as torchvision calls them.
-        least: channels that a layer chosen by default has at least.
-        activated: a convolution counts with the normalisation and activation that follow it.
+        least: Channels that a layer chosen by default has at least.
+        activated: A convolution counts with the normalisation and activation that follow it.
 
     Raises:
-        ValueError: no module is called ``name``, or it gives no feature maps; or none fits by default.
+        ValueError: If no module is called ``name``, or it gives no feature maps; or none fits by default.
     """
     calls = _trace(model, image)
     names = list(dict.fromkeys(call.name for call in calls))

@@ -16,11 +16,10 @@ from mgic_geo.training.plots import save_figure
 
 
 class Reconstruction(NamedTuple):
-    """
-    What one autoencoder makes of the features of an image.
+    """What one autoencoder makes of the features of an image.
 
     Args:
-        title: what is written above its maps.
+        title: What is written above its maps.
         coarsest: (H, W, c_n) the coarsest level.
         decoded: (H, W, C) what comes back.
     """
@@ -33,17 +32,16 @@ class Reconstruction(NamedTuple):
 def plot_reconstructions(
     path: Path, image: Tensor, features: Tensor, reconstructions: Sequence[Reconstruction]
 ) -> None:
-    """
-    Draw an image, its feature maps, the coarsest level of the first reconstruction, and all that come back.
+    """Draw an image, a feature map, the coarsest level of the first reconstruction, and what comes back.
 
     The upper row shows one map: that which varies most over the image. Maps and what comes back share one
     scale of greys; the coarsest level, whose maps are mixtures of any sign, has its own.
 
     Args:
-        path: the PNG to write.
+        path: The PNG to write.
         image: (3, H', W') uint8.
         features: (H, W, C).
-        reconstructions: of the features, one a group size.
+        reconstructions: Of the features, one a group size.
     """
     columns = 2 + len(reconstructions)
     figure = Figure(figsize=(2.3 * columns, 5.3), layout="constrained")
@@ -70,8 +68,7 @@ def plot_reconstructions(
 
 
 def mosaic(maps: Tensor) -> Tensor:
-    """
-    Lay maps (H, W, C) side by side, row after row, in a picture nearly square.
+    """Lay maps (H, W, C) side by side, row after row, in a picture nearly square.
 
     Gaps between them, and places left over, are NaN.
     """

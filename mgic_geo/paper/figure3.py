@@ -20,15 +20,14 @@ MARKERS = "sv^<>DpPhdX"
 
 
 class ScorePoint(NamedTuple):
-    """
-    A network in the figure.
+    """A network in the figure.
 
     Args:
-        panel: the part of the figure it belongs to.
-        family: networks of one design, which are connected; the legend names it.
-        multiply_adds: of one image, in millions.
-        score: in percent.
-        ours: measured by us, and not as published.
+        panel: The part of the figure it belongs to.
+        family: Networks of one design, which are connected; the legend names it.
+        multiply_adds: Of one image, in millions.
+        score: In percent.
+        ours: Measured by us, and not as published.
     """
 
     panel: str
@@ -39,15 +38,14 @@ class ScorePoint(NamedTuple):
 
 
 def plot_scores(path: Path, points: Sequence[ScorePoint]) -> None:
-    """
-    Draw the scores of networks over their multiply-adds, on a logarithmic axis, panel by panel.
+    """Draw the scores of networks over their multiply-adds, on a logarithmic axis, panel by panel.
 
     Published figures are open markers, ours filled ones of the same shape and colour. MGIC families stand
     out. The legends lie beside the panels, so they cover no point.
 
     Args:
-        path: the PNG to write.
-        points: at least one.
+        path: The PNG to write.
+        points: At least one.
     """
     panels = list(dict.fromkeys(point.panel for point in points))
     columns = min(2, len(panels))

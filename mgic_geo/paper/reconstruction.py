@@ -59,8 +59,7 @@ class TransferAutoencoder(nn.Module):
 
 
 class Moments(NamedTuple):
-    """
-    What the mean squared error of a linear code depends on, and nothing else does.
+    """What the mean squared error of a linear code depends on, and nothing else does.
 
     Args:
         second: (C, C) float64, the mean over all pixels of x xᵀ.
@@ -72,11 +71,10 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, batches: Iterable[Tensor]) -> Moments:
-        """
-        Return the moments, on the CPU, of all features in ``batches`` (..., C).
+        """Return the moments, on the CPU, of all features in ``batches`` (..., C).
 
         Raises:
-            ValueError: features are not finite, or the same at all pixels.
+            ValueError: If features are not finite, or the same at all pixels.
         """
         second, total, count = torch.zeros(()), torch.zeros(()), 0
         for features in batches:
@@ -96,8 +94,7 @@ class Moments(NamedTuple):
         return float((self.second.diag() - self.mean.square()).mean())
 
     def mse(self, decoded: Tensor) -> Tensor:
-        """
-        Return the mean squared error (), over pixels and channels, of a linear code.
+        """Return the mean squared error (), over pixels and channels, of a linear code.
 
         Args:
             decoded: (C, C) float64; row i is what the code makes of the i-th unit vector.
@@ -110,18 +107,17 @@ class Moments(NamedTuple):
 def learn_code(
     hierarchy: ChannelHierarchy, moments: Moments, *, steps: int = 3000, lr: float = 0.03, seed: int = 0
 ) -> tuple[TransferAutoencoder, TransferAutoencoder]:
-    """
-    Learn the transfers that reconstruct features best, by Adam with a cosine schedule.
+    """Learn the transfers that reconstruct features best, by Adam with a cosine schedule.
 
     The loss is the mean squared error over *all* features at each step: it is computed from their moments,
     exactly, at the cost of a batch of C features.
 
     Args:
-        hierarchy: of C channels.
-        moments: of the features to learn from.
-        steps: of Adam.
-        lr: learning rate of the first step; the last one's is 0.
-        seed: decides the start.
+        hierarchy: Of C channels.
+        moments: Of the features to learn from.
+        steps: Of Adam.
+        lr: Learning rate of the first step; the last one's is 0.
+        seed: Decides the start.
 
     Returns:
         The autoencoder as it starts, averaging within groups, and as it is learned; in float64.
@@ -145,8 +141,7 @@ def learn_code(
 
 
 def best_code(hierarchy: ChannelHierarchy, moments: Moments) -> Tensor:
-    """
-    Return the best linear code that respects what the groups keep apart, in closed form.
+    """Return the best linear code that respects what the groups keep apart, in closed form.
 
     Fine channels that no group links, on any level, are coded apart. The best code of linked ones with r
     coarsest channels is their projection on the r leading eigenvectors of their second moments. No learned
@@ -154,8 +149,8 @@ def best_code(hierarchy: ChannelHierarchy, moments: Moments) -> Tensor:
     do as well.
 
     Args:
-        hierarchy: of C channels.
-        moments: of the features.
+        hierarchy: Of C channels.
+        moments: Of the features.
 
     Returns:
         (C, C) float64; row i is what the code makes of the i-th unit vector, as :meth:`Moments.mse` takes it.
@@ -176,18 +171,17 @@ def best_code(hierarchy: ChannelHierarchy, moments: Moments) -> Tensor:
 
 
 class CodeResult(NamedTuple):
-    """
-    What came of learning a code. Errors are mean squares over pixels and channels.
+    """What came of learning a code. Errors are mean squares over pixels and channels.
 
     Args:
-        group_size: largest group, s_g.
-        parameters: weights of all transfers.
-        mse: of the learned code, on held-out features.
-        variance: of the held-out features, the mean over channels.
-        mse_at_start: of the averages it started from, on held-out features.
-        mse_of_best_code: of the closed form, which has seen the training features too, on held-out ones.
-        training_mse: of the learned code, on the features it learned from.
-        training_mse_of_best_code: likewise; no code of these groups is below.
+        group_size: Largest group, s_g.
+        parameters: Weights of all transfers.
+        mse: Of the learned code, on held-out features.
+        variance: Of the held-out features, the mean over channels.
+        mse_at_start: Of the averages it started from, on held-out features.
+        mse_of_best_code: Of the closed form, which has seen the training features too, on held-out ones.
+        training_mse: Of the learned code, on the features it learned from.
+        training_mse_of_best_code: Likewise; no code of these groups is below.
     """
 
     group_size: int

@@ -17,13 +17,12 @@ MARKERS = "os^DvP"
 
 
 class ScalingCurve(NamedTuple):
-    """
-    One block over its widths.
+    """One block over its widths.
 
     Args:
-        block: what it is; blocks differ in the marker.
+        block: What it is; blocks differ in the marker.
         kind: ``"MGIC"``, which stands out, or else: kinds differ in colour.
-        found: the figures.
+        found: The figures.
     """
 
     block: str
@@ -32,15 +31,14 @@ class ScalingCurve(NamedTuple):
 
 
 def plot_scaling(path: Path, curves: Sequence[ScalingCurve]) -> None:
-    """
-    Draw parameters, multiply-adds and, where measured, time over the width, on logarithmic axes.
+    """Draw parameters, multiply-adds and, where measured, time over the width, on logarithmic axes.
 
     The legend of each panel has the fitted exponents. Markers of later blocks are larger and hollow, so that
     curves which coincide are seen.
 
     Args:
-        path: the PNG to write.
-        curves: at least one.
+        path: The PNG to write.
+        curves: At least one.
     """
     titles = ("Parameters", "Multiply-adds of a forward pass", "Milliseconds, forward and backward")
     panels = [f for f in range(3) if any(curve.found.exponents[f] is not None for curve in curves)]

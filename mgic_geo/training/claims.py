@@ -30,15 +30,14 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def claim_output(config: RunConfig, checkpoint: Path) -> None:
-    """
-    Record ``config`` as ``config.yaml`` in its output folder, unless that would mix two runs.
+    """Record ``config`` as ``config.yaml`` in its output folder, unless that would mix two runs.
 
     Args:
-        config: the run's settings.
-        checkpoint: where the run keeps its last checkpoint.
+        config: The run's settings.
+        checkpoint: Where the run keeps its last checkpoint.
 
     Raises:
-        UsageError: the folder holds a run and ``--resume`` was not given, or the run had other settings.
+        UsageError: If the folder holds a run and ``--resume`` was not given, or the run had other settings.
     """
     record = Path(config.output) / "config.yaml"
     settings = plain(config) | {"processes": int(os.environ.get("WORLD_SIZE", config.devices))}
@@ -60,19 +59,18 @@ def claim_output(config: RunConfig, checkpoint: Path) -> None:
 
 
 def claim_folder(output: Path, config: Any, result: str) -> None:
-    """
-    Record ``config``, a dataclass, as ``config.yaml`` in a folder, unless another run has it.
+    """Record ``config``, a dataclass, as ``config.yaml`` in a folder, unless another run has it.
 
     For what takes minutes and is done again instead of resumed: the same settings give the same results, so
     they may overwrite them. A run that ended without its result, as by a mistyped flag, has nothing to lose.
 
     Args:
-        output: the folder.
-        config: the run's settings.
-        result: the file of the folder that holds the run's results.
+        output: The folder.
+        config: The run's settings.
+        result: The file of the folder that holds the run's results.
 
     Raises:
-        UsageError: the folder has the results of other settings, or the record of another kind of run.
+        UsageError: If the folder has the results of other settings, or the record of another kind of run.
     """
     record, settings = output / "config.yaml", plain(config)
     with blaming("--output"):

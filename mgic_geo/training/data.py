@@ -15,13 +15,12 @@ MakeLoader = Callable[..., Loader]
 
 
 class LoaderData(L.LightningDataModule):
-    """
-    Gives the trainer loaders for this rank.
+    """Gives the trainer loaders for this rank.
 
     Args:
-        train: makes the training loader: a ``partial`` of ``CloudLoader``, ``ImageLoader`` or ``FileLoader``
+        train: Makes the training loader: a ``partial`` of ``CloudLoader``, ``ImageLoader`` or ``FileLoader``
             that lacks ``device``, ``rank`` and ``world_size``.
-        val: likewise for validation, or None if the trainer does not validate.
+        val: Likewise for validation, or None if the trainer does not validate.
     """
 
     def __init__(self, train: MakeLoader, val: MakeLoader | None = None):

@@ -13,20 +13,19 @@ from mgic_geo.training.errors import UsageError, write_text
 
 
 def claim_data(config: RunConfig, checkpoint: Path, classes: Sequence[str], samples: int) -> None:
-    """
-    Record classes and samples as ``data.yaml`` in the output folder, unless the run there had others.
+    """Record classes and samples as ``data.yaml`` in the output folder, unless the run there had others.
 
     The settings name the data by a path, behind which it may change: then the schedule would have other
     steps, or the model other classes. A run without the record, of an earlier version, gets it.
 
     Args:
-        config: the run's settings.
-        checkpoint: where the run keeps its last checkpoint.
-        classes: names, in the order of the labels.
-        samples: for training, those held out for validation left out.
+        config: The run's settings.
+        checkpoint: Where the run keeps its last checkpoint.
+        classes: Names, in the order of the labels.
+        samples: For training, those held out for validation left out.
 
     Raises:
-        UsageError: the run is resumed with other data.
+        UsageError: If the run is resumed with other data.
     """
     record, now = config.output / "data.yaml", {"samples": samples, "classes": list(classes)}
     before = read_settings(record) if checkpoint.exists() and record.exists() else None

@@ -20,8 +20,7 @@ class UsageError(Exception):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """
-    End the process with status 2 and the bare message when a :class:`UsageError` is raised inside.
+    """End the process with status 2 and the bare message when a :class:`UsageError` is raised inside.
 
     Most errors come on all ranks, and rank 0 says them. An error that another rank has alone is said after a
     wait, by :func:`_let_rank_0_speak`.

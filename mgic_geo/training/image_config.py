@@ -98,16 +98,15 @@ def parse_recipe(
     argv: Sequence[str] | None,
     description: str | None,
 ) -> ConfigT:
-    """
-    Read the command line, with the defaults of the recipe that it names by ``--recipe``.
+    """Read the command line, with the defaults of the recipe that it names by ``--recipe``.
 
     So ``--help`` shows a recipe's values, config.yaml records them, and each can be given another value.
 
     Args:
-        config: the dataclass of the flags; its own defaults are those of a recipe with no entries.
-        recipes: flags and values of each recipe.
-        argv: the arguments; None for those of the process.
-        description: the text at the head of ``--help``.
+        config: The dataclass of the flags; its own defaults are those of a recipe with no entries.
+        recipes: Flags and values of each recipe.
+        argv: The arguments; None for those of the process.
+        description: The text at the head of ``--help``.
     """
     scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     scan.add_argument("--recipe", nargs="?")

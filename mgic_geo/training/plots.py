@@ -25,17 +25,16 @@ def plot_curves(
     measure: Measure = ACCURACY,
     judged_on: str = "test",
 ) -> None:
-    """
-    Draw loss and measure over epochs, and the final score as a star.
+    """Draw loss and measure over epochs, and the final score as a star.
 
     The training's loss is what is minimised, as with smoothed labels; validation's the plain cross-entropy.
 
     Args:
-        path: the PNG to write.
-        rows: those of ``History``.
-        score: the measure on the images or clouds that the last epoch was judged on.
-        measure: what the rows have beside the loss.
-        judged_on: what that split is called.
+        path: The PNG to write.
+        rows: Those of ``History``.
+        score: The measure on the images or clouds that the last epoch was judged on.
+        measure: What the rows have beside the loss.
+        judged_on: What that split is called.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in rows]

@@ -44,17 +44,16 @@ def claim(config: RunConfig) -> None:
 
 
 def build(config: RunConfig, card: Card, samples: int, what: str) -> nn.Module:
-    """
-    Build the model from the run's seed, as the flags ask; say so, and claim the data for the run.
+    """Build the model from the run's seed, as the flags ask; say so, and claim the data for the run.
 
     Args:
-        config: the run's settings.
-        card: the model.
-        samples: number of training samples.
-        what: their name in the plural.
+        config: The run's settings.
+        card: The model.
+        samples: Number of training samples.
+        what: Their name in the plural.
 
     Raises:
-        UsageError: the run is resumed with other data; see :func:`claim_data`.
+        UsageError: If the run is resumed with other data; see :func:`claim_data`.
     """
     if global_rank() == 0:
         claim_data(config, _checkpoint(config), card.classes, samples)
@@ -76,21 +75,20 @@ def fit(
     *,
     validate: bool,
 ) -> Fitted | None:
-    """
-    Train ``module``, from its last checkpoint if the run is resumed, with logs, bar and checkpoints.
+    """Train ``module``, from its last checkpoint if the run is resumed, with logs, bar and checkpoints.
 
     Args:
-        config: the run's settings.
-        module: has the model as ``model``, which is trained in place; with ``config.ema`` it ends with the
+        config: The run's settings.
+        module: Has the model as ``model``, which is trained in place; with ``config.ema`` it ends with the
             moving average of its weights.
-        data: the loaders.
-        validate: whether ``data`` has validation batches.
+        data: The loaders.
+        validate: Whether ``data`` has validation batches.
 
     Returns:
         The outcome on rank 0; None on all others, which have nothing left to do.
 
     Raises:
-        SystemExit: the process was told to stop, by Ctrl-C or SIGTERM.
+        SystemExit: If the process was told to stop, by Ctrl-C or SIGTERM.
     """
     keep_memory()
     checkpoint, history = _checkpoint(config), History(config.output)
@@ -118,11 +116,10 @@ def evaluation_device(config: RunConfig) -> torch.device:
 
 
 def load_for(path: Path, kind: type[CardT], classes: Sequence[str], data: Any) -> tuple[nn.Module, CardT]:
-    """
-    Rebuild the model saved at ``path`` to judge it on ``data``.
+    """Rebuild the model saved at ``path`` to judge it on ``data``.
 
     Raises:
-        UsageError: there is no such model, or its classes are not ``classes``.
+        UsageError: If there is no such model, or its classes are not ``classes``.
     """
     with blaming(f"model {path}"):
         model, card = load_model(path, kind)

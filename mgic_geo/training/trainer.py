@@ -21,8 +21,7 @@ from mgic_geo.training.config import RunConfig
 
 
 def make_trainer(config: RunConfig, checkpoint: Path, callbacks: list[Callback], validate: bool) -> L.Trainer:
-    """
-    Return the trainer for ``config``.
+    """Return the trainer for ``config``.
 
     It saves its state to ``checkpoint`` after every epoch, and runs the validation loop if ``validate``.
     The optimiser steps once in ``config.accumulate`` batches, and at the end of each epoch; :class:`Learner`

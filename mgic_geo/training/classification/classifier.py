@@ -13,16 +13,15 @@ ACCURACY = Measure("accuracy", "accuracy", "Accuracy", "share classified rightly
 
 
 class Classifier(Learner[OptimizerConfig]):
-    """
-    Trains a model that maps inputs (B, …) to logits (B, C) with cross-entropy.
+    """Trains a model that maps inputs (B, …) to logits (B, C) with cross-entropy.
 
     The training loader must have ``set_epoch``. Logged for each epoch, over all ranks: ``train_loss``,
     ``train_accuracy`` and, with validation, ``val_loss`` and ``val_accuracy``.
 
     Args:
-        model: the model.
-        config: loss and optimiser.
-        seed: with the epoch and the rank it decides every random number the model draws, as for dropout.
+        model: The model.
+        config: Loss and optimiser.
+        seed: With the epoch and the rank it decides every random number the model draws, as for dropout.
     """
 
     measure = ACCURACY

@@ -13,8 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 @dataclass(frozen=True)
 class Evaluation:
-    """
-    A classifier's answers to S samples of C classes.
+    """A classifier's answers to S samples of C classes.
 
     Args:
         probabilities: (S, C), rows sum to 1.
@@ -42,13 +41,12 @@ class Evaluation:
         return int(self.confusion.trace()) / len(self.labels)
 
     def top(self, k: int) -> float:
-        """
-        Share of samples whose true class is among their ``k`` most probable; ``top(1)`` is ``accuracy``.
+        """Share of samples whose true class is among their ``k`` most probable; ``top(1)`` is ``accuracy``.
 
         Equal probabilities rank in the order of the classes, as they do in ``predictions``.
 
         Raises:
-            ValueError: ``k`` is not in 1 … C.
+            ValueError: If ``k`` is not in 1 … C.
         """
         if not 1 <= k <= len(self.classes):
             raise ValueError(f"k must lie in 1 … {len(self.classes)}, the number of classes; got {k}")
@@ -81,11 +79,10 @@ def evaluate(
     classes: tuple[str, ...],
     device: torch.device | str = "cpu",
 ) -> Evaluation:
-    """
-    Runs ``model`` in evaluation mode on ``device`` over ``batches`` of (inputs, labels), in their order.
+    """Runs ``model`` in evaluation mode on ``device`` over ``batches`` of (inputs, labels), in their order.
 
     Raises:
-        ValueError: a logit is not finite, so the training diverged.
+        ValueError: If a logit is not finite, so the training diverged.
     """
     model.to(device).eval()
     answers = [(model(inputs.to(device)).float(), labels) for inputs, labels in batches]

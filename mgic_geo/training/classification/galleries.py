@@ -24,16 +24,15 @@ FILE = 26  # letters of a file's name
 def plot_gallery(
     path: Path, points: Tensor, names: Sequence[str], result: Evaluation, columns: int = 6, rows: int = 3
 ) -> None:
-    """
-    Draw the clouds whose true class seemed least probable, worst first.
+    """Draw the clouds whose true class seemed least probable, worst first.
 
     Args:
-        path: the PNG to write.
+        path: The PNG to write.
         points: (S, P, 3) the clouds, z up; all P points are drawn, even where the model sees fewer.
         names: S names of the clouds.
-        result: the model's answers to them.
-        columns: clouds in a row.
-        rows: rows at most.
+        result: The model's answers to them.
+        columns: Clouds in a row.
+        rows: Rows at most.
     """
     chosen: list[int] = result.worst_first()[: columns * rows].tolist()
     rows = math.ceil(len(chosen) / columns)
@@ -58,16 +57,15 @@ def plot_images(
     columns: int = 8,
     rows: int = 4,
 ) -> None:
-    """
-    Draw the images whose true class seemed least probable, worst first.
+    """Draw the images whose true class seemed least probable, worst first.
 
     Args:
-        path: the PNG to write.
-        picture: returns image i, (3, H, W) uint8.
-        names: returns the name of image i.
-        result: the model's answers to them.
-        columns: images in a row.
-        rows: rows at most.
+        path: The PNG to write.
+        picture: Returns image i, (3, H, W) uint8.
+        names: Returns the name of image i.
+        result: The model's answers to them.
+        columns: Images in a row.
+        rows: Rows at most.
     """
     result = replace(result, classes=tuple(_cut(name) for name in result.classes))
     chosen = result.worst_first()[: columns * rows].tolist()

@@ -10,8 +10,7 @@ ClassWeights = Literal["none", "root", "median"]
 
 
 def class_weights(counts: Tensor, kind: ClassWeights) -> Tensor | None:
-    """
-    Return weights by median-frequency balancing (Eigen and Fergus, 2015), or gentler ones.
+    """Return weights by median-frequency balancing (Eigen and Fergus, 2015), or gentler ones.
 
     A class's frequency is its share of the pixels of the images it occurs in; its weight is the median of
     all frequencies over its own. A class that does not occur at all has weight 1.

@@ -9,8 +9,7 @@ from mgic_geo.datasets import IGNORE
 
 
 def confusion_matrices(predictions: Tensor, masks: Tensor, num_classes: int) -> Tensor:
-    """
-    Count, for each image, how often each true class (rows) was taken for each class (columns).
+    """Count, for each image, how often each true class (rows) was taken for each class (columns).
 
     Nothing here makes a GPU wait.
 
@@ -30,8 +29,7 @@ def confusion_matrices(predictions: Tensor, masks: Tensor, num_classes: int) -> 
 
 
 def class_iou(confusion: Tensor) -> Tensor:
-    """
-    Return the intersection over union of each class.
+    """Return the intersection over union of each class.
 
     Args:
         confusion: (…, C, C) counts; rows are true classes.
@@ -44,8 +42,7 @@ def class_iou(confusion: Tensor) -> Tensor:
 
 
 def mean_iou(confusion: Tensor) -> Tensor:
-    """
-    Return the mean of :func:`class_iou` over the classes that are in the truth or in the prediction.
+    """Return the mean of :func:`class_iou` over the classes that are in the truth or in the prediction.
 
     Args:
         confusion: (…, C, C) counts; rows are true classes.

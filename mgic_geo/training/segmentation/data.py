@@ -36,17 +36,16 @@ def training_batches(
     workers: int | None = None,
     seed: int = 0,
 ) -> MakeLoader:
-    """
-    Return the maker of shuffled, augmented batches.
+    """Return the maker of shuffled, augmented batches.
 
     Args:
-        split: the images.
-        batch_size: images in a batch, on each rank.
-        normalization: of their colours.
-        augment: random changes.
-        channels_last: let the batches lie in memory pixel by pixel.
-        workers: processes that read files; None: one a core, but 8 at most.
-        seed: decides order and augmentation, with the epoch and the rank.
+        split: The images.
+        batch_size: Images in a batch, on each rank.
+        normalization: Of their colours.
+        augment: Random changes.
+        channels_last: Let the batches lie in memory pixel by pixel.
+        workers: Processes that read files; None: one a core, but 8 at most.
+        seed: Decides order and augmentation, with the epoch and the rank.
     """
     loader = partial(
         ImageLoader if isinstance(split, SegmentedImages) else FileLoader,

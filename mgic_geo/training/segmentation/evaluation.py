@@ -15,8 +15,7 @@ from mgic_geo.training.segmentation.confusion import class_iou, confusion_matric
 
 @dataclass(frozen=True)
 class SegmentationEvaluation:
-    """
-    How a segmenter's answers to S images compare with the truth; pixels without a label do not count.
+    """How a segmenter's answers to S images compare with the truth; pixels without a label do not count.
 
     Args:
         confusions: (S, C, C) int64 counts of pixels: rows are true classes, columns predicted ones.
@@ -80,11 +79,10 @@ def evaluate_segmenter(
     classes: tuple[str, ...],
     device: torch.device | str = "cpu",
 ) -> SegmentationEvaluation:
-    """
-    Runs ``model`` in evaluation mode on ``device`` over ``batches`` of (images, masks), in their order.
+    """Runs ``model`` in evaluation mode on ``device`` over ``batches`` of (images, masks), in their order.
 
     Raises:
-        ValueError: a logit is not finite, so the training diverged; or no pixel has a label.
+        ValueError: If a logit is not finite, so the training diverged; or no pixel has a label.
     """
     model.to(device).eval()
     found = []

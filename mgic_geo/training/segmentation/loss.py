@@ -10,8 +10,7 @@ from mgic_geo.datasets import IGNORE
 
 
 class SegmentationLoss(nn.Module):
-    """
-    The cross-entropy of the pixels that count.
+    """The cross-entropy of the pixels that count.
 
     With weights w, the loss of a batch is Σ w_y ℓ / Σ w_y over its pixels, y being a pixel's class and ℓ its
     cross-entropy (as ``F.cross_entropy`` has it, smoothing included). Pixels labelled ``IGNORE`` are left
@@ -19,9 +18,9 @@ class SegmentationLoss(nn.Module):
 
     Args:
         weight: (C,) weights of the classes; None: all equal.
-        hardest: share of the labelled pixels of a batch that count, in 0 … 1: those whose true class seems
+        hardest: Share of the labelled pixels of a batch that count, in 0 … 1: those whose true class seems
             least probable, and the first of equal ones. 1: all.
-        label_smoothing: share of the target spread evenly over all classes.
+        label_smoothing: Share of the target spread evenly over all classes.
     """
 
     weight: Tensor | None
@@ -57,13 +56,12 @@ class SegmentationLoss(nn.Module):
 
 @torch.no_grad()
 def hardest_pixels(logits: Tensor, masks: Tensor, share: float) -> Tensor:
-    """
-    Return ``masks`` with ``IGNORE`` in place of all but the hardest ``share`` of the labelled pixels.
+    """Return ``masks`` with ``IGNORE`` in place of all but the hardest ``share`` of the labelled pixels.
 
     Args:
         logits: (B, C, H, W).
         masks: (B, H, W) int64, classes or ``IGNORE``.
-        share: of the labelled pixels of the batch, in 0 … 1; rounded to pixels, but one at least.
+        share: Of the labelled pixels of the batch, in 0 … 1; rounded to pixels, but one at least.
     """
     hardness = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="none").flatten()
     labels = masks.flatten()

@@ -23,13 +23,12 @@ OPACITY = 0.6  # of the colours of classes on the image below
 
 
 def plot_iou(path: Path, result: SegmentationEvaluation, palette: Palette) -> None:
-    """
-    Draw the IoU of each class as a bar and, in the same rows, what its pixels were taken for.
+    """Draw the IoU of each class as a bar and, in the same rows, what its pixels were taken for.
 
     Args:
-        path: the PNG to write.
-        result: the model's answers.
-        palette: the colours of the classes, red, green and blue in 0 … 255.
+        path: The PNG to write.
+        result: The model's answers.
+        palette: The colours of the classes, red, green and blue in 0 … 255.
     """
     classes = len(result.classes)
     side = max(3.6, 0.34 * classes)
@@ -71,18 +70,17 @@ def plot_segmentations(
     palette: Palette,
     rows: int = 6,
 ) -> None:
-    """
-    Draw the images of least mean IoU, worst first: image, truth and prediction side by side.
+    """Draw the images of least mean IoU, worst first: image, truth and prediction side by side.
 
     Pixels without a label are hatched in the truth.
 
     Args:
-        path: the PNG to write.
-        look: returns image i (3, H, W) uint8, its mask (H, W) and the predicted classes (H, W).
-        names: returns the name of image i.
-        result: the model's answers to the images.
-        palette: the colours of the classes, red, green and blue in 0 … 255.
-        rows: images at most.
+        path: The PNG to write.
+        look: Returns image i (3, H, W) uint8, its mask (H, W) and the predicted classes (H, W).
+        names: Returns the name of image i.
+        result: The model's answers to the images.
+        palette: The colours of the classes, red, green and blue in 0 … 255.
+        rows: Images at most.
     """
     chosen = result.worst_first()[:rows].tolist()
     seen = [look(index) for index in chosen]
@@ -114,13 +112,12 @@ def plot_segmentations(
 
 
 def laid_over(pixels: NDArray[np.uint8], labels: NDArray[np.integer], palette: Palette) -> NDArray[np.uint8]:
-    """
-    Return an image with the colours of its classes laid over it, and hatching where there is no label.
+    """Return an image with the colours of its classes laid over it, and hatching where there is no label.
 
     Args:
         pixels: (H, W, 3).
         labels: (H, W), classes or ``IGNORE``.
-        palette: the colours of the classes.
+        palette: The colours of the classes.
     """
     table = np.zeros((256, 3))
     table[: len(palette)] = palette

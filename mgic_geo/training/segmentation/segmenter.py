@@ -13,20 +13,19 @@ MIOU = Measure("miou", "mIoU", "Mean IoU", "intersection over union")
 
 
 class Segmenter(Learner[OptimizerConfig]):
-    """
-    Trains a model that maps images (B, 3, H, W) to logits (B, C, H, W) with cross-entropy over pixels.
+    """Trains a model that maps images (B, 3, H, W) to logits (B, C, H, W) with cross-entropy over pixels.
 
     The training loader must have ``set_epoch``. Logged for each epoch, over all ranks: ``train_loss``,
     ``train_miou`` (of all pixels that carry a label, of the batches as they were augmented) and, with
     validation, ``val_loss`` and ``val_miou``.
 
     Args:
-        model: the model.
+        model: The model.
         num_classes: C.
-        config: loss and optimiser.
+        config: Loss and optimiser.
         weight: (C,) weights of the classes in the loss; None: all equal.
-        hardest: share of the labelled pixels of a batch that count in the loss, the hardest; 1: all.
-        seed: with the epoch and the rank it decides every random number the model draws, as for dropout.
+        hardest: Share of the labelled pixels of a batch that count in the loss, the hardest; 1: all.
+        seed: With the epoch and the rank it decides every random number the model draws, as for dropout.
     """
 
     measure = MIOU
