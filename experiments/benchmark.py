@@ -1,5 +1,4 @@
-"""
-Time this package's layers and networks beside their peers, interleaved in one process.
+"""Time this package's layers and networks beside their peers, interleaved in one process.
 
     python experiments/benchmark.py --output runs/benchmark.json     # under a quarter of an hour on two cores
     python experiments/benchmark.py --quick                          # under two minutes
@@ -32,7 +31,8 @@ import torch
 
 from mgic_geo.benchmark import PARTS, Config, Report, describe_machine, missing, verdict_table
 from mgic_geo.memory import keep_memory
-from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors, replacing
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.errors import UsageError, blaming, check_target, plain_errors, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             },
             "bars": [asdict(verdict) | {"met": verdict.met} for verdict in verdicts],
         }
-        with replacing(config.output) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        with plain_errors():
+            write_text(config.output, json.dumps(content, indent=1, default=str) + "\n")
 
 
 def introduction(about: dict[str, Any], config: Config) -> str:

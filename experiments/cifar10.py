@@ -1,5 +1,4 @@
-"""
-Train an image classifier on CIFAR-10 or other small images, and say how good it is.
+"""Train an image classifier on CIFAR-10 or other small images, and say how good it is.
 
 With no arguments it downloads CIFAR-10 and trains MGIC-ResNet-56 (groups of 8, coarsest level of 16) by a
 modern recipe, on whatever device there is. The output folder gets the model, the settings, logs and figures,
@@ -21,28 +20,24 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
-
 from mgic_geo.datasets import ImageAugment, ImageLoader, Images, Normalization, load_images
-from mgic_geo.models import list_models
-from mgic_geo.training import (
-    PAPER,
-    ImageCard,
-    ImageConfig,
-    ImageTask,
-    parse_recipe,
-    plain_errors,
-    run_classification,
-)
+from mgic_geo.model_file import ImageCard
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.classification.galleries import plot_images
+from mgic_geo.training.classification.task import ClassificationTask
+from mgic_geo.training.errors import plain_errors
+from mgic_geo.training.image_config import PAPER, ImageConfig, parse_recipe
+from mgic_geo.training.task import run_task
 
 # The modern recipe is that of Config's own defaults.
 RECIPES = {"paper": PAPER | {"lr": 0.001, "cutout": 0, "output": Path("runs/cifar10-paper")}}
-FAMILIES = ("resnet", "mobilenet")  # of models that this script trains
 
 
 @dataclass(kw_only=True)
 class Config(ImageConfig):
     """Flags of this experiment."""
+
+    families = ("resnet", "mobilenet")
 
     data: str = "cifar10"
     """cifar10 or cifar100 (downloaded), or a path: a folder or archive (.zip, .tar.xz, …) of images laid out
@@ -71,52 +66,51 @@ class Config(ImageConfig):
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
-        return super().problems() + [
-            f"--{name} is {getattr(self, name)}; give 0 (none) or more pixels"
-            for name in ("padding", "cutout")
-            if getattr(self, name) < 0
-        ]
+        return super().problems() + self.at_least(padding=0, cutout=0, hint=" (none)")
+
+
+class Cifar10(ClassificationTask[Config, Images, ImageCard]):
+    """Images of one size, in memory."""
+
+    kind = ImageCard
+    samples = "images"
+
+    def load(self, config: Config, saved: ImageCard | None) -> tuple[Images, Images]:
+        """Return the training and test images."""
+        return load_images(config.data, skip_corrupt=config.skip_corrupt)
+
+    def card(self, config: Config, samples: Images) -> ImageCard:
+        """Describe the model, for images of this size in the training images' colours."""
+        colours = Normalization.of(samples.images)
+        height, width = samples.images.shape[2:]
+        return ImageCard(
+            config.model, config.model_kwargs(), samples.classes, colours.mean, colours.std, (height, width)
+        )
+
+    def loader(self, config: Config, samples: Images, card: ImageCard, train: bool) -> partial[ImageLoader]:
+        """Return a maker of loaders: normalised batches, shuffled and augmented for training."""
+        return partial(
+            ImageLoader,
+            samples,
+            config.batch_size,
+            normalization=card.normalization,
+            train=train,
+            augment=ImageAugment(config.padding, config.flip, cutout=config.cutout) if train else None,
+            channels_last=config.channels_last,
+            seed=config.seed,
+        )
+
+    def gallery(self, path: Path, samples: Images, card: ImageCard, result: Evaluation) -> None:
+        """Draw the hardest images."""
+        plot_images(path, lambda index: samples.images[index], samples.name, result)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, judge the last epoch on the test images and write the results; or judge what --eval names."""
     config = parse_recipe(Config, RECIPES, argv, __doc__)
     with plain_errors():
-        config.check([name for name in list_models() if name.removeprefix("mgic_").startswith(FAMILIES)])
-        run_classification(config, ImageTask(load=load, card=card, loader=loader, picture=picture))
-
-
-def load(config: Config) -> tuple[Images, Images]:
-    """Return the training and test images."""
-    return load_images(config.data, skip_corrupt=config.skip_corrupt)
-
-
-def card(config: Config, images: Images) -> ImageCard:
-    """Describe the model, for images of this size in the training images' colours."""
-    colours = Normalization.of(images.images)
-    height, width = images.images.shape[2:]
-    return ImageCard(
-        config.model, config.model_kwargs(), images.classes, colours.mean, colours.std, (height, width)
-    )
-
-
-def loader(config: Config, images: Images, card: ImageCard, train: bool) -> partial[ImageLoader]:
-    """Return a maker of loaders: normalised batches, shuffled and augmented for training."""
-    return partial(
-        ImageLoader,
-        images,
-        config.batch_size,
-        normalization=card.normalization,
-        train=train,
-        augment=ImageAugment(config.padding, config.flip, cutout=config.cutout) if train else None,
-        channels_last=config.channels_last,
-        seed=config.seed,
-    )
-
-
-def picture(images: Images, card: ImageCard, index: int) -> Tensor:
-    """Return an image as it is, (3, H, W) uint8."""
-    return images.images[index]
+        config.validate()
+        run_task(config, Cifar10())
 
 
 if __name__ == "__main__":

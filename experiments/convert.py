@@ -1,9 +1,8 @@
-"""
-Convert known models by ``replace_convs`` and print, as Markdown, what each costs before and after.
+"""Convert known models by replace_convs and print, as Markdown, what each costs before and after.
 
-Each converted model is also trained for a step, saved and loaded, and exported, unless ``--no-check``. Images
-are counted at 224×224; the checks run on smaller ones. A name is ``torchvision/...`` or ``timm/...`` with any
-image classifier of those, or ``pyg/...`` with a model of torch_geometric.nn.models, 256 wide.
+Each converted model is also trained for a step, saved and loaded, and exported, unless --no-check. Images
+are counted at 224×224; the checks run on smaller ones. A name is torchvision/... or timm/... with any
+image classifier of those, or pyg/... with a model of torch_geometric.nn.models, 256 wide.
 
     python experiments/convert.py --models torchvision/resnet50 pyg/GCN
 """
@@ -17,14 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mgic_geo import Conversion, replace_convs
-from mgic_geo.files import replacing
-from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags
+from mgic_geo.training.errors import UsageError, check_target, plain_errors, write_text
 
 MODELS = (
     "torchvision/resnet18", "torchvision/resnet50", "torchvision/mobilenet_v3_large",
@@ -35,8 +35,8 @@ _FAILURES = (ValueError, TypeError, AssertionError, RuntimeError, OSError)
 NODES, FEATURES, WIDTH, LAYERS, CLASSES = 300, 128, 256, 4, 10
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(Flags):
     """What to convert."""
 
     models: tuple[str, ...] = MODELS
@@ -53,12 +53,20 @@ class Config:
     """Height and width of the images of the checks."""
     layers: bool = False
     """Print the table of each model's layers, too."""
-    init: str | None = None
-    """``project`` fits the layers to those they replace, which pays with trained weights only."""
+    init: Literal["project"] | None = None
+    """project fits the layers to those they replace, which pays with trained weights only."""
     output: Path | None = None
     """Write the table to this file, too."""
     seed: int = 0
-    """Of weights and inputs."""
+    """Decides weights and inputs."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems() + self.at_least(group_size=1, coarse_size=1, seed=0)
+        found += self.at_least(image_size=32, check_size=32)
+        if not self.models:
+            found.append(f"--models is empty; give some of {', '.join(MODELS)}")
+        return found
 
 
 def build(name: str) -> nn.Module:
@@ -195,11 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
-        for flag, size in (("image", config.image_size), ("check", config.check_size)):
-            if size < 32:
-                raise UsageError(f"--{flag}-size is {size}; give 32 or more pixels")
-        if not config.models:
-            raise UsageError(f"--models is empty; give some of {', '.join(MODELS)}")
+        config.validate()
         check_target("--output", config.output)
         conversions = {}
         for name in config.models:
@@ -209,8 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = table(conversions)
         print(text)
         if config.output:
-            with blaming("--output"), replacing(config.output) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+            write_text(config.output, text + "\n")
 
 
 if __name__ == "__main__":

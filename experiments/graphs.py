@@ -1,5 +1,4 @@
-"""
-Train graph networks of PyG and their MGIC forms on the same data, and say how good each is.
+"""Train graph networks of PyG and their MGIC forms on the same data, and say how good each is.
 
 With no arguments it makes a graph on the spot, a stochastic block model whose nodes have noisy features, and
 classifies its nodes; --data graphs makes small graphs and classifies each of them. A multilayer perceptron
@@ -32,8 +31,10 @@ from torch_geometric.nn import GAT, GCN, GIN, MLP, GraphSAGE, global_mean_pool
 
 from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphSAGE, complexity
 from mgic_geo.datasets import PLANETOID, block_model, load_planetoid, load_tudataset, mixing_graphs
-from mgic_geo.training import RunConfig, UsageError, blaming, command_line, plain_errors, replacing
-from mgic_geo.training.config import claim_output
+from mgic_geo.training.claims import claim_output
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.errors import blaming, plain_errors, write_text
 
 FORMS = MGICGCN, MGICGraphSAGE, MGICGAT, MGICGIN
 PLAIN: dict[str, Any] = {"GCN": GCN, "GraphSAGE": GraphSAGE, "GAT": GAT, "GIN": GIN}
@@ -83,14 +84,10 @@ class Config(RunConfig):
         ]
         if not self.models:
             found.append(f"--models is empty; give some of {', '.join(MODELS)}")
-        for name in ("seeds", "hidden", "layers", "group_size", "coarse_size", "heads"):
-            if getattr(self, name) < 1:
-                found.append(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more")
+        found += self.at_least(seeds=1, hidden=1, layers=1, group_size=1, coarse_size=1, heads=1)
         if self.devices != 1:
             found.append("--devices is not 1; a run takes seconds, so each trains on one device")
-        if not 0 <= self.dropout < 1:
-            found.append(f"--dropout is {self.dropout}; give 0 or more, under 1")
-        return found
+        return found + self.shares("dropout")
 
     @property
     def device(self) -> torch.device:
@@ -231,8 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train every model with every seed that is not done yet, and print the table."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
-        if found := config.problems():
-            raise UsageError("\n".join(found))
+        config.validate()
         with blaming("--data"):
             load(config, config.seed)
         record = config.output / "results.json"
@@ -244,12 +240,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                     continue
                 with blaming(f"--models {name}"):
                     results[name][seed] = run(config, name, int(seed))
-                with replacing(record) as temporary:
-                    temporary.write_text(json.dumps(results, indent=1))
+                write_text(record, json.dumps(results, indent=1))
         text = table(results)
         print(text)
-        with replacing(config.output / "table.md") as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_text(config.output / "table.md", text + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""
-Train an image classifier on ImageNet, or on any folder of class folders, and say how good it is.
+"""Train an image classifier on ImageNet, or on any folder of class folders, and say how good it is.
 
 Images are read from --data/train/CLASS/*.jpg and --data/val/CLASS/*.jpg. By default MGIC-ResNet-50 (groups of
 32, coarsest level of 64) is trained by a modern recipe. The output folder gets the model, the settings, logs
@@ -20,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
 from torchvision.transforms import v2
 
 from mgic_geo.datasets import (
@@ -31,25 +29,23 @@ from mgic_geo.datasets import (
     load_image_files,
     train_transform,
 )
-from mgic_geo.models import list_models
-from mgic_geo.training import (
-    PAPER,
-    ImageCard,
-    ImageConfig,
-    ImageTask,
-    parse_recipe,
-    plain_errors,
-    run_classification,
-)
+from mgic_geo.model_file import ImageCard
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.classification.galleries import plot_images
+from mgic_geo.training.classification.task import ClassificationTask
+from mgic_geo.training.errors import plain_errors
+from mgic_geo.training.image_config import PAPER, ImageFileConfig, parse_recipe
+from mgic_geo.training.task import run_task
 
 # The modern recipe is that of Config's own defaults.
 RECIPES = {"paper": PAPER | {"lr": 0.1, "output": Path("runs/imagenet-paper")}}
-FAMILIES = ("resnet50", "mobilenet")  # of models that this script trains
 
 
 @dataclass(kw_only=True)
-class Config(ImageConfig):
+class Config(ImageFileConfig):
     """Flags of this experiment."""
+
+    families = ("resnet50", "mobilenet")
 
     data: str = "imagenet"
     """The folder: images lie at train/CLASS/*.jpg and val/CLASS/*.jpg (or test, if there is no val) in it, of
@@ -74,10 +70,6 @@ class Config(ImageConfig):
 
     size: int = 224
     """Side of the square that the model sees, in pixels."""
-    workers: int | None = None
-    """Processes that read images, on each device; by default one a core, but 8 at most."""
-    verify: bool = True
-    """Read all images before the training. Otherwise a corrupt one stops it, named, when it is met."""
     flip: bool = True
     """Augmentation: mirror half of the images."""
     least_area: float = 0.08
@@ -92,16 +84,12 @@ class Config(ImageConfig):
         found = super().problems()
         if self.size < 32:
             found.append(f"--size is {self.size}; give 32 or more pixels")
-        if self.workers is not None and self.workers < 0:
-            found.append(f"--workers is {self.workers}; give 0 (read in the training's process) or more")
         if not 0 < self.least_area <= 1:
             found.append(f"--least-area is {self.least_area}; give more than 0, and at most 1")
         if not 0 <= self.erase <= 1:
             found.append(f"--erase is {self.erase}; give 0 (none) … 1")
         if self.rand_augment is not None and not 0 <= self.rand_augment <= 30:
             found.append(f"--rand-augment is {self.rand_augment}; give 0 … 30, or leave it out")
-        if self.skip_corrupt and not self.verify:
-            found.append("--skip-corrupt leaves out what --verify finds; leave --no-verify out")
         return found
 
     def augment(self) -> v2.Transform:
@@ -115,49 +103,57 @@ class Config(ImageConfig):
         )
 
 
+class ImageNet(ClassificationTask[Config, ImageFiles, ImageCard]):
+    """Images of any size, read from their files."""
+
+    kind = ImageCard
+    samples = "images"
+
+    def load(self, config: Config, saved: ImageCard | None) -> tuple[ImageFiles, ...]:
+        """Return the images of train and val, or those of val alone to judge a saved model."""
+        return load_image_files(
+            config.data,
+            ("train", "val") if saved is None else ("val",),
+            verify=config.verify,
+            skip_corrupt=config.skip_corrupt,
+            workers=config.workers,
+        )
+
+    def card(self, config: Config, samples: ImageFiles) -> ImageCard:
+        """Describe the model, for squares of --size pixels in ImageNet's customary colours."""
+        colours, size = IMAGENET, (config.size, config.size)
+        return ImageCard(
+            config.model, config.model_kwargs(), samples.classes, colours.mean, colours.std, size
+        )
+
+    def loader(
+        self, config: Config, samples: ImageFiles, card: ImageCard, train: bool
+    ) -> partial[FileLoader]:
+        """Return a maker of loaders: normalised batches, shuffled and augmented for training."""
+        return partial(
+            FileLoader,
+            samples,
+            config.batch_size,
+            normalization=card.normalization,
+            train=train,
+            transform=config.augment() if train else eval_transform(card.size[0]),
+            channels_last=config.channels_last,
+            workers=config.workers,
+            seed=config.seed,
+        )
+
+    def gallery(self, path: Path, samples: ImageFiles, card: ImageCard, result: Evaluation) -> None:
+        """Draw the hardest images, as the model sees them."""
+        look = eval_transform(card.size[0])
+        plot_images(path, lambda index: look(*samples.read(index))[0], samples.name, result)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, judge the last epoch on the test images and write the results; or judge what --eval names."""
     config = parse_recipe(Config, RECIPES, argv, __doc__)
     with plain_errors():
-        config.check([name for name in list_models() if name.removeprefix("mgic_").startswith(FAMILIES)])
-        run_classification(config, ImageTask(load=load, card=card, loader=loader, picture=picture))
-
-
-def load(config: Config) -> tuple[ImageFiles, ...]:
-    """Return the images of train and val, or those of val alone, which --eval looks at."""
-    return load_image_files(
-        config.data,
-        ("train", "val") if config.eval is None else ("val",),
-        verify=config.verify,
-        skip_corrupt=config.skip_corrupt,
-        workers=config.workers,
-    )
-
-
-def card(config: Config, files: ImageFiles) -> ImageCard:
-    """Describe the model, for squares of --size pixels in ImageNet's customary colours."""
-    size = (config.size, config.size)
-    return ImageCard(config.model, config.model_kwargs(), files.classes, IMAGENET.mean, IMAGENET.std, size)
-
-
-def loader(config: Config, files: ImageFiles, card: ImageCard, train: bool) -> partial[FileLoader]:
-    """Return a maker of loaders: normalised batches, shuffled and augmented for training."""
-    return partial(
-        FileLoader,
-        files,
-        config.batch_size,
-        normalization=card.normalization,
-        train=train,
-        transform=config.augment() if train else eval_transform(card.size[0]),
-        channels_last=config.channels_last,
-        workers=config.workers,
-        seed=config.seed,
-    )
-
-
-def picture(files: ImageFiles, card: ImageCard, index: int) -> Tensor:
-    """Return what the model sees of an image, (3, H, W) uint8."""
-    return eval_transform(card.size[0])(*files.read(index))[0]
+        config.validate()
+        run_task(config, ImageNet())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""
-Time inference of models as they are and fused, interleaved, in several fresh processes.
+"""Time inference of models as they are and fused, interleaved, in several fresh processes.
 
     python experiments/inference.py --models mgic_dgcnn mgic_resnet56_g8_c16 --processes 5
 
@@ -27,15 +26,16 @@ import torch
 from torch import Tensor
 
 from mgic_geo import create_model, from_pretrained, fuse, list_pretrained
-from mgic_geo.files import replacing
 from mgic_geo.memory import keep_memory
 from mgic_geo.models import list_models
 from mgic_geo.timing import clock_of, interleave
-from mgic_geo.training import UsageError, blaming, check_target, command_line, plain_errors
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags, flag
+from mgic_geo.training.errors import check_target, plain_errors, write_text
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(Flags):
     """What to measure."""
 
     models: tuple[str, ...] = (
@@ -56,13 +56,9 @@ class Config:
     output: Path | None = None
     """Write the figures to this JSON file, too."""
 
-    def check(self) -> None:
-        """Raise :class:`UsageError` with all that is wrong, before anything is measured."""
-        found = [
-            f"--{name.replace('_', '-')} is {value}; give {low} or more"
-            for name, low in (("processes", 0), ("rounds", 1), ("batch_size", 0))
-            if (value := getattr(self, name)) < low
-        ]
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems() + self.at_least(processes=0, rounds=1, batch_size=0)
         known = [*list_models(), *list_pretrained()]
         for name in self.models:
             if name not in known:
@@ -70,8 +66,7 @@ class Config:
                 found.append(f"--models names {name}, which there is not; try {', '.join(near)}")
         if not self.models:
             found.append(f"--models is empty; give some of {', '.join(known)}")
-        if found:
-            raise UsageError("\n       ".join(found))
+        return found
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print, with the arguments ``argv`` or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
-        config.check()
+        config.validate()
         check_target("--output", config.output)
         run(config)
 
@@ -107,15 +102,12 @@ def run(config: Config) -> None:
             flush=True,
         )
     if config.output:
-        with blaming("--output"), replacing(config.output) as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_text(config.output, json.dumps(results, indent=1) + "\n")
 
 
 def fresh(name: str, config: Config) -> Times:
     """The times in a process of its own."""
-    flags = [
-        f"--{flag.replace('_', '-')}={getattr(config, flag)}" for flag in ("rounds", "batch_size", "clock")
-    ]
+    flags = [f"{flag(name)}={getattr(config, name)}" for name in ("rounds", "batch_size", "clock")]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
         command = [sys.executable, __file__, "--models", name, "--processes=0", *flags, f"--output={file}"]

@@ -1,5 +1,4 @@
-"""
-Classify meshes, point clouds or images with a trained model, or segment images.
+"""Classify meshes, point clouds or images with a trained model, or segment images.
 
 The model decides which. Meshes (.off .obj .ply .stl) are sampled by area, as in training. Clouds are .npy or
 .xyz files whose rows begin with x, y, z, or .ply files without faces. The up axis is z, as in ModelNet.
@@ -28,22 +27,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mgic_geo.datasets import palette_of, read_image, read_points
+from mgic_geo.files import replacing
+from mgic_geo.model_file import ImageCard, ModelCard, kind_of, load_model
 from mgic_geo.models import LRASPP
-from mgic_geo.training import (
-    ImageCard,
-    ModelCard,
-    UsageError,
-    blaming,
-    check_target,
-    classify_image,
-    command_line,
-    kind_of,
-    laid_over,
-    load_model,
-    plain_errors,
-    replacing,
-    segment_image,
-)
+from mgic_geo.prediction import classify_image, segment_image
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags
+from mgic_geo.training.errors import UsageError, blaming, check_target, plain_errors
+from mgic_geo.training.segmentation.plots import laid_over
 
 CLASSIFIED = "file", "class", "confidence", "second choice"
 SEGMENTED = "file", "classes, by their share of the pixels"
@@ -52,7 +43,7 @@ Row = tuple[str, ...]
 
 
 @dataclass(kw_only=True)
-class Config:
+class Config(Flags):
     """Flags of this script."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
@@ -64,15 +55,19 @@ class Config:
     seed: int = 0
     """Decides which points are sampled from a mesh or drawn from a larger cloud."""
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems() + self.at_least(seed=0)
+        if not self.files:
+            found.append("give the files to look at; --help says which formats are read")
+        return found
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors(), blaming("--model"):
-        if not config.files:
-            raise UsageError("give the files to look at; --help says which formats are read")
-        if config.seed < 0:
-            raise UsageError(f"--seed is {config.seed}; give 0 or more")
+        config.validate()
         head, answer = load(config)
     rows, failed = [head], False
     for path in config.files:

@@ -1,5 +1,4 @@
-"""
-Measure what the coarsest level keeps of a network's features: the paper's section 5.1, Table 1 and Figure 2.
+"""Measure what the coarsest level keeps of a network's features: the paper's section 5.1, Figure 2.
 
 Features of a layer of a trained network are encoded by the restrictions, down to a coarsest level of 8
 channels, and decoded by the prolongations: no blocks, no skip connections. The transfers start as averages
@@ -22,32 +21,21 @@ import torch
 
 from mgic_geo import ChannelHierarchy
 from mgic_geo.datasets import ImagePool, fit_size, open_images
-from mgic_geo.training import (
-    Backbone,
-    CodeResult,
-    Moments,
-    Reconstruction,
-    UsageError,
-    blaming,
-    claim_folder,
-    command_line,
-    find_layer,
-    judge_code,
-    learn_code,
-    plain_errors,
-    plot_reconstructions,
-    read_features,
-    replacing,
-    saved_backbone,
-    torchvision_backbone,
-)
+from mgic_geo.paper.backbones import Backbone, saved_backbone, torchvision_backbone
+from mgic_geo.paper.features import find_layer, read_features
+from mgic_geo.paper.figure2 import Reconstruction, plot_reconstructions
+from mgic_geo.paper.reconstruction import CodeResult, Moments, judge_code, learn_code
+from mgic_geo.training.claims import claim_folder
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags
+from mgic_geo.training.errors import UsageError, blaming, plain_errors, write_text
 
 # Table 1: MSE ×10⁻³ by s_g, with s_c = 8 and the 64 channels of ResNet-50's first layer.
 PAPER = {32: 11, 16: 13, 8: 17, 4: 24}
 
 
 @dataclass(kw_only=True)
-class Config:
+class Config(Flags):
     """Flags of this experiment."""
 
     data: str = "cifar10"
@@ -89,13 +77,9 @@ class Config:
     """Where the network runs; auto takes a GPU if there is one."""
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the values, each with its remedy; an empty list if nothing is."""
-        least = {"coarse_size": 1, "images": 2, "steps": 1, "batch_size": 1, "seed": 0}
-        found = [
-            f"--{name.replace('_', '-')} is {value}; give {low} or more"
-            for name, low in least.items()
-            if (value := getattr(self, name)) < low
-        ]
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems()
+        found += self.at_least(coarse_size=1, images=2, steps=1, batch_size=1, seed=0)
         if self.model is not None and self.torchvision is not None:
             found.append("--model and --torchvision name two networks; give one of the two")
         if self.weights is not None and self.torchvision is None:
@@ -115,8 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
-        if found := config.problems():
-            raise UsageError("\n       ".join(found))
+        config.validate()
         claim_folder(config.output, config, "results.json")
         run(config)
 
@@ -171,10 +154,8 @@ def run(config: Config) -> None:
         "images": {"learned_from": len(images) - kept, "held_out": kept},
         "results": [result._asdict() for result in results],
     }
-    with replacing(config.output / "table.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    with replacing(config.output / "results.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(config.output / "table.md", text + "\n")
+    write_text(config.output / "results.json", json.dumps(record, indent=2) + "\n")
     plot_reconstructions(config.output / "figure2.png", shown, features, pictures)
     print(f"\n{text}\n\nWritten to {config.output}: table.md, results.json, config.yaml and figure2.png")
 

@@ -1,5 +1,4 @@
-"""
-Measure section 4.4's claim: with its width a MGIC block grows linearly, a dense one quadratically.
+"""Measure section 4.4's claim: with its width a MGIC block grows linearly, a dense one quadratically.
 
 images: a residual block of two 3×3 convolutions. graphs: SAGEConv and EdgeConv on a random graph, with
 normalisation, activation and residual. Each is counted and timed (forward and backward) at every width, as a
@@ -24,14 +23,17 @@ from torch import Tensor, nn
 from mgic_geo import BasicBlock2d, MGICBasicBlock2d, MGICGraphConv, scaling
 from mgic_geo.benchmark.pyg_layers import example_graph
 from mgic_geo.memory import keep_memory
-from mgic_geo.training import UsageError, blaming, claim_folder, command_line, plain_errors, replacing
-from mgic_geo.training.scaling_plot import ScalingCurve, plot_scaling
+from mgic_geo.paper.scaling_plot import ScalingCurve, plot_scaling
+from mgic_geo.training.claims import claim_folder
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags, flag
+from mgic_geo.training.errors import blaming, plain_errors, write_text
 
 Inputs = Callable[[int], tuple[Tensor, ...]]
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(Flags):
     """What to measure."""
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -43,8 +45,8 @@ class Config:
     """Timings of each width; the widths take turns."""
     threads: int | None = None
     """Threads of torch; as many as it takes by itself, if not given."""
-    processor_time: bool = False
-    """Take the processor's time, not the wall clock's: on one thread that leaves other processes out."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """Time that passes, or time of the processor, which on one thread leaves other processes out."""
     image_sizes: tuple[int, int] = (32, 64)
     """Group size and coarsest size of the image block."""
     graph_sizes: tuple[int, int] = (16, 32)
@@ -56,19 +58,18 @@ class Config:
     output: Path = Path("runs/scaling")
     """Folder for the table, the figures and the plot."""
 
-    def check(self) -> None:
-        """Raise :class:`UsageError` with all that is wrong, before anything is measured."""
-        found = [
-            f"--{name} must be at least 1, got {value}"
-            for name in ("threads", "rounds", "images", "nodes")
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems() + self.at_least(threads=1, rounds=1, images=1, nodes=1)
         if not self.parts:
             found.append("--parts is empty; give images, graphs or both")
-        if not self.widths:
-            found.append("--widths is empty; give two or more")
-        if found:
-            raise UsageError("\n       ".join(found))
+        if len(set(self.widths)) < 2 or min(self.widths) < 1:
+            shown = " ".join(map(str, self.widths)) or "empty"
+            found.append(f"--widths is {shown}; give two or more different ones, of 1 or more")
+        for name in ("image_sizes", "graph_sizes"):
+            if min(sizes := getattr(self, name)) < 1:
+                found.append(f"{flag(name)} is {sizes[0]} {sizes[1]}; give 1 or more each")
+        return found
 
 
 def blocks(config: Config) -> dict[str, tuple[Inputs, dict[str, Callable[[int], nn.Module]]]]:
@@ -113,15 +114,15 @@ def table(curves: Sequence[ScalingCurve]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
-    config = command_line(Config, argv, __doc__)
+    config = command_line(Config, argv, __doc__, renamed={"--processor-time": "--clock=cpu"})
     with plain_errors():
-        config.check()
+        config.validate()
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         claim_folder(config.output, config, "scaling.json")
         torch.manual_seed(0)
         keep_memory()  # as the training scripts do
-        clock = time.process_time if config.processor_time else time.perf_counter
+        clock = time.process_time if config.clock == "cpu" else time.perf_counter
         curves: list[ScalingCurve] = []
         details = []
         for title, (inputs, kinds) in blocks(config).items():
@@ -136,19 +137,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = f"Exponents over {min(config.widths)} to {max(config.widths)} channels, {threads} "
         text += f"thread{'s' if threads > 1 else ''}; {sizes}\n\n{table(curves)}"
         print(f"\n{text}")
-        write(config.output / "scaling.md", "\n\n".join([text, *details]))
+        write_text(config.output / "scaling.md", "\n\n".join([text, *details]) + "\n")
         rows: list[Any] = [
             {"block": c.block, "kind": c.kind, "rows": [row._asdict() for row in c.found.rows]}
             for c in curves
         ]
-        write(config.output / "scaling.json", json.dumps(rows, indent=1))
+        write_text(config.output / "scaling.json", json.dumps(rows, indent=1) + "\n")
         plot_scaling(config.output / "scaling.png", curves)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file, or leave what was there."""
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""
-Train a segmenter on CamVid or Cityscapes: a class for each pixel of a road scene, and say how good it is.
+"""Train a segmenter on CamVid or Cityscapes: a class for each pixel of a road scene, and say how good it is.
 
 By default LR-ASPP on a MGIC-MobileNetV3-Small is trained by a modern recipe, from scratch. The output folder
 gets the model, the settings, logs and figures, and pictures: learning curves, the classes' IoU, and a gallery
@@ -27,38 +26,16 @@ from mgic_geo.datasets import (
     SegmentationAugment,
     SegmentedImages,
     check_labels,
-    label_counts,
     load_segmentation,
-    split_validation,
 )
-from mgic_geo.models import list_models
-from mgic_geo.training import (
-    MIOU,
-    PAPER,
-    Fitted,
-    ImageCard,
-    SegmentationConfig,
-    Split,
-    blaming,
-    claim,
-    class_table,
-    class_weights,
-    evaluation_device,
-    judge_segmenter,
-    load_model,
-    look_at,
-    parse_recipe,
-    plain_errors,
-    plot_curves,
-    train_segmenter,
-    training_batches,
-    whole_batches,
-)
-
-WRITTEN = (
-    "model.safetensors, summary.json, iou.md, config.yaml, metrics.csv, the pictures\n"
-    "curves.png, iou.png and gallery.png, and logs for `tensorboard --logdir`"
-)
+from mgic_geo.model_file import ImageCard
+from mgic_geo.training.data import MakeLoader
+from mgic_geo.training.errors import plain_errors
+from mgic_geo.training.image_config import PAPER, parse_recipe
+from mgic_geo.training.segmentation.config import SegmentationConfig
+from mgic_geo.training.segmentation.data import Split, look_at, training_batches, whole_batches
+from mgic_geo.training.segmentation.task import SegmentationTask
+from mgic_geo.training.task import run_task
 
 # The modern recipe is that of Config's own defaults.
 RECIPES = {
@@ -81,11 +58,13 @@ RECIPES = {
 class Config(SegmentationConfig):
     """Flags of this experiment."""
 
+    families = ("lraspp",)
+
     data: str = "CamVid"
     """CamVid: a folder or archive (.zip, .tar.xz, …) of images CamVid/{train,val}/*.jpg or .png with masks
     CamVid/{train,val}annot/*.png, kept in memory; decoded images are kept in ./data, or where the environment
     variable MGIC_DATA says. Cityscapes: the folder that leftImg8bit and gtFine were unpacked into; its files
-    are read in each epoch."""
+    are read in each epoch, and --workers and --verify are of these."""
     recipe: Literal["modern", "paper"] = "modern"
     """Decides the defaults of the other flags. modern: AdamW, polynomial schedule with warm-up, changes of
     scale and colour. paper: as DeepLabv3's, plain SGD in batches of 16 over all devices for 480 epochs
@@ -129,14 +108,10 @@ class Config(SegmentationConfig):
     """Augmentation: likewise their distance from the image's mean grey."""
     saturation: float = 0.3
     """Augmentation: likewise their distance from the pixel's own grey."""
-    workers: int | None = None
-    """Processes that read the files of Cityscapes, on each device; by default one a core, but 8 at most."""
-    verify: bool = True
-    """Read all files of Cityscapes before the training. Otherwise a corrupt one stops it when it is met."""
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
-        found = super().problems()
+        found = super().problems() + self.at_least(brightness=0, contrast=0, saturation=0, hint=" (none)")
         if self.crop is not None and min(self.crop) < 32:
             found.append(f"--crop is {self.crop[0]} {self.crop[1]}; give 32 or more pixels each")
         if not 0 < self.scale_min <= self.scale_max < math.inf:
@@ -144,13 +119,6 @@ class Config(SegmentationConfig):
                 f"--scale-min is {self.scale_min} and --scale-max is {self.scale_max}; give more than 0, "
                 "and no less for --scale-max, which must be finite"
             )
-        for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                found.append(f"--{name} is {value}; give 0 (none) or more")
-        if self.workers is not None and self.workers < 0:
-            found.append(f"--workers is {self.workers}; give 0 (read in the training's process) or more")
-        if self.skip_corrupt and not self.verify:
-            found.append("--skip-corrupt leaves out what --verify finds; leave --no-verify out")
         return found
 
     def augment(self, size: tuple[int, int]) -> SegmentationAugment:
@@ -164,79 +132,49 @@ class Config(SegmentationConfig):
         )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiment with the arguments ``argv``, or those of the command line."""
-    config = parse_recipe(Config, RECIPES, argv, __doc__)
-    with plain_errors():
-        config.check([name for name in list_models() if name.startswith("lraspp")])
-        if config.eval is not None:
-            evaluate_saved(config, config.eval)
-        else:
-            train(config)
+class Scenes(SegmentationTask[Config]):
+    """Images with masks, in memory as CamVid or read from their files as Cityscapes."""
 
-
-def load(config: Config, *splits: str) -> tuple[Split, ...]:
-    """Return the splits of the data."""
-    with blaming(f"--data {config.data}"):
+    def load(self, config: Config, saved: ImageCard | None) -> tuple[Split, ...]:
+        """Return the images of train and val, or those of val alone to judge a saved model."""
         return load_segmentation(
             config.data,
-            splits,
+            ("train", "val") if saved is None else ("val",),
             verify=config.verify,
             skip_corrupt=config.skip_corrupt,
             workers=config.workers,
         )
 
+    def card(self, config: Config, samples: Split) -> ImageCard:
+        """Describe the model, in the training images' colours where these are in memory."""
+        check_labels(samples)
+        height, width = look_at(samples, 0)[0].shape[1:]
+        colours = Normalization.of(samples.images) if isinstance(samples, SegmentedImages) else IMAGENET
+        return ImageCard(
+            config.model, config.model_kwargs(), samples.classes, colours.mean, colours.std, (height, width)
+        )
 
-def train(config: Config) -> None:
-    """Train, evaluate the last epoch on the images of val, and write the results."""
-    claim(config)
-    (images, test), val = load(config, "train", "val"), None
-    if config.val_fraction:
-        with blaming("--val-fraction"):
-            images, val = split_validation(images, config.val_fraction, config.seed)
-
-    with blaming(f"--data {config.data}"):
-        check_labels(images)
-        height, width = look_at(images, 0)[0].shape[1:]
-        weight = None
-        if config.class_weights != "none":
-            weight = class_weights(label_counts(images, config.workers), config.class_weights)
-    in_memory = isinstance(images, SegmentedImages)
-    colours = Normalization.of(images.images) if in_memory else IMAGENET
-    card = ImageCard(
-        config.model, config.model_kwargs(), images.classes, colours.mean, colours.std, (height, width)
-    )
-    batches = training_batches(
-        images,
-        config.batch_size,
-        colours,
-        config.augment((height, width) if in_memory else (768, 768)),
-        channels_last=config.channels_last,
-        workers=config.workers,
-        seed=config.seed,
-    )
-    held_out = whole_batches(val, colours, config.workers) if val is not None else None
-    fitted = train_segmenter(config, card, len(images), batches, held_out, weight)
-    if fitted is None:
-        return
-    judgement = judge_segmenter(config, config.output, test, fitted, config.workers)
-    judgement.summary.save(config.output / "summary.json")
-    print(f"\n{judgement.summary.table()}\n\n{class_table(judgement.result)}\n", flush=True)
-    judgement.draw()
-    plot_curves(config.output / "curves.png", fitted.rows, judgement.result.miou, MIOU, "val")
-    print(f"Written to {config.output}: {WRITTEN}")
+    def loader(self, config: Config, samples: Split, card: ImageCard, train: bool) -> MakeLoader:
+        """Return a maker of loaders: windows for training, whole images for judging."""
+        if not train:
+            return whole_batches(samples, card.normalization, config.workers)
+        return training_batches(
+            samples,
+            config.batch_size,
+            card.normalization,
+            config.augment(card.size if isinstance(samples, SegmentedImages) else (768, 768)),
+            channels_last=config.channels_last,
+            workers=config.workers,
+            seed=config.seed,
+        )
 
 
-def evaluate_saved(config: Config, path: Path) -> None:
-    """Evaluate the saved model at ``path`` on the images of val."""
-    with blaming("--eval"):
-        load_model(path, ImageCard)  # before the images, which may all have to be read
-    (images,) = load(config, "val")
-    fitted = Fitted((), evaluation_device(config))
-    judgement = judge_segmenter(config, path, images, fitted, config.workers)
-    print(f"{judgement.summary.table()}\n\n{class_table(judgement.result)}\n", flush=True)
-    judgement.draw()
-    print("iou.md and the pictures are beside the model")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, judge the last epoch on the images of val and write the results; or judge what --eval names."""
+    config = parse_recipe(Config, RECIPES, argv, __doc__)
+    with plain_errors():
+        config.validate()
+        run_task(config, Scenes())
 
 
 if __name__ == "__main__":

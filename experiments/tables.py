@@ -1,5 +1,4 @@
-"""
-Print the paper's tables of image models as Markdown, with what ours cost beside; draw its Figure 3.
+"""Print the paper's tables of image models as Markdown, with what ours cost beside; draw its Figure 3.
 
 Parameters and multiply-adds are counted on the spot; scores come from a file, if one is given. Each row is a
 model of ``create_model``. Where it departs from the paper's words the table says in what, and what the model
@@ -20,23 +19,15 @@ from typing import Any
 import torch
 
 from mgic_geo import complexity, create_model
-from mgic_geo.training import (
-    OTHERS,
-    PANELS,
-    ROWS,
-    Row,
-    ScorePoint,
-    UsageError,
-    check_target,
-    command_line,
-    plain_errors,
-    plot_scores,
-    replacing,
-)
+from mgic_geo.paper.figure3 import ScorePoint, plot_scores
+from mgic_geo.paper.rows import OTHERS, PANELS, ROWS, Row
+from mgic_geo.training.command_line import command_line
+from mgic_geo.training.config import Flags
+from mgic_geo.training.errors import UsageError, check_target, plain_errors, write_text
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(Flags):
     """What to print."""
 
     only: str = ""
@@ -49,6 +40,14 @@ class Config:
     """Draw Figure 3, scores over multiply-adds, to this PNG: the paper's figures open, our scores filled."""
     literal: bool = True
     """Also count the models by the paper's words; takes some minutes."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = super().problems()
+        if not any(self.only in row.model for row in ROWS):
+            names = ", ".join(row.model for row in ROWS)
+            found.append(f"--only {self.only}: no row's model holds that; there are {names}")
+        return found
 
 
 @cache
@@ -117,18 +116,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script with the arguments ``argv``, or those of the command line."""
     config = command_line(Config, argv, __doc__)
     with plain_errors():
+        config.validate()
         check_target("--output", config.output)
         check_target("--plot", config.plot)
         rows = [row for row in ROWS if config.only in row.model]
-        if not rows:
-            names = ", ".join(row.model for row in ROWS)
-            raise UsageError(f"--only {config.only}: no row's model holds that; there are {names}")
         scores = read_scores(config.results)
         text = table(rows, scores, config.literal)
         print(text)
         if config.output:
-            with replacing(config.output) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+            write_text(config.output, text + "\n")
         if config.plot:
             plot_scores(config.plot, points(rows, scores))
 

@@ -6,10 +6,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
-from torch.utils.benchmark import Measurement, TaskSpec
+
+if TYPE_CHECKING:
+    from torch.utils.benchmark import Measurement
 
 __all__ = ["Clock", "Ratio", "Step", "clock_by", "clock_of", "interleave", "quartiles", "ratio_of"]
 
@@ -72,6 +74,9 @@ def interleave(
     Returns:
         By name, a time a round, in order: ``times`` of one measurement belong to those of another.
     """
+    # Here, as it loads torch's builder of extensions, which logs about CUDA on machines without a GPU.
+    from torch.utils.benchmark import Measurement, TaskSpec
+
     repeats = {}
     for name, step in steps.items():
         step()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mgic_geo.training import replacing
+from mgic_geo.files import replacing
 
 
 def test_writes_into_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:

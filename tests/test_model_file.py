@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mgic_geo.training import ImageCard, ModelCard, load_model, save_model
+from mgic_geo.model_file import ImageCard, ModelCard, load_model, save_model
 
 CARD = ModelCard("mgic_dgcnn", {"k": 4, "dropout": 0.0, "coarse_size": 16}, ("chair", "sofa", "bed"), 32)
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,11 @@ from mgic_geo.benchmark.report import Report, Verdict
 from mgic_geo.benchmark.steps import clouds
 from mgic_geo.datasets import Augment, CloudLoader, PointClouds
 from mgic_geo.text_table import markdown
-from mgic_geo.training import Classifier, CloudData, OptimizerConfig, RunConfig, fit
+from mgic_geo.training.classification.classifier import Classifier
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.optimizers import OptimizerConfig
+from mgic_geo.training.run import fit
 
 __all__ = ["Stopwatch", "compare_epoch", "compare_loading", "epoch_report"]
 
@@ -151,11 +156,13 @@ class _TimedBatches:
             yield batch
 
 
-class _TimedData(CloudData):
+class _TimedData(LoaderData):
     watch: Stopwatch
 
     def train_dataloader(self) -> Any:
-        return _TimedBatches(super().train_dataloader(), self.watch)
+        loader = super().train_dataloader()
+        assert isinstance(loader, CloudLoader)
+        return _TimedBatches(loader, self.watch)
 
 
 def compare_loading(config: Config) -> Iterator[Report]:
@@ -178,7 +185,8 @@ def compare_epoch(config: Config) -> Iterator[Report]:
     with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):  # one line an epoch
         accelerator = "gpu" if watch.on_cuda else "cpu"
         run = _Run(epochs=2, batch_size=config.batch_size, output=Path(folder), accelerator=accelerator)
-        data = _TimedData(cached, None, config.batch_size, config.points, AUGMENT)
+        loader = partial(CloudLoader, cached, config.batch_size, points=config.points, train=True)
+        data = _TimedData(partial(loader, augment=AUGMENT))
         data.watch = watch
         fit(run, _TimedClassifier(model, run, watch), data, validate=False)
     shape = f"{config.batch_size} × {config.points:,}, k = {config.k}"

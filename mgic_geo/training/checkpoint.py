@@ -12,12 +12,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mgic_geo.files import replacing
-from mgic_geo.training.config import UsageError
+from mgic_geo.training.errors import UsageError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """
-    Writes a checkpoint beside its target and renames it.
+    """Writes a checkpoint beside its target and renames it.
 
     Lightning's own writes to the system's temporary folder and moves the file from there; where that folder
     is on another disk the move is a copy, and a kill during the copy leaves half a checkpoint.
@@ -26,11 +25,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """
-        Save ``checkpoint`` to ``path``.
+        """Save ``checkpoint`` to ``path``.
 
         Raises:
-            UsageError: it cannot be written. Of a full disk torch's own error says but "enforce fail".
+            UsageError: If it cannot be written. Of a full disk torch's own error says but "enforce fail".
         """
         try:
             with replacing(Path(path)) as temporary:
@@ -45,11 +43,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """
-        Load the checkpoint at ``path``.
+        """Load the checkpoint at ``path``.
 
         Raises:
-            UsageError: it cannot be read, which its writer prevents but a failing disk or a copy does not.
+            UsageError: If it cannot be read, which its writer prevents but a failing disk or a copy does not.
         """
         try:
             return super().load_checkpoint(path, map_location, weights_only)
@@ -61,8 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class SaveLast(Checkpoint):
-    """
-    Saves the training state to ``path`` at the end of every epoch.
+    """Saves the training state to ``path`` at the end of every epoch.
 
     A subclass of Lightning's ``Checkpoint`` because those run after all other callbacks, whose state for the
     finished epoch the checkpoint must hold.

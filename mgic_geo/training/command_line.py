@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -21,23 +22,24 @@ def command_line(
     argv: Sequence[str] | None,
     description: str | None,
     defaults: Mapping[str, Any] | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> ConfigT:
-    """
-    Read the flags of ``config`` from a command line.
+    """Read the flags of ``config`` from a command line.
 
     tyro does it, and shows the docstring below a field as the flag's help. Left alone it breaks that text
     where the source breaks it, and lets the terminal cut the description amid words; and a default of None,
     which the text explains, it would show as a value to give.
 
     Args:
-        config: a dataclass.
-        argv: the arguments; None for those of the process.
-        description: the text at the head of ``--help``, such as the script's docstring; indented lines stay
+        config: A dataclass.
+        argv: The arguments; None for those of the process.
+        description: The text at the head of ``--help``, such as the script's docstring; indented lines stay
             as they are.
-        defaults: values of fields that take the place of the class's own.
+        defaults: Values of fields that take the place of the class's own.
+        renamed: What flags of earlier versions are called now, with their values.
 
     Raises:
-        TypeError: ``defaults`` names a field that ``config`` has not.
+        TypeError: If ``defaults`` names a field that ``config`` has not.
     """
     texts, hints, given = field_texts(config), get_type_hints(config, include_extras=True), defaults or {}
     if unknown := given.keys() - hints.keys():
@@ -50,7 +52,8 @@ def command_line(
         hint = Annotated[hints[field.name], _shown(hints[field.name], texts.get(field.name))]
         shown.append((field.name, hint, dataclasses.field(**default)))
     twin = dataclasses.make_dataclass(config.__name__, shown, kw_only=True)
-    values = tyro.cli(twin, args=argv, description=_wrapped(description or ""))
+    given_now = [(renamed or {}).get(word, word) for word in (sys.argv[1:] if argv is None else argv)]
+    values = tyro.cli(twin, args=given_now, description=_wrapped(description or ""))
     return config(**{field.name: getattr(values, field.name) for field in _fields(config)})
 
 
@@ -88,6 +91,8 @@ def _wrapped(description: str) -> str:
     width = min(shutil.get_terminal_size().columns, 100) - 2
     paragraphs = inspect.cleandoc(description).split("\n\n")
     return "\n\n".join(
-        text if text.startswith(" ") else textwrap.indent(textwrap.fill(text, width), " ")
+        text
+        if text.startswith(" ")
+        else textwrap.indent(textwrap.fill(text, width, break_on_hyphens=False), " ")
         for text in paragraphs
     )

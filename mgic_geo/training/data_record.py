@@ -7,25 +7,25 @@ from pathlib import Path
 
 import yaml
 
-from mgic_geo.files import replacing
-from mgic_geo.training.config import RunConfig, UsageError, blaming, read_settings
+from mgic_geo.training.claims import read_settings
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.errors import UsageError, write_text
 
 
 def claim_data(config: RunConfig, checkpoint: Path, classes: Sequence[str], samples: int) -> None:
-    """
-    Record classes and samples as ``data.yaml`` in the output folder, unless the run there had others.
+    """Record classes and samples as ``data.yaml`` in the output folder, unless the run there had others.
 
     The settings name the data by a path, behind which it may change: then the schedule would have other
     steps, or the model other classes. A run without the record, of an earlier version, gets it.
 
     Args:
-        config: the run's settings.
-        checkpoint: where the run keeps its last checkpoint.
-        classes: names, in the order of the labels.
-        samples: for training, those held out for validation left out.
+        config: The run's settings.
+        checkpoint: Where the run keeps its last checkpoint.
+        classes: Names, in the order of the labels.
+        samples: For training, those held out for validation left out.
 
     Raises:
-        UsageError: the run is resumed with other data.
+        UsageError: If the run is resumed with other data.
     """
     record, now = config.output / "data.yaml", {"samples": samples, "classes": list(classes)}
     before = read_settings(record) if checkpoint.exists() and record.exists() else None
@@ -34,8 +34,7 @@ def claim_data(config: RunConfig, checkpoint: Path, classes: Sequence[str], samp
             f"the data in {config.data} changed since the run began: {_changes(before, now)}; bring it back "
             "as it was, or start a new run in another --output"
         )
-    with blaming("--output"), replacing(record) as temporary:
-        temporary.write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(record, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
 
 
 def _changes(before: dict, now: dict) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import lightning as L
 from torch import Tensor, nn
 
-from mgic_geo.training.config import UsageError
+from mgic_geo.training.errors import UsageError
 
 
 def diverged(trainer: L.Trainer) -> UsageError:
@@ -18,8 +18,7 @@ def diverged(trainer: L.Trainer) -> UsageError:
 
 
 def refuse_divergence(model: nn.Module, loss: Tensor, trainer: L.Trainer) -> None:
-    """
-    Raise :class:`UsageError` if an epoch's mean loss, or a weight at its end, is not finite.
+    """Raise :class:`UsageError` if an epoch's mean loss, or a weight at its end, is not finite.
 
     Image networks train on through NaN without an error. All ranks have the same mean and the same weights,
     so all of them raise.

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 
 class EMA(Callback):
-    """
-    Averages the model's weights and normalisation statistics after each step of the optimiser.
+    """Averages the model's weights and normalisation statistics after each step of the optimiser.
 
     The t-th step, from 0, moves the average by 1 − min(decay, (1 + t) / (10 + t)) of the way to the weights:
     so the random start is soon forgotten. Validation sees the average, training its own weights. The average
     travels in the checkpoint, so a resumed run continues it.
 
     Args:
-        decay: share of the average that a step keeps, under 1.
+        decay: Share of the average that a step keeps, under 1.
     """
 
     def __init__(self, decay: float):

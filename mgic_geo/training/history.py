@@ -15,8 +15,7 @@ from mgic_geo.files import replacing
 
 
 class History(Checkpoint):
-    """
-    Collects what each epoch logged in ``rows``, and writes ``metrics.csv`` and TensorBoard's event files.
+    """Collects what each epoch logged in ``rows``, and writes ``metrics.csv`` and TensorBoard's event files.
 
     A row has the epoch, all ``train_…`` and then all ``val_…`` figures the module logged, the learning rate
     and ``seconds``, the training part of the epoch; shares are fractions. The rows travel in the checkpoint

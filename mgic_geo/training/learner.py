@@ -22,14 +22,13 @@ ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
 
 @dataclass(frozen=True)
 class Measure:
-    """
-    What a task is judged by, beside its loss: a figure in 0 … 1, the higher the better.
+    """What a task is judged by, beside its loss: a figure in 0 … 1, the higher the better.
 
     Args:
-        key: logged as ``train_<key>`` and ``val_<key>``.
-        name: in a line of text.
-        title: above a picture.
-        unit: what its values are.
+        key: Logged as ``train_<key>`` and ``val_<key>``.
+        name: In a line of text.
+        title: Above a picture.
+        unit: What its values are.
     """
 
     key: str
@@ -39,17 +38,16 @@ class Measure:
 
 
 class Learner(L.LightningModule, Generic[ConfigT]):
-    """
-    The base of :class:`Classifier` and :class:`Segmenter`, which say what the loss and the measure are.
+    """The base of :class:`Classifier` and :class:`Segmenter`, which say what the loss and the measure are.
 
     The training loader must have ``set_epoch``. Logged for each epoch, over all ranks: ``train_loss``, the
     measure as ``train_<key>`` and, with validation, ``val_loss``, the plain cross-entropy, and ``val_<key>``.
 
     Args:
-        model: maps inputs (B, …) to logits.
-        config: loss and optimiser.
-        counts: the shape of what :meth:`count` returns.
-        seed: with the epoch and the rank it decides every random number the model draws, as for dropout.
+        model: Maps inputs (B, …) to logits.
+        config: Loss and optimiser.
+        counts: The shape of what :meth:`count` returns.
+        seed: With the epoch and the rank it decides every random number the model draws, as for dropout.
     """
 
     measure: ClassVar[Measure]
@@ -89,8 +87,7 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         return {"loss": loss, "counts": counts}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """
-        Give the last step of an epoch the mean gradient of its batches, where it has fewer than others.
+        """Give the last step of an epoch the mean gradient of its batches, where it has fewer than others.
 
         Lightning divides each batch's loss by ``accumulate_grad_batches``, however many follow.
         """
@@ -112,8 +109,7 @@ class Learner(L.LightningModule, Generic[ConfigT]):
         self.log_dict({"train_loss": self.train_loss, f"train_{self.measure.key}": self.train_score})
 
     def on_validation_start(self) -> None:
-        """
-        Give all ranks the buffers of rank 0, whose model is saved: each has its own averages of batch norm.
+        """Give all ranks the buffers of rank 0, whose model is saved: the averages of batch norm differ.
 
         Once an epoch, so shards of unequal size wait for nothing. Callbacks come first, so :class:`EMA` has
         put its average in.
@@ -143,12 +139,11 @@ class Learner(L.LightningModule, Generic[ConfigT]):
 
 
 class Score(Metric):
-    """
-    A figure computed from counts that add up over batches and ranks.
+    """A figure computed from counts that add up over batches and ranks.
 
     Args:
-        shape: of the counts.
-        score: computes the figure, a scalar, from the sum.
+        shape: Of the counts.
+        score: Computes the figure, a scalar, from the sum.
     """
 
     counts: Tensor

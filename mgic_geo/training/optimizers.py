@@ -10,11 +10,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
+from mgic_geo.training.config import Flags
 from mgic_geo.training.schedule import Schedule, rate_factor
 
 
 @dataclass(kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Flags):
     """Flags of the loss and the optimiser."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -42,14 +43,10 @@ class OptimizerConfig:
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
-        found = []
+        found = super().problems()
         if not self.peak_lr > 0:
             found.append(f"--lr is {self.lr}; give a positive number, or leave it out for the default")
-        if not self.decay >= 0:
-            found.append(f"--weight-decay is {self.weight_decay}; give 0 or more")
-        if not 0 <= self.label_smoothing < 1:
-            found.append(f"--label-smoothing is {self.label_smoothing}; give 0 or more, under 1")
-        return found
+        return found + self.at_least(weight_decay=0) + self.shares("label_smoothing")
 
     def optimization(self, model: nn.Module, steps: int, epochs: int) -> tuple[Optimizer, LRScheduler]:
         """Return the optimiser of ``model`` and its schedule over ``steps`` in ``epochs``."""
@@ -90,11 +87,7 @@ class ImageOptimizerConfig(OptimizerConfig):
 
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
-        found = super().problems()
-        if self.drop_every < 1:
-            found.append(f"--drop-every is {self.drop_every}; give 1 or more")
-        if self.warmup is not None and not self.warmup >= 0:
-            found.append(f"--warmup is {self.warmup}; give 0 (none) or more epochs")
+        found = super().problems() + self.at_least(drop_every=1) + self.at_least(warmup=0, hint=" (none)")
         if not 0 <= self.ema < 1:
             found.append(f"--ema is {self.ema}; give 0 (none) or more, under 1")
         return found

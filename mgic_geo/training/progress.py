@@ -18,8 +18,7 @@ BAR = "{desc} |{bar}| {percentage:3.0f} %  {remaining} left"
 
 
 class Progress(Checkpoint):
-    """
-    Shows loss, the measure of the :class:`Learner` that trains, and the time left for the whole run.
+    """Shows loss, the measure of the :class:`Learner` that trains, and the time left for the whole run.
 
     One line per epoch, and a bar below where standard error is a terminal; nothing on ranks above 0. A
     subclass of Lightning's ``Checkpoint`` because those run after the module has logged its epoch.

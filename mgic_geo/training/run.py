@@ -16,10 +16,12 @@ from torch import nn
 
 from mgic_geo.memory import keep_memory
 from mgic_geo.model_file import Card, load_model
-from mgic_geo.training.config import RunConfig, UsageError, blaming, claim_output, global_rank
+from mgic_geo.training.claims import claim_output
+from mgic_geo.training.config import RunConfig
 from mgic_geo.training.data_record import claim_data
 from mgic_geo.training.divergence import naming_divergence
 from mgic_geo.training.ema import EMA
+from mgic_geo.training.errors import UsageError, blaming, global_rank
 from mgic_geo.training.history import History
 from mgic_geo.training.progress import Progress
 from mgic_geo.training.trainer import make_trainer
@@ -42,17 +44,16 @@ def claim(config: RunConfig) -> None:
 
 
 def build(config: RunConfig, card: Card, samples: int, what: str) -> nn.Module:
-    """
-    Build the model from the run's seed, compiled if asked for; say so, and claim the data for the run.
+    """Build the model from the run's seed, as the flags ask; say so, and claim the data for the run.
 
     Args:
-        config: the run's settings.
-        card: the model.
-        samples: number of training samples.
-        what: their name in the plural.
+        config: The run's settings.
+        card: The model.
+        samples: Number of training samples.
+        what: Their name in the plural.
 
     Raises:
-        UsageError: the run is resumed with other data; see :func:`claim_data`.
+        UsageError: If the run is resumed with other data; see :func:`claim_data`.
     """
     if global_rank() == 0:
         claim_data(config, _checkpoint(config), card.classes, samples)
@@ -60,6 +61,8 @@ def build(config: RunConfig, card: Card, samples: int, what: str) -> nn.Module:
     model = card.build()
     if config.compile:
         model.compile()  # in place, so the names of the weights stay as they are
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if global_rank() == 0:
         print(f"{card.model} on {config.data}, {samples:,} training {what}", flush=True)  # noqa: T201
     return model
@@ -71,31 +74,27 @@ def fit(
     data: L.LightningDataModule,
     *,
     validate: bool,
-    accumulate: int = 1,
-    ema: float = 0.0,
 ) -> Fitted | None:
-    """
-    Train ``module``, from its last checkpoint if the run is resumed, with logs, bar and checkpoints.
+    """Train ``module``, from its last checkpoint if the run is resumed, with logs, bar and checkpoints.
 
     Args:
-        config: the run's settings.
-        module: has the model as ``model``, which is trained in place.
-        data: the loaders.
-        validate: whether ``data`` has validation batches.
-        accumulate: batches whose gradients make one step.
-        ema: decay of the moving average of the weights, which the model ends with; 0 for none.
+        config: The run's settings.
+        module: Has the model as ``model``, which is trained in place; with ``config.ema`` it ends with the
+            moving average of its weights.
+        data: The loaders.
+        validate: Whether ``data`` has validation batches.
 
     Returns:
         The outcome on rank 0; None on all others, which have nothing left to do.
 
     Raises:
-        SystemExit: the process was told to stop, by Ctrl-C or SIGTERM.
+        SystemExit: If the process was told to stop, by Ctrl-C or SIGTERM.
     """
     keep_memory()
     checkpoint, history = _checkpoint(config), History(config.output)
-    average = EMA(ema) if ema else None
+    average = EMA(config.ema) if config.ema else None
     callbacks: list[Callback] = [history, Progress(), *([average] if average else [])]
-    trainer = make_trainer(config, checkpoint, callbacks, validate, accumulate)
+    trainer = make_trainer(config, checkpoint, callbacks, validate)
     resumed = checkpoint if config.resume and checkpoint.exists() else None
     try:
         with naming_divergence(module, trainer):
@@ -117,11 +116,10 @@ def evaluation_device(config: RunConfig) -> torch.device:
 
 
 def load_for(path: Path, kind: type[CardT], classes: Sequence[str], data: Any) -> tuple[nn.Module, CardT]:
-    """
-    Rebuild the model saved at ``path`` to judge it on ``data``.
+    """Rebuild the model saved at ``path`` to judge it on ``data``.
 
     Raises:
-        UsageError: there is no such model, or its classes are not ``classes``.
+        UsageError: If there is no such model, or its classes are not ``classes``.
     """
     with blaming(f"model {path}"):
         model, card = load_model(path, kind)

@@ -11,20 +11,19 @@ Schedule = Literal["cosine", "steps", "poly"]
 def rate_factor(
     schedule: Schedule, step: int, steps: int, epochs: int, warmup: float = 0.0, drop_every: int = 30
 ) -> float:
-    """
-    Return the share of the highest learning rate that step ``step`` = 0 … ``steps`` − 1 is trained with.
+    """Return the share of the highest learning rate that step ``step`` = 0 … ``steps`` − 1 is trained with.
 
     With w steps of warm-up the factor is (step + 1) / (w + 1) before step w. From there, with the progress
     p = (step − w) / (steps − w) in 0 … 1, ``cosine`` gives (1 + cos πp) / 2 and ``poly`` (1 − p)^0.9.
     ``steps`` gives 10^−⌊epoch / drop_every⌋, where the epoch counts from 0.
 
     Args:
-        schedule: its name.
-        step: the optimiser's step.
-        steps: all steps of the run.
-        epochs: all epochs of the run.
-        warmup: epochs of warm-up.
-        drop_every: epochs between drops.
+        schedule: Its name.
+        step: The optimiser's step.
+        steps: All steps of the run.
+        epochs: All epochs of the run.
+        warmup: Epochs of warm-up.
+        drop_every: Epochs between drops.
     """
     rising = round(warmup * steps / epochs)
     if step < rising:

@@ -20,15 +20,12 @@ from mgic_geo.training.checkpoint import AtomicCheckpointIO, SaveLast
 from mgic_geo.training.config import RunConfig
 
 
-def make_trainer(
-    config: RunConfig, checkpoint: Path, callbacks: list[Callback], validate: bool, accumulate: int = 1
-) -> L.Trainer:
-    """
-    Return the trainer for ``config``.
+def make_trainer(config: RunConfig, checkpoint: Path, callbacks: list[Callback], validate: bool) -> L.Trainer:
+    """Return the trainer for ``config``.
 
     It saves its state to ``checkpoint`` after every epoch, and runs the validation loop if ``validate``.
-    The optimiser steps once in ``accumulate`` batches, and at the end of each epoch; :class:`Learner` sees to
-    it that the batches of that step, which may be fewer, count in full.
+    The optimiser steps once in ``config.accumulate`` batches, and at the end of each epoch; :class:`Learner`
+    sees to it that the batches of that step, which may be fewer, count in full.
     """
     # Lightning's notes (accelerators it sees, tips for other products) are no news of the run; warnings stay.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -43,7 +40,7 @@ def make_trainer(
         num_nodes=max(1, world // local),
         strategy=_ddp() if world > 1 else "auto",
         precision=config.precision,
-        accumulate_grad_batches=accumulate,
+        accumulate_grad_batches=config.accumulate,
         callbacks=[*callbacks, SaveLast(checkpoint), *([EndBySigterm()] if world > 1 else [])],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=checkpoint.parent,

@@ -10,7 +10,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mgic_geo.training import Classifier, ImageCard, load_model
+from mgic_geo.model_file import ImageCard, load_model
+from mgic_geo.training.classification.classifier import Classifier
 
 Main = Callable[[list[str]], None]
 
@@ -79,7 +80,7 @@ def test_the_papers_recipe_with_all_options(main: Main, tmp_path: Path) -> None:
         (["--model", "resnet56", "--group-size", "8"], "belong to MGIC models"),
         (["--coarse-size", "0", "--accumulate", "0"], "--coarse-size is 0; give 1 or more"),
         (["--ema", "1", "--warmup", "-1"], "--ema is 1.0; give 0 (none) or more, under 1"),
-        (["--padding", "-1"], "--padding is -1; give 0 (none) or more pixels"),
+        (["--padding", "-1"], "--padding is -1; give 0 (none) or more"),
         (["--eval", "x", "--resume"], "nothing to --resume"),
         (["--eval", "gone"], "there is no model at"),
         (["--data", "missing.zip"], "there is no file or folder missing.zip"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgic_geo.training import ImageCard, load_model
+from mgic_geo.model_file import ImageCard, load_model
 
 Main = Callable[[list[str]], None]
 

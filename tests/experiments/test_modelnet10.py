@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from mgic_geo.datasets import CloudLoader, load_clouds, split_validation
-from mgic_geo.training import ModelCard, load_model, save_model
+from mgic_geo.model_file import ModelCard, load_model, save_model
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "modelnet10.py"
 TINY = ["--points", "16", "--batch-size", "8", "--k", "4"]

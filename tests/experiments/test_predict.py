@@ -10,7 +10,7 @@ from pictures import read_pixels, write_image
 
 from mgic_geo import from_pretrained
 from mgic_geo.datasets import palette_of
-from mgic_geo.training import Card, ImageCard, ModelCard, save_model
+from mgic_geo.model_file import Card, ImageCard, ModelCard, save_model
 
 Main = Callable[[list[str]], None]
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 from pictures import write_image
 
-from mgic_geo.training import ImageCard, save_model
+from mgic_geo.model_file import ImageCard, save_model
 
 Main = Callable[[list[str]], None]
 

@@ -60,28 +60,26 @@ def test_exponents_of_counts(script):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (
-            ["--widths", "64"],
-            "residual block, 3×3, MGIC: a slope needs at least two different widths, got [64]",
-        ),
-        (["--widths", "4", "8", "--rounds", "0"], "rounds must be at least 1, got 0"),
-        (["--images", "0", "--nodes", "0"], "--images must be at least 1, got 0"),
-        (["--images", "0", "--nodes", "0"], "--nodes must be at least 1, got 0"),
+        (["--widths", "64"], "--widths is 64; give two or more different ones"),
+        (["--widths", "4", "0"], "--widths is 4 0; give two or more different ones, of 1 or more"),
+        (["--widths", "4", "8", "--rounds", "0"], "--rounds is 0; give 1 or more"),
+        (["--images", "0", "--nodes", "0"], "--images is 0; give 1 or more"),
+        (["--images", "0", "--nodes", "0"], "--nodes is 0; give 1 or more"),
         (["--parts"], "--parts is empty; give images, graphs or both"),
-        (["--widths"], "--widths is empty; give two or more"),
-        (["--widths", "4", "8", "--threads", "0"], "--threads must be at least 1, got 0"),
-        (["--widths", "4", "8", "--image-sizes", "0", "8"], "group_size must be at least 1, got 0"),
+        (["--widths"], "--widths is empty; give two or more different ones"),
+        (["--widths", "4", "8", "--threads", "0"], "--threads is 0; give 1 or more"),
+        (["--widths", "4", "8", "--image-sizes", "0", "8"], "--image-sizes is 0 8; give 1 or more each"),
     ],
 )
 def test_errors_name_value_and_remedy(script, refused, tmp_path, flags, message):
     assert message in refused(script("scaling"), [*flags, "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_run_is_not_overwritten(script, refused, tmp_path):
     flags = ["--parts", "images", "--widths", "8", "16", "--rounds", "1", "--images", "1"]
     main = script("scaling")
-    refused(main, [*flags, "--image-sizes", "0", "8", "--output", str(tmp_path)])
-    main([*flags, "--output", str(tmp_path)])  # what was refused left nothing to keep
+    main([*flags, "--output", str(tmp_path)])
     assert "already holds a run with other settings" in refused(
         main, [*flags, "--rounds", "2", "--output", str(tmp_path)]
     )

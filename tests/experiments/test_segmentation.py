@@ -12,7 +12,8 @@ import yaml
 from pictures import write_image
 from safetensors.torch import load_file
 
-from mgic_geo.training import ImageCard, SaveLast, load_model
+from mgic_geo.model_file import ImageCard, load_model
+from mgic_geo.training.checkpoint import SaveLast
 
 Main = Callable[[list[str]], None]
 

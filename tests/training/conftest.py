@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from matplotlib.image import imread
 from torch import Tensor, nn
 
-from mgic_geo.datasets import PointClouds
-from mgic_geo.training import Classifier, CloudData, History, OptimizerConfig, RunConfig, make_trainer
+from mgic_geo.datasets import CloudLoader, PointClouds
+from mgic_geo.training.classification.classifier import Classifier
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.history import History
+from mgic_geo.training.optimizers import OptimizerConfig
+from mgic_geo.training.trainer import make_trainer
 
 CLASSES = ("along x", "along y", "along z")
 
@@ -59,8 +67,26 @@ def fit(tmp_path: Path) -> Callable[..., tuple[L.Trainer, Classifier, History]]:
         trainer = make_trainer(config, checkpoint, [history, *callbacks], validate=val)
         torch.manual_seed(0)
         module = Classifier(Extent(), OptimizerConfig(optimizer=optimizer, lr=0.05))  # type: ignore[arg-type]
-        data = CloudData(clouds(26), clouds(9, seed=1) if val else None, 8, points=12)
+        data = LoaderData(
+            partial(CloudLoader, clouds(26), 8, points=12, train=True),
+            partial(CloudLoader, clouds(9, seed=1), 8, points=12) if val else None,
+        )
         trainer.fit(module, data, ckpt_path=checkpoint if resume else None, weights_only=True)
         return trainer, module, history
 
     return run
+
+
+@pytest.fixture
+def ink() -> Callable[[Path], float]:
+    """Give the share of a picture that is not white."""
+    return lambda path: float((imread(path)[..., :3].min(-1) < 0.98).mean())
+
+
+@pytest.fixture
+def result() -> Evaluation:
+    """Answers to nine samples of three classes."""
+    generator = torch.Generator().manual_seed(0)
+    return Evaluation(
+        torch.rand(9, 3, generator=generator).softmax(1), torch.arange(9) % 3, ("chair", "sofa", "bed")
+    )

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgic_geo.training import AtomicCheckpointIO, UsageError
+from mgic_geo.training.checkpoint import AtomicCheckpointIO
+from mgic_geo.training.errors import UsageError
 
 
 class KillAt(L.Callback):
@@ -48,7 +49,8 @@ def test_the_seed_of_each_epoch_matters(fit: Callable[..., Any], tmp_path: Path,
     # Were dropout not seeded by the epoch, the test above would have to fail.
     fit(folder=tmp_path / "a")
     monkeypatch.setattr(
-        "mgic_geo.training.Classifier.on_train_epoch_start", lambda self: torch.manual_seed(9)
+        "mgic_geo.training.classification.classifier.Classifier.on_train_epoch_start",
+        lambda self: torch.manual_seed(9),
     )
     fit(folder=tmp_path / "b")
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")

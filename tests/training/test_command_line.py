@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from mgic_geo.training import command_line
+from mgic_geo.training.command_line import command_line
 
 
 @dataclass(kw_only=True)
@@ -51,6 +51,13 @@ def test_flags_become_the_fields() -> None:
     )
     assert type(config) is Config
     assert config == Config(rate=0.5, epochs=2, kind="b", names=["x", "y"])
+
+
+def test_flags_of_earlier_versions_stand_for_those_of_now() -> None:
+    renamed = {"--twice": "--epochs=2"}
+    assert command_line(Config, ["--twice", "--kind", "b"], None, renamed=renamed) == Config(
+        epochs=2, kind="b"
+    )
 
 
 def test_help_wraps_paragraphs_and_hides_none(

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from mgic_geo.training import RunConfig, UsageError
+from mgic_geo.training.config import RunConfig
 from mgic_geo.training.data_record import claim_data
+from mgic_geo.training.errors import UsageError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mgic_geo.training import UsageError
 from mgic_geo.training.divergence import naming_divergence, refuse_divergence
+from mgic_geo.training.errors import UsageError
 
 OPTIMIZER = SimpleNamespace(defaults={"lr": 0.5})
 TRAINER: Any = SimpleNamespace(current_epoch=2, optimizers=[OPTIMIZER])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgic_geo.training import EMA
+from mgic_geo.training.ema import EMA
 
 
 def test_the_average_by_hand() -> None:

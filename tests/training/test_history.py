@@ -8,7 +8,7 @@ import lightning as L
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mgic_geo.training import SaveLast
+from mgic_geo.training.checkpoint import SaveLast
 
 
 def figures(folder: Path) -> tuple[list[dict[str, str]], list[int]]:

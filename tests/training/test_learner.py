@@ -10,20 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo.datasets import IMAGENET, ImageLoader, Images, SegmentedImages
-from mgic_geo.training import (
-    ACCURACY,
-    MIOU,
-    Classifier,
-    ImageData,
-    ImageOptimizerConfig,
-    Learner,
-    Measure,
-    RunConfig,
-    Segmenter,
-    UsageError,
-    make_trainer,
-)
-from mgic_geo.training.learner import Score
+from mgic_geo.training.classification.classifier import ACCURACY, Classifier
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.errors import UsageError
+from mgic_geo.training.learner import Learner, Measure, Score
+from mgic_geo.training.optimizers import ImageOptimizerConfig
+from mgic_geo.training.segmentation.segmenter import MIOU, Segmenter
+from mgic_geo.training.trainer import make_trainer
 
 
 def test_counts_add_up_over_batches() -> None:
@@ -79,7 +73,7 @@ def test_a_diverged_epoch_leaves_the_last_checkpoint(kind: str, tmp_path: Path) 
 
     run = RunConfig(data="", output=tmp_path, epochs=3, accelerator="cpu")
     trainer = make_trainer(run, tmp_path / "last.ckpt", [Explode()], validate=False)
-    data = ImageData(partial(ImageLoader, split, 2, normalization=IMAGENET, train=True))
+    data = LoaderData(partial(ImageLoader, split, 2, normalization=IMAGENET, train=True))
     with pytest.raises(UsageError, match=r"training diverged in epoch 2: lower --lr, which is 0\.1"):
         trainer.fit(module, data)
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -122,7 +116,8 @@ def test_the_last_step_of_an_epoch_has_the_mean_gradient_of_its_batches(tmp_path
     images = Images(pixels(10), torch.arange(10) % 2, tuple("abcdefghij"), ("a", "b"))
     make = partial(ImageLoader, images, 2, normalization=IMAGENET, train=True)
     run = RunConfig(data="", output=tmp_path, epochs=2, accelerator="cpu")
-    make_trainer(run, tmp_path / "last.ckpt", [], False, accumulate=4).fit(module, ImageData(make))
+    run.accumulate = 4
+    make_trainer(run, tmp_path / "last.ckpt", [], False).fit(module, LoaderData(make))
 
     optimizer, schedule = config.optimization(twin, 4, 2)
     loader = make()

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from mgic_geo.training import ImageOptimizerConfig, rate_factor
+from mgic_geo.training.optimizers import ImageOptimizerConfig
+from mgic_geo.training.schedule import rate_factor
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

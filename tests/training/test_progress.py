@@ -11,7 +11,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mgic_geo.training import Classifier, OptimizerConfig, Progress
+from mgic_geo.training.classification.classifier import Classifier
+from mgic_geo.training.optimizers import OptimizerConfig
+from mgic_geo.training.progress import Progress
 
 
 class Interrupt(L.Callback):

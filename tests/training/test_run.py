@@ -1,23 +1,21 @@
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor, nn
 
-from mgic_geo.training import (
-    Classifier,
-    CloudData,
-    ImageCard,
-    OptimizerConfig,
-    RunConfig,
-    UsageError,
-    fit,
-    load_for,
-    save_model,
-)
+from mgic_geo.datasets import CloudLoader
+from mgic_geo.model_file import ImageCard, save_model
+from mgic_geo.training.classification.classifier import Classifier
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.data import LoaderData
+from mgic_geo.training.errors import UsageError
+from mgic_geo.training.optimizers import OptimizerConfig
+from mgic_geo.training.run import fit, load_for
 
 NAMES = tuple(f"class {i}" for i in range(12))
 
@@ -66,7 +64,7 @@ def test_sigterm_ends_with_its_status_and_says_how_to_go_on(
         fit(
             config,
             Classifier(model, OptimizerConfig()),
-            CloudData(make_clouds(24), None, 8, points=16),
+            LoaderData(partial(CloudLoader, make_clouds(24), 8, points=16, train=True)),
             validate=False,
         )
     assert caught.value.code == 128 + signal.SIGTERM

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from mgic_geo.training import rate_factor
+from mgic_geo.training.schedule import rate_factor
 
 
 def test_warm_up_rises_linearly_to_the_formula() -> None:

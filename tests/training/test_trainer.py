@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from lightning.pytorch.strategies import DDPStrategy
 
-from mgic_geo.training import RunConfig, make_trainer
+from mgic_geo.training.config import RunConfig
+from mgic_geo.training.trainer import make_trainer
 
 
 def test_the_launchers_numbers_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""What only the paper's tables and figures need."""

@@ -1,0 +1,1 @@
+"""Segmenters of images: how they are trained, judged and shown."""

@@ -1,0 +1,59 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mgic_geo.model_file import Card
+from mgic_geo.training.classification.evaluation import Evaluation
+from mgic_geo.training.classification.task import judge
+from mgic_geo.training.errors import UsageError
+from mgic_geo.training.outcome import Judgement
+
+LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 1.0]])
+HISTORY = [{"epoch": 1.0, "train_loss": 0.5, "train_accuracy": 0.75, "lr": 0.1, "seconds": 2.0}]
+
+
+def judged(
+    path: Path,
+    logits: torch.Tensor = LOGITS,
+    gallery: Callable[[Path, Evaluation], Any] = lambda file, result: file.write_text(f"{result.accuracy}"),
+) -> Judgement[Evaluation, Any]:
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.eye_(model.weight)
+    return judge(
+        path,
+        model,
+        Card("small", {}, ("cat", "dog")),
+        data="pets",
+        example=torch.zeros(1, 2),
+        batches=[(logits, torch.tensor([0, 1, 1, 1]))],
+        gallery=gallery,
+        device=torch.device("cpu"),
+        history=HISTORY,
+    )
+
+
+def test_figures_and_pictures_lie_beside_the_model(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        judgement = judged(path)
+        assert not list(tmp_path.glob("*.png"))  # figures come first, since a picture may fail
+        judgement.draw()
+        assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "gallery.png").read_text() == "0.75"
+        for picture in tmp_path.glob("*.png"):
+            assert picture.name in judgement.files
+            picture.unlink()
+    summary = judgement.summary
+    assert (summary.model, summary.data, summary.test_accuracy) == ("small", "pets", 0.75)
+    assert (summary.parameters, summary.multiply_adds, summary.epochs) == (4, 4, 1)
+    assert judgement.score == 0.75
+
+
+def test_a_diverged_model_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"evaluation: .* lower --lr"):
+        judged(tmp_path, LOGITS * math.nan)
