@@ -62,7 +62,6 @@ class _MGICModel(BasicGNN):
     """What the four models share; each names the layer of its levels."""
 
     conv_class: ClassVar[Callable[..., nn.Module]]
-    default_init: ClassVar[str] = "random"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,7 +76,7 @@ class _MGICModel(BasicGNN):
         coarse_size: int = 32,
         min_levels: int = 0,
         block_norm: str | Callable[[int], nn.Module] | None = "batch_norm",
-        transfer_init: str | None = None,
+        transfer_init: str = "signed",
         **kwargs: Any,
     ) -> pyg.MessagePassing:
         """One layer: MGIC between hidden widths, else PyG's own."""
@@ -95,7 +94,7 @@ class _MGICModel(BasicGNN):
             act=self.act,
             norm=block_norm,
             min_levels=min_levels,
-            transfer_init=transfer_init or self.default_init,
+            transfer_init=transfer_init,
             correction_norm=None,
             act_first=self.act_first,
             **kwargs,
@@ -147,7 +146,7 @@ class MGICGCN(_MGICModel, pyg.GCN):
         min_levels: Coarsen at least this many times.
         block_norm: Normalisation of the blocks, ``norm`` of :class:`mgic_geo.MGICGraphConv`; corrections have
             none.
-        transfer_init: See :class:`mgic_geo.Restriction`; None for ``"random"``, in MGICGIN ``"signed"``.
+        transfer_init: As for :class:`mgic_geo.MGICGraphConv`.
         **kwargs: Go to the layers.
 
     Shapes:
@@ -176,7 +175,6 @@ class MGICGIN(_MGICModel, pyg.GIN):
     """
 
     conv_class = pyg.GINConv
-    default_init = "signed"  # with averaging ones some seeds failed in evaluation
 
 
 class MGICGAT(_MGICModel, pyg.GAT):
