@@ -25,6 +25,7 @@ from mgic_geo.graph.edges.propagation import messages_observed
 from mgic_geo.graph.graph_block import Factory, Levels
 from mgic_geo.graph.grouped import FEATURES
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, compressed, edges_of, flatten_clouds
+from mgic_geo.graph.self_loops import self_loops_of
 from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut
 
 __all__ = ["GraphCycle"]
@@ -52,6 +53,8 @@ class GraphCycle(MessagePassing):
     """Whether the levels' layer reads :class:`Neighbors`, which are then made once for all levels."""
     _without_targets: ClassVar[str] = ""
     """What to do about a pair without targets."""
+
+    add_self_loops = self_loops_of(lambda self: [block.conv for block in self.cycle.blocks])
 
     def __init__(
         self,
@@ -81,11 +84,6 @@ class GraphCycle(MessagePassing):
     def num_hops(self) -> int:
         """How far an output looks: every level passes messages along one edge."""
         return self.hierarchy.coarsenings + 1
-
-    @property
-    def add_self_loops(self) -> bool:
-        """Whether the layer adds them; PyG's ``to_hetero`` asks."""
-        return bool(getattr(self.cycle.blocks[-1].conv, "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""

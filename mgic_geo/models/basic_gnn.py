@@ -13,6 +13,7 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from mgic_geo.graph import MGICGraphConv
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.graph_block import norm_factory
+from mgic_geo.graph.self_loops import self_loops_of
 from mgic_geo.models.layerwise import infer
 from mgic_geo.models.trim_hops import TrimHops
 
@@ -24,25 +25,27 @@ class InputLayer(pyg.MessagePassing):
 
     Args:
         conv: A PyG layer.
+        in_channels: Width of its input, or a pair of them.
+        out_channels: Width of its output.
         norm: Normalisation of its output.
         act: Activation, or None.
         act_first: Activate before the normalisation.
     """
 
+    add_self_loops = self_loops_of(lambda self: [self.conv])
+
     def __init__(
         self,
         conv: nn.Module,
+        in_channels: int | tuple[int, int],
+        out_channels: int,
         norm: nn.Module,
         act: Act = None,
         act_first: bool = False,
     ) -> None:
         super().__init__(aggr=None)  # to_hetero tells by this class that it needs edges
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.conv, self.norm, self.act, self.act_first = conv, norm, resolve_act(act), act_first
-
-    @property
-    def add_self_loops(self) -> bool:
-        """Whether the layer adds them; PyG's ``to_hetero`` asks."""
-        return bool(getattr(self.conv, "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
@@ -84,7 +87,8 @@ class _MGICModel(BasicGNN):
             return super().init_conv(in_channels, out_channels, **kwargs)
         if not self.convs:
             dense = super().init_conv(in_channels, out_channels, **kwargs)
-            return InputLayer(dense, norm_factory(block_norm)(out_channels), self.act, self.act_first)
+            norm = norm_factory(block_norm)(out_channels)
+            return InputLayer(dense, in_channels, out_channels, norm, self.act, self.act_first)
         return MGICGraphConv(
             in_channels[0] if isinstance(in_channels, tuple) else in_channels,  # hidden widths are equal
             out_channels,
