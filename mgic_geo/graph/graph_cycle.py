@@ -105,7 +105,7 @@ class GraphCycle(MessagePassing):
             if name == "edge_index":
                 return self._graph(value, x, source)
             if name in OF_EDGES:
-                return of_type(value, x)
+                return of_type(name, value, x)
             if isinstance(value, Tensor) and cloud and name in ("pos", "normal", "x_0"):
                 value = value.flatten(0, 1)
             return self._restricted(value, self.shortcut) if name in FEATURES else value
@@ -154,6 +154,11 @@ class GraphCycle(MessagePassing):
             if side is not None:
                 clouds = source is None or source is target or not self._takes_clouds
                 check_features(side, width, clouds=clouds)
+        if wanted == -1 and source is not None and source.size(-1) != target.size(-1):
+            raise ValueError(
+                f"in_channels=-1 is one width, got sources of {source.size(-1)} channels and targets of "
+                f"{target.size(-1)}; build the layer with in_channels=(-1, -1)"
+            )
         if isinstance(self.shortcut, LazyShortcut) or isinstance(self.source_shortcut, LazyShortcut):
             self._settle(source, target)
         return source, target
