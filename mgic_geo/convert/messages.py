@@ -15,7 +15,8 @@ from mgic_geo.core import ChannelHierarchy, GroupedLinear
 from mgic_geo.core.linear import keep_scale_
 from mgic_geo.graph.graph_block import GraphBlock
 from mgic_geo.graph.graph_cycle import GraphCycle
-from mgic_geo.graph.grouped.fast import WideConv, forget_graphs
+from mgic_geo.graph.grouped.fast import WideConv
+from mgic_geo.graph.self_loops import forget_graphs
 
 __all__ = ["MGICMessagePassing", "message_form"]
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing
 
 from mgic_geo.core.linear import MGICLinear
-from mgic_geo.graph.grouped.fast import forget_graphs
+from mgic_geo.graph.self_loops import forget_graphs
 from mgic_geo.image.mgic_conv import MGICConv2d
 
 __all__ = ["Calls", "capture", "gaussian", "project"]

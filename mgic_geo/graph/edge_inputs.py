@@ -78,12 +78,14 @@ def check_edges(inputs: Mapping[str, Any]) -> None:
             )
 
 
-def of_type(values: Any, x: Tensor) -> Any:
+def of_type(name: str, values: Any, x: Tensor) -> Any:
     """Floating-point values of edges in the type of the features, which they would widen; all else as it is.
 
-    Under autocast, where features may be narrow, in at least single precision.
+    Weights are factors of features, so integers and booleans become floating-point, too; in ``edge_attr`` or
+    ``edge_type`` they may be indices. Under autocast, where features may be narrow, in at least single
+    precision.
     """
-    if not (isinstance(values, Tensor) and values.is_floating_point()):
+    if not isinstance(values, Tensor) or not (values.is_floating_point() or name == "edge_weight"):
         return values
     narrow = torch.is_autocast_enabled(x.device.type)
     return values.to(torch.promote_types(x.dtype, torch.float32) if narrow else x.dtype)

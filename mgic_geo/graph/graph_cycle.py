@@ -25,6 +25,7 @@ from mgic_geo.graph.edges.propagation import messages_observed
 from mgic_geo.graph.graph_block import Factory, Levels
 from mgic_geo.graph.grouped import FEATURES
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, compressed, edges_of, flatten_clouds
+from mgic_geo.graph.self_loops import self_loops_of
 from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut
 
 __all__ = ["GraphCycle"]
@@ -52,6 +53,8 @@ class GraphCycle(MessagePassing):
     """Whether the levels' layer reads :class:`Neighbors`, which are then made once for all levels."""
     _without_targets: ClassVar[str] = ""
     """What to do about a pair without targets."""
+
+    add_self_loops = self_loops_of(lambda self: [block.conv for block in self.cycle.blocks])
 
     def __init__(
         self,
@@ -82,11 +85,6 @@ class GraphCycle(MessagePassing):
         """How far an output looks: every level passes messages along one edge."""
         return self.hierarchy.coarsenings + 1
 
-    @property
-    def add_self_loops(self) -> bool:
-        """Whether the layer adds them; PyG's ``to_hetero`` asks."""
-        return bool(getattr(self.cycle.blocks[-1].conv, "add_self_loops", False))
-
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
         for part in (self.shortcut, self.source_shortcut, self.cycle):
@@ -107,7 +105,7 @@ class GraphCycle(MessagePassing):
             if name == "edge_index":
                 return self._graph(value, x, source)
             if name in OF_EDGES:
-                return of_type(value, x)
+                return of_type(name, value, x)
             if isinstance(value, Tensor) and cloud and name in ("pos", "normal", "x_0"):
                 value = value.flatten(0, 1)
             return self._restricted(value, self.shortcut) if name in FEATURES else value
@@ -156,6 +154,11 @@ class GraphCycle(MessagePassing):
             if side is not None:
                 clouds = source is None or source is target or not self._takes_clouds
                 check_features(side, width, clouds=clouds)
+        if wanted == -1 and source is not None and source.size(-1) != target.size(-1):
+            raise ValueError(
+                f"in_channels=-1 is one width, got sources of {source.size(-1)} channels and targets of "
+                f"{target.size(-1)}; build the layer with in_channels=(-1, -1)"
+            )
         if isinstance(self.shortcut, LazyShortcut) or isinstance(self.source_shortcut, LazyShortcut):
             self._settle(source, target)
         return source, target

@@ -37,7 +37,7 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Tensor:
         points at equal distance any may be taken.
 
     Raises:
-        ValueError: On another shape, k outside 1 to N, non-finite or overflowing coordinates, or an
+        ValueError: On another shape, k outside 1 to N, complex, non-finite or overflowing coordinates, or an
             unknown backend.
         ImportError: If the backend's package is not installed.
     """
@@ -181,6 +181,8 @@ def _neighbors(x: Tensor, k: int, loop: bool, backend: str) -> Tensor:
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
+    if x.is_complex():
+        raise ValueError(f"points have real coordinates, got {x.dtype}; torch.view_as_real gives both parts")
     return x if x.dtype == torch.float64 else x.float()
 
 

@@ -32,8 +32,8 @@ class MGICGraphConv(GraphCycle):
     changes, are restricted to the width of every level and read there, as is a further feature ``x_0``.
 
     Args:
-        in_channels: Width of the input, or -1 to take it from the first one; a pair of widths for sources and
-            targets of different kinds.
+        in_channels: Width of the input, or -1 to take it from the first one; a pair of widths, of which
+            either may be -1, for sources and targets of different kinds.
         out_channels: Width of the output.
         conv: A PyG layer, class or name, called as ``conv(width, width, **conv_kwargs)``. :class:`EdgeConv`
             runs without its own normalisation and activation: those of the block follow it.
@@ -44,7 +44,9 @@ class MGICGraphConv(GraphCycle):
         norm: Normalisation of blocks and corrections: ``"batch_norm"``, ``"layer_norm"``, a factory
             ``norm(width)`` of a module on (N, width), or None.
         min_levels: Coarsen at least this many times.
-        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`. The
+            default is the last: averages of a group are nearly copies of one another, so coarse levels would
+            see little but the mean, and deep networks train worse.
         correction_norm: Normalisation of the corrections alone; ``"same"`` for that of ``norm``.
         act_first: Activate before the normalisation.
         **conv_kwargs: Go to the layer of every level.
@@ -71,7 +73,7 @@ class MGICGraphConv(GraphCycle):
         act: Act = "relu",
         norm: str | Factory | None = "batch_norm",
         min_levels: int = 0,
-        transfer_init: str = "random",
+        transfer_init: str = "signed",
         correction_norm: str | Factory | None = "same",
         act_first: bool = False,
         **conv_kwargs: Any,

@@ -13,6 +13,7 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from mgic_geo.graph import MGICGraphConv
 from mgic_geo.graph.activation import Act, resolve_act
 from mgic_geo.graph.graph_block import norm_factory
+from mgic_geo.graph.self_loops import self_loops_of
 from mgic_geo.models.layerwise import infer
 from mgic_geo.models.trim_hops import TrimHops
 
@@ -24,25 +25,27 @@ class InputLayer(pyg.MessagePassing):
 
     Args:
         conv: A PyG layer.
+        in_channels: Width of its input, or a pair of them.
+        out_channels: Width of its output.
         norm: Normalisation of its output.
         act: Activation, or None.
         act_first: Activate before the normalisation.
     """
 
+    add_self_loops = self_loops_of(lambda self: [self.conv])
+
     def __init__(
         self,
         conv: nn.Module,
+        in_channels: int | tuple[int, int],
+        out_channels: int,
         norm: nn.Module,
         act: Act = None,
         act_first: bool = False,
     ) -> None:
         super().__init__(aggr=None)  # to_hetero tells by this class that it needs edges
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.conv, self.norm, self.act, self.act_first = conv, norm, resolve_act(act), act_first
-
-    @property
-    def add_self_loops(self) -> bool:
-        """Whether the layer adds them; PyG's ``to_hetero`` asks."""
-        return bool(getattr(self.conv, "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
@@ -62,7 +65,6 @@ class _MGICModel(BasicGNN):
     """What the four models share; each names the layer of its levels."""
 
     conv_class: ClassVar[Callable[..., nn.Module]]
-    default_init: ClassVar[str] = "random"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,7 +79,7 @@ class _MGICModel(BasicGNN):
         coarse_size: int = 32,
         min_levels: int = 0,
         block_norm: str | Callable[[int], nn.Module] | None = "batch_norm",
-        transfer_init: str | None = None,
+        transfer_init: str = "signed",
         **kwargs: Any,
     ) -> pyg.MessagePassing:
         """One layer: MGIC between hidden widths, else PyG's own."""
@@ -85,7 +87,8 @@ class _MGICModel(BasicGNN):
             return super().init_conv(in_channels, out_channels, **kwargs)
         if not self.convs:
             dense = super().init_conv(in_channels, out_channels, **kwargs)
-            return InputLayer(dense, norm_factory(block_norm)(out_channels), self.act, self.act_first)
+            norm = norm_factory(block_norm)(out_channels)
+            return InputLayer(dense, in_channels, out_channels, norm, self.act, self.act_first)
         return MGICGraphConv(
             in_channels[0] if isinstance(in_channels, tuple) else in_channels,  # hidden widths are equal
             out_channels,
@@ -95,7 +98,7 @@ class _MGICModel(BasicGNN):
             act=self.act,
             norm=block_norm,
             min_levels=min_levels,
-            transfer_init=transfer_init or self.default_init,
+            transfer_init=transfer_init,
             correction_norm=None,
             act_first=self.act_first,
             **kwargs,
@@ -147,7 +150,7 @@ class MGICGCN(_MGICModel, pyg.GCN):
         min_levels: Coarsen at least this many times.
         block_norm: Normalisation of the blocks, ``norm`` of :class:`mgic_geo.MGICGraphConv`; corrections have
             none.
-        transfer_init: See :class:`mgic_geo.Restriction`; None for ``"random"``, in MGICGIN ``"signed"``.
+        transfer_init: As for :class:`mgic_geo.MGICGraphConv`.
         **kwargs: Go to the layers.
 
     Shapes:
@@ -176,7 +179,6 @@ class MGICGIN(_MGICModel, pyg.GIN):
     """
 
     conv_class = pyg.GINConv
-    default_init = "signed"  # with averaging ones some seeds failed in evaluation
 
 
 class MGICGAT(_MGICModel, pyg.GAT):

@@ -48,8 +48,8 @@ class DGCNN(nn.Module):
         coarse_size: Largest width of the coarsest level, :math:`s_c`, with ``conv="mgic"``.
         wrapped: The layer that ``"mgic"`` wraps: ``"edge"`` or a PyG layer.
         min_levels: Coarsen at least this many times, with ``conv="mgic"``.
-        transfer_init: ``"random"``, ``"average"`` or ``"signed"``, with ``conv="mgic"``; see
-            :class:`mgic_geo.Restriction`.
+        transfer_init: ``"random"``, ``"average"`` or, as :class:`mgic_geo.MGICGraphConv`, ``"signed"``, with
+            ``conv="mgic"``; see :class:`mgic_geo.Restriction`.
         dropout: Probability of dropout behind each hidden layer.
         act: Activation; a name of PyG's resolver, a module or its class. ``"leaky_relu"`` has DGCNN's slope
             of 0.2.
@@ -79,7 +79,7 @@ class DGCNN(nn.Module):
         coarse_size: int = 32,
         wrapped: Conv = "edge",
         min_levels: int = 0,
-        transfer_init: str = "random",
+        transfer_init: str = "signed",
         dropout: float = 0.2,
         act: Act = "leaky_relu",
         backend: str = "auto",

@@ -7,7 +7,7 @@ from torch_geometric.data import Data
 
 from mgic_geo import EdgeConv, MGICDynamicEdgeConv, MGICGraphConv
 from mgic_geo.benchmark.pyg_layers import example_graph
-from mgic_geo.graph.edge_inputs import check_edge_range, check_edges, index_of
+from mgic_geo.graph.edge_inputs import check_edge_range, check_edges, index_of, of_type
 
 X, EDGES = torch.randn(10, 16), example_graph(10, 3)
 LAYERS = [(pyg.GCNConv, {}), (pyg.SAGEConv, {}), (pyg.GATv2Conv, {"edge_dim": 3})]
@@ -58,6 +58,8 @@ def test_a_bad_first_input_settles_nothing():
     layer = MGICGraphConv(-1, 16)
     with pytest.raises(ValueError, match=r"got \(16,\)"):
         layer(X[0], EDGES)
+    with pytest.raises(ValueError, match=r"sources of 7 channels and targets of 16; .*=\(-1, -1\)"):
+        layer((X[:, :7], X), EDGES)
     assert layer.in_channels == -1
     assert layer(X, EDGES).shape == (10, 16)
 
@@ -117,6 +119,19 @@ def test_narrow_indices_and_wide_weights_are_taken():
             torch.testing.assert_close(out, layer(X, edges, *(value.float() for value in values)))
             with torch.autocast("cpu", torch.bfloat16):
                 torch.testing.assert_close(layer(X, edges.int(), *values), out, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_counts_and_masks_are_weights(dtype):
+    weight = torch.randint(2, (30,), dtype=dtype)
+    for conv in (pyg.GCNConv, pyg.GraphConv, pyg.LEConv):
+        layer = layer_of(conv).double().eval()
+        out = layer(X.double(), EDGES, weight)
+        torch.testing.assert_close(out, layer(X.double(), EDGES, edge_weight=weight.double()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer_of(pyg.GCNConv)(X, EDGES, weight).isfinite().all()
+    assert of_type("edge_type", weight, X) is weight
+    assert of_type("edge_attr", weight, X) is weight
 
 
 def test_an_index_made_in_inference_mode_serves_gradients():

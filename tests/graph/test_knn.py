@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partial
 
 import compiled
 import oracles
@@ -145,6 +146,9 @@ def test_errors_name_value_and_remedy():
         knn_graph(x.view(12, 3), 2, flow="up")
     with pytest.raises(ValueError, match="backend must be"):
         knn(x, 2, backend="faiss")
+    for search in (partial(knn, k=2), partial(knn_graph, k=2, cosine=True)):
+        with pytest.raises(ValueError, match=r"real coordinates, got torch\.complex64; torch\.view_as_real"):
+            search(torch.randn(6, 3, dtype=torch.cfloat))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -171,6 +171,13 @@ def test_pickles_with_a_local_factory(width, graph):
         assert torch.equal(twin(*graph), layer(*graph))
 
 
+def test_transfers_start_with_rows_of_either_sign():
+    for layer in (MGICGraphConv(32, 64), MGICGraphConv(32, 64, "edge"), MGICDynamicEdgeConv(32, 64, k=3)):
+        for transfer in (*layer.cycle.restrictions, *layer.cycle.prolongations):
+            assert transfer.init == "signed"
+            assert bool((transfer.map.weight < 0).any())
+
+
 def test_options_of_the_hierarchy_arrive():
     average = MGICGraphConv(16, 16, coarse_size=16, min_levels=2, transfer_init="average")
     assert average.hierarchy.widths == (16, 8, 4)

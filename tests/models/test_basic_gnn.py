@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader, RandomNodeLoader
 from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
 
-from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphConv, MGICGraphSAGE
+from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphConv, MGICGraphSAGE, Restriction
 from mgic_geo.models.basic_gnn import InputLayer
 
 MODELS = [MGICGCN, MGICGraphSAGE, MGICGAT, MGICGIN]
@@ -71,6 +71,22 @@ def test_the_first_layer_and_the_logits_are_pygs_own(model, graph):
     torch.testing.assert_close(net(x, edge_index), net.convs[3](hidden, edge_index))
     jumping = model(8, 16, 3, 5, jk="cat", **SIZES)
     assert [type(conv) for conv in jumping.convs] == [InputLayer, MGICGraphConv, MGICGraphConv]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_layer_tells_its_widths(model):
+    """Code that wraps PyG's models reads them; of GAT's own layers ``out_channels`` is that of a head."""
+    options = {"heads": 2} if model is MGICGAT else {}
+    convs = model(8, 16, 3, **options, **SIZES).convs
+    assert [(conv.in_channels, conv.out_channels) for conv in convs] == [(8, 16), (16, 16), (16, 16)]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_transfers_start_as_those_of_the_layer(model):
+    starts = [m.init for m in model(8, 16, 3, 5, **SIZES).modules() if isinstance(m, Restriction)]
+    assert starts == ["signed"]
+    net = model(8, 16, 3, 5, transfer_init="random", **SIZES)
+    assert [m.init for m in net.modules() if isinstance(m, Restriction)] == ["random"]
 
 
 def test_corrections_may_have_a_normalisation_of_their_own():

@@ -5,7 +5,7 @@ import torch_geometric.nn as pyg
 from torch import nn
 from torch_geometric.data import Batch, Data
 
-from mgic_geo import create_model
+from mgic_geo import Restriction, create_model
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.mgic_conv import MGICGraphConv
 from mgic_geo.models import DGCNN
@@ -32,6 +32,11 @@ def test_starts_of_the_transfers_are_as_documented(init, negative):
     assert f'``"{init}"``' in (DGCNN.__doc__ or "")
     rows = [p for name, p in small(transfer_init=init).named_parameters() if "restrictions" in name]
     assert [bool((p < 0).any()) for p in rows] == [negative] * len(rows) != []
+
+
+def test_transfers_start_as_those_of_the_layer():
+    starts = {m.init for m in small().modules() if isinstance(m, Restriction)}
+    assert starts == {"signed"}
 
 
 @pytest.mark.parametrize("wrapped", ["edge", "SAGEConv"])

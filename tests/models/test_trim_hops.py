@@ -3,7 +3,7 @@ import sampling
 import torch
 from torch_geometric.nn import GraphSAGE
 
-from mgic_geo import MGICGAT, MGICGIN, MGICGraphSAGE
+from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphSAGE
 from mgic_geo.models.trim_hops import TrimHops
 
 SIZES = {"group_size": 4, "coarse_size": 8}
@@ -41,6 +41,18 @@ def test_seeds_of_a_sampled_batch_get_what_the_whole_graph_gives(which, graph):
         edge_index, [7, 30, 31], net.num_hops - 1
     )  # one hop less does not do
     assert not torch.allclose(net(x[nodes], local)[:3], whole[[7, 30, 31]])
+
+
+def test_degrees_take_a_hop_more_and_no_trimming(graph):
+    """GCN weighs an edge by the degrees of both its ends; PyG's does the same."""
+    x, edge_index = graph
+    torch.manual_seed(1)
+    net = MGICGCN(8, 16, 3, 5, **SIZES).eval()
+    whole = net(x, edge_index)[[7, 30, 31]]
+    nodes, local, found, counts = sampling.sample(edge_index, [7, 30, 31], net.num_hops + 1)
+    torch.testing.assert_close(net(x[nodes], local)[:3], whole)
+    trimmed = net(x[nodes], local, num_sampled_nodes_per_hop=found, num_sampled_edges_per_hop=counts)
+    assert not torch.allclose(trimmed[:3], whole, atol=1e-2)
 
 
 def test_trimming_is_pygs_where_every_layer_has_one_level(graph):

@@ -22,6 +22,7 @@ from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.grouped.build import Builder, construct
 from mgic_geo.graph.grouped.fast import build_wide
 from mgic_geo.graph.grouped.guards import only_features
+from mgic_geo.graph.self_loops import self_loops_of
 
 __all__ = ["FEATURES", "GroupedConv", "grouped", "resolve_conv"]
 
@@ -104,6 +105,8 @@ class GroupedConv(pyg.MessagePassing):
         **kwargs: Go to every small layer.
     """
 
+    add_self_loops = self_loops_of(lambda self: self.convs)
+
     def __init__(
         self, conv: Builder, groups: int, in_channels: int, out_channels: int, **kwargs: Any
     ) -> None:
@@ -115,11 +118,6 @@ class GroupedConv(pyg.MessagePassing):
         self.arguments = tuple(inspect.signature(self.convs[0].forward).parameters)
         known = {"x", "x_dict"} & {*self.arguments}
         self.features = FEATURES if known else (*FEATURES, *self.arguments[:1])
-
-    @property
-    def add_self_loops(self) -> bool:
-        """Whether the layers add them; PyG's ``to_hetero`` asks."""
-        return bool(getattr(self.convs[0], "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw every group's weights anew."""

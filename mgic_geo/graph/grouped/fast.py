@@ -27,8 +27,9 @@ from mgic_geo.graph.grouped.nn_conv import GroupedNN
 from mgic_geo.graph.grouped.pna_conv import NodewisePNA
 from mgic_geo.graph.grouped.state import join_states, separable, split_state
 from mgic_geo.graph.neighbors import compressed
+from mgic_geo.graph.self_loops import forget_graphs, self_loops_of
 
-__all__ = ["FAST", "Rule", "WideConv", "build_wide", "forget_graphs"]
+__all__ = ["FAST", "Rule", "WideConv", "build_wide"]
 
 Options = dict[str, Any]
 
@@ -142,6 +143,8 @@ class WideConv(pyg.MessagePassing):
         options: The layer's other arguments.
     """
 
+    add_self_loops = self_loops_of(lambda self: [self.layer])
+
     def __init__(
         self,
         layer: nn.Module,
@@ -160,11 +163,6 @@ class WideConv(pyg.MessagePassing):
         self.layer = layer.to_empty(device=tensors[0].device)
         self._start([first, *(self._small() for _ in range(groups - 1))])
         self._small_repr = repr(first)
-
-    @property
-    def add_self_loops(self) -> bool:
-        """Whether the layer adds them; PyG's ``to_hetero`` asks."""
-        return bool(getattr(self.layer, "add_self_loops", False))
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, in every group as a layer of the group's width does."""
@@ -185,6 +183,8 @@ class WideConv(pyg.MessagePassing):
         for values in self.split_state({f"layer.{name}": value for name, value in state.items()}):
             small = self._small()
             small.load_state_dict(values)
+            if hasattr(small, "add_self_loops"):
+                small.add_self_loops = self.add_self_loops  # may have been set since it was built
             parts.append(small.to(next(iter(values.values()), torch.empty(0))).train(self.training))
         return parts
 
@@ -206,14 +206,6 @@ class WideConv(pyg.MessagePassing):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.groups} x {self._small_repr})"
-
-
-def forget_graphs(layer: nn.Module) -> None:
-    """Drop the one graph, or the features on it, that PyG's layers with ``cached=True`` keep."""
-    for module in layer.modules():
-        for name in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
-            if hasattr(module, name):
-                setattr(module, name, None)
 
 
 def build_wide(

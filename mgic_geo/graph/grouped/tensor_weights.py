@@ -23,6 +23,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from mgic_geo.core.pointwise import grouped_linear
 from mgic_geo.graph.edges.linear_propagation import linear_form, propagate_linear
+from mgic_geo.graph.self_loops import self_loops_of
 
 __all__ = ["GroupedARMA", "GroupedGCN2", "GroupedGatedGraph"]
 
@@ -75,6 +76,8 @@ class GroupedARMA(ARMAConv):
 class GroupedGCN2(nn.Module):
     """``GCN2Conv`` within groups; the initial features fall into groups as the features do."""
 
+    add_self_loops = self_loops_of(lambda self: [self.propagation])
+
     def __init__(
         self,
         groups: int,
@@ -88,7 +91,7 @@ class GroupedGCN2(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        self.groups, self.alpha, self.add_self_loops = groups, alpha, add_self_loops
+        self.groups, self.alpha = groups, alpha
         self.beta = 1.0 if theta is None or layer is None else math.log(theta / layer + 1)
         loops = add_self_loops and normalize
         self.propagation = _LinearGCN(
