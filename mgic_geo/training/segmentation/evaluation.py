@@ -64,7 +64,7 @@ class SegmentationEvaluation:
     def standard_error(self, draws: int = 1000) -> float:
         """Return that of ``miou``: its deviation over sets of the images, drawn with replacement.
 
-        Images without a label are left out, since a set of nothing else has no IoU. NaN with under two others.
+        Images without a label are left out, since a set of such has no IoU; it is NaN with under two others.
         """
         labelled = self.confusions[self.confusions.flatten(1).any(1)]
         size = len(labelled)

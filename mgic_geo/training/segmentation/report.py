@@ -14,7 +14,7 @@ from mgic_geo.training.segmentation.evaluation import SegmentationEvaluation
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterSummary(Summary):
-    """What is said of a segmenter's run: a figure is NaN where no pixel, or class, has a label to judge by."""
+    """What is said of a segmenter's run: a figure is NaN where no label is there to judge by."""
 
     miou: float
     standard_error: float
