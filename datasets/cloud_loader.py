@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .cloud_augment import Augment
 from .clouds import PointClouds
-from .epochs import Epochs, place
+from .epochs import Epochs, Purpose, place
 
 
 class CloudLoader(Epochs):
@@ -86,10 +86,10 @@ class CloudLoader(Epochs):
         where, pool = self._points.device, self._points.shape[1]
         order = self._order()
         # Drawn on the host for the whole epoch at once: no batch waits for a small copy.
-        draws = self._draws()
+        draws = self._draws(Purpose.POINTS)
         offsets = torch.randint(pool, order.shape, generator=draws).to(where)
         strides = self._strides[torch.randint(len(self._strides), order.shape, generator=draws)].to(where)
-        changes = self._draws(self.device)
+        changes = self._draws(Purpose.AUGMENTATION, self.device)
         steps, rows = torch.arange(self.num_points, device=where), self._points.flatten(0, 1)
         batches = order.to(where).view(-1, self.batch_size)
         batch_labels = self._labels[order.to(self.device)].view(-1, self.batch_size)

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: no two purposes share a stream.
+
+    None of them is 0. NumPy's ``SeedSequence`` fills up with zeros, so (seed, epoch) alone would be the same
+    stream as (seed, epoch, rank 0).
+    """
+
+    ORDER = 1
+    POINTS = 2
+    AUGMENTATION = 3
 
 
 class Epochs:
@@ -76,18 +89,19 @@ class Epochs:
         """The samples this rank takes in this epoch, int64, batch after batch."""
         if not self.train:
             return torch.arange(self.rank, self.samples, self.world_size)
-        order = torch.randperm(self.samples, generator=generator(self.seed, self.epoch))
+        order = torch.randperm(self.samples, generator=generator(Purpose.ORDER, self.seed, self.epoch))
         order = order[self.rank : self.samples // self.world_size * self.world_size : self.world_size]
         return order[: len(self) * self.batch_size]
 
-    def _draws(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """A new generator of this rank's random numbers in this epoch."""
-        return generator(self.seed, self.epoch, self.rank, device=device)
+    def _draws(self, purpose: Purpose, device: torch.device | str = "cpu") -> torch.Generator:
+        """A new generator of this rank's random numbers for ``purpose`` in this epoch."""
+        return generator(purpose, self.seed, self.epoch, self.rank, device=device)
 
 
-def generator(*entropy: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that depends on the integers ``entropy`` (0 or more), in their order."""
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def generator(purpose: Purpose, *entropy: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on the purpose and the integers ``entropy`` (0 or more), in their order."""
+    state = np.random.SeedSequence([int(purpose), *entropy]).generate_state(1, np.uint64)
+    seed = int(state[0] >> np.uint64(1))
     return torch.Generator(device).manual_seed(seed)
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..normalization import Normalization
 from .cores import usable_cores
-from .epochs import Epochs, generator
+from .epochs import Epochs, Purpose, generator
 from .image_loader import BatchAugment
 from .problems import REMEDY, CorruptImageError, corrupt
 
@@ -139,7 +139,8 @@ class _Samples(Dataset[Sample | str]):
         if self.transform is None:
             return image, target
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator(self.seed, epoch, index).initial_seed())
+            draws = generator(Purpose.AUGMENTATION, self.seed, epoch, index)
+            torch.manual_seed(draws.initial_seed())
             return self.transform(image, target)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..normalization import Normalization
-from .epochs import Epochs, place, to_device
+from .epochs import Epochs, Purpose, place, to_device
 from .images import Images
 from .masks import SegmentedImages
 
@@ -79,7 +79,7 @@ class ImageLoader(Epochs):
         self._targets = place(images.labels if isinstance(images, Images) else images.masks, self.device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        draws, augment = self._draws(), self.augment
+        draws, augment = self._draws(Purpose.AUGMENTATION), self.augment
         for chosen in self._order().split(self.batch_size):
             images, targets = (self._take(part, chosen) for part in (self._images, self._targets))
             if augment is not None:

@@ -62,11 +62,11 @@ def decode_pairs(path: Path, labels: Callable[[bytes], Tensor], progress: bool) 
             except CorruptImageError as error:
                 problems[pair.files[part]] = str(error)
             bar.update()
-    check_one_root(path, roots)
     present = {(split, part) for (split, _), pair in pairs.items() for part in pair.files}
     splits = sorted(split for split, part in present if part == "mask" and (split, "image") in present)
     if not splits:
         raise ValueError(f"{path} holds no images with masks; the layout is {LAYOUT}")
+    check_one_root(path, roots)
     pairs = defaultdict(_Pair, {key: pairs[key] for key in sorted(pairs) if key[0] in splits})
     problems |= _mismatches(list(pairs.values()))
     groups = {}

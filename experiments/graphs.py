@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +32,11 @@ from torch_geometric.nn import GAT, GCN, GIN, MLP, GraphSAGE, global_mean_pool
 
 from mgic_geo import MGICGAT, MGICGCN, MGICGIN, MGICGraphSAGE, complexity
 from mgic_geo.datasets import PLANETOID, block_model, load_planetoid, load_tudataset, mixing_graphs
+from mgic_geo.text_table import percent
 from mgic_geo.training.claims import claim_output
 from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import RunConfig
+from mgic_geo.training.divergence import has_diverged
 from mgic_geo.training.errors import blaming, plain_errors, write_text
 
 FORMS = MGICGCN, MGICGraphSAGE, MGICGAT, MGICGIN
@@ -53,6 +56,9 @@ class Config(RunConfig):
     """Folder for the settings, the accuracies and the table."""
     models: tuple[str, ...] = MODELS
     """Which of MLP, GCN, GraphSAGE, GAT, GIN and their MGIC forms, MGICGCN, ..."""
+    resume: bool = False
+    """Continue the run in --output with the models and seeds whose accuracy it lacks, or start it if there is
+    none yet."""
     epochs: int = 60
     """Passes over the training set; on one graph, steps."""
     batch_size: int = 32
@@ -85,9 +91,9 @@ class Config(RunConfig):
         if not self.models:
             found.append(f"--models is empty; give some of {', '.join(MODELS)}")
         found += self.at_least(seeds=1, hidden=1, layers=1, group_size=1, coarse_size=1, heads=1)
-        if self.devices != 1:
-            found.append("--devices is not 1; a run takes seconds, so each trains on one device")
-        return found + self.shares("dropout")
+        if not 0 < self.lr < math.inf:
+            found.append(f"--lr is {self.lr}; give a positive number")
+        return found + self.at_least(weight_decay=0) + self.shares("dropout")
 
     @property
     def device(self) -> torch.device:
@@ -199,6 +205,8 @@ def run(config: Config, name: str, seed: int) -> dict[str, float]:
     start = time.perf_counter()
     train(config, model, training, seed)
     seconds = time.perf_counter() - start
+    if has_diverged(model):
+        raise ValueError(f"training diverged; lower --lr, which is {config.lr:g}")
     sample = Batch.from_data_list(test[:1]).to(config.device)  # type: ignore[arg-type]
     cost = complexity(model, sample.x, sample.edge_index, sample.batch)
     return {
@@ -239,8 +247,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if seed in results.setdefault(name, {}):
                     continue
                 with blaming(f"--models {name}"):
-                    results[name][seed] = run(config, name, int(seed))
+                    done = results[name][seed] = run(config, name, int(seed))
                 write_text(record, json.dumps(results, indent=1))
+                figures = f"{percent(done['accuracy'])}, {done['seconds']:.1f} s"
+                print(f"{name}, seed {seed}: {figures}", file=sys.stderr, flush=True)
         text = table(results)
         print(text)
         write_text(config.output / "table.md", text + "\n")

@@ -24,10 +24,9 @@ from mgic_geo.model_file import ModelCard
 from mgic_geo.training.classification.evaluation import Evaluation
 from mgic_geo.training.classification.galleries import plot_gallery
 from mgic_geo.training.classification.task import ClassificationTask
-from mgic_geo.training.command_line import command_line
 from mgic_geo.training.errors import plain_errors
 from mgic_geo.training.task import run_task
-from mgic_geo.training.training_config import TrainingConfig
+from mgic_geo.training.training_config import TrainingConfig, parse_training
 
 
 @dataclass(kw_only=True)
@@ -103,10 +102,12 @@ class ModelNet(ClassificationTask[Config, PointClouds, ModelCard]):
     def load(self, config: Config, saved: ModelCard | None) -> tuple[PointClouds, PointClouds]:
         """Return the training and test clouds, each of as many points as the model takes or more."""
         splits = load_clouds(config.data, skip_corrupt=config.skip_corrupt)
-        points = config.points if saved is None else saved.points
+        points, remedy = config.points, "lower --points"
+        if saved is not None:
+            points, remedy = saved.points, f"give data with {saved.points} points or more"
         pool = min(split.points.shape[1] for split in splits)
         if points > pool:
-            raise ValueError(f"its clouds hold {pool} points, but the model takes {points}; lower --points")
+            raise ValueError(f"its clouds hold {pool} points, but the model takes {points}; {remedy}")
         return splits
 
     def card(self, config: Config, samples: PointClouds) -> ModelCard:
@@ -134,7 +135,7 @@ class ModelNet(ClassificationTask[Config, PointClouds, ModelCard]):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, judge the last epoch on the test clouds and write the results; or judge what --eval names."""
-    config = command_line(Config, argv, __doc__)
+    config = parse_training(Config, argv, __doc__)
     with plain_errors():
         config.validate()
         run_task(config, ModelNet())

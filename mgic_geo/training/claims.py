@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mgic_geo.training.config import RunConfig, flag
-from mgic_geo.training.errors import UsageError, blaming, write_text
+from mgic_geo.training.errors import UsageError, blaming, check_folder, write_text
 
 # What says nothing about a run's result, so that a resumed run may change it: where it lies, whether it
 # continues, how many processes read its images (batches do not depend on that), and whether all were read
@@ -39,7 +39,8 @@ def claim_output(config: RunConfig, checkpoint: Path) -> None:
     Raises:
         UsageError: If the folder holds a run and ``--resume`` was not given, or the run had other settings.
     """
-    record = Path(config.output) / "config.yaml"
+    check_folder("--output", config.output)
+    record = config.output / "config.yaml"
     settings = plain(config) | {"processes": int(os.environ.get("WORLD_SIZE", config.devices))}
     if not checkpoint.exists() and (record.parent / "model.safetensors").exists():
         raise UsageError(
@@ -72,6 +73,7 @@ def claim_folder(output: Path, config: Any, result: str) -> None:
     Raises:
         UsageError: If the folder has the results of other settings, or the record of another kind of run.
     """
+    check_folder("--output", output)
     record, settings = output / "config.yaml", plain(config)
     with blaming("--output"):
         if record.exists() and (before := read_settings(record)) != settings:

@@ -64,8 +64,6 @@ class RunConfig(Flags):
     resume: bool = False
     """Continue the run in --output from its last finished epoch, or start it if there is none yet. On CPU the
     weights come out as if it had never been interrupted, bit for bit."""
-    devices: int = 1
-    """Processes to train with: GPUs, or CPU processes. Under torchrun its own numbers count instead."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Arithmetic while training. Evaluation and validation are always float32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -73,7 +71,8 @@ class RunConfig(Flags):
     compile: bool = False
     """Compile the model with torch.compile: a slow first step, faster ones after."""
 
-    # Only experiments on images have flags for these.
+    # Only some experiments have flags for these.
+    devices = 1
     accumulate = 1
     ema = 0.0
     channels_last = False
@@ -81,13 +80,11 @@ class RunConfig(Flags):
     def problems(self) -> list[str]:
         """Return what is wrong with the values, each with its remedy."""
         gpus = torch.cuda.device_count()
-        found = super().problems() + self.at_least(epochs=1, batch_size=2, seed=0, devices=1)
+        found = super().problems() + self.at_least(epochs=1, batch_size=2, seed=0)
         if self.seed >= 2**63:
             found.append(f"--seed is {self.seed}; give a number below 2**63")
         if self.accelerator == "gpu" and not gpus:
             found.append("--accelerator gpu, but PyTorch sees no GPU here; use --accelerator cpu")
         if self.precision == "16-mixed" and (self.accelerator == "cpu" or not gpus):
             found.append("--precision 16-mixed needs a GPU; on CPU use bf16-mixed or 32-true")
-        if self.accelerator != "cpu" and 0 < gpus < self.devices:
-            found.append(f"--devices is {self.devices}, but PyTorch sees {gpus} GPU(s); give at most that")
         return found

@@ -27,6 +27,12 @@ def refuse_divergence(model: nn.Module, loss: Tensor, trainer: L.Trainer) -> Non
         raise diverged(trainer)
 
 
+def has_diverged(model: nn.Module) -> bool:
+    """Tell whether weights are not finite, or so large that no training that went well ends with them."""
+    weights = [p.detach() for p in model.parameters()]
+    return not all(bool(w.isfinite().all()) and float(w.abs().max()) < 1e3 for w in weights)
+
+
 @contextmanager
 def naming_divergence(model: nn.Module, trainer: L.Trainer) -> Iterator[None]:
     """Turn an error inside into a :class:`UsageError` where the weights show that training diverged.
@@ -36,7 +42,6 @@ def naming_divergence(model: nn.Module, trainer: L.Trainer) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, IndexError) as error:
-        weights = [p.detach() for p in model.parameters()]
-        if all(bool(w.isfinite().all()) and float(w.abs().max()) < 1e3 for w in weights):
+        if not has_diverged(model):
             raise
         raise diverged(trainer) from error

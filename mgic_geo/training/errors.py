@@ -64,7 +64,16 @@ def check_target(flag: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise UsageError(f"{flag} {path} is a folder; name a file in it")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    _check_place(flag, path, path.absolute().parent)
+
+
+def check_folder(flag: str, path: Path) -> None:
+    """Raise :class:`UsageError` if no files could be written into the folder ``path``, made where needed."""
+    _check_place(flag, path, path.absolute())
+
+
+def _check_place(flag: str, path: Path, folder: Path) -> None:
+    above = next(place for place in (folder, *folder.parents) if place.exists())
     if not above.is_dir():
         raise UsageError(f"{flag} {path}: {above} is a file, not a folder; choose another place")
     if not os.access(above, os.W_OK | os.X_OK):

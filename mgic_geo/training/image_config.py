@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from mgic_geo.models import list_models
-from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import flag
 from mgic_geo.training.optimizers import ImageOptimizerConfig
-from mgic_geo.training.training_config import TrainingConfig
+from mgic_geo.training.training_config import TrainingConfig, parse_training, scan_flag
 
-ConfigT = TypeVar("ConfigT")
+ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
 
 # What the recipes of the paper's classifiers have in common (sections 5.2.1 and 5.2.2).
 PAPER: dict[str, Any] = {
@@ -108,7 +106,7 @@ def parse_recipe(
         argv: The arguments; None for those of the process.
         description: The text at the head of ``--help``.
     """
-    scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    scan.add_argument("--recipe", nargs="?")
-    name = scan.parse_known_args(argv)[0].recipe
-    return command_line(config, argv, description, recipes.get(name))  # which refuses names that are none
+    recipe = recipes.get(
+        scan_flag("--recipe", argv) or "", {}
+    )  # the command line refuses names that are none
+    return parse_training(config, argv, description, recipe)

@@ -56,7 +56,8 @@ class OptimizerConfig(Flags):
             )
             return optimizer, CosineAnnealingLR(optimizer, T_max=steps, eta_min=self.peak_lr / 100)
         optimizer = torch.optim.AdamW(parameter_groups(model, self.decay), lr=self.peak_lr)
-        return optimizer, OneCycleLR(optimizer, max_lr=self.peak_lr, total_steps=steps)
+        # The cycle of a single step would be its end, at a rate of about 0.
+        return optimizer, OneCycleLR(optimizer, max_lr=self.peak_lr, total_steps=max(2, steps))
 
 
 @dataclass(kw_only=True)

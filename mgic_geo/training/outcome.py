@@ -22,11 +22,11 @@ class Judgement(Generic[ResultT, SummaryT]):
     Args:
         result: The model's answers.
         summary: Its figures.
-        draw: Draws the pictures beside the model.
+        draw: Draws the pictures.
         text: The figures, to read.
         score: That of them which is marked in the learning curves.
         measure: What it measures.
-        files: Names of what lies beside the model once it is judged and drawn.
+        files: Names of what is written once it is judged and drawn.
         judged_on: What the split is called.
     """
 
@@ -56,9 +56,8 @@ def conclude(
     )
 
 
-def conclude_evaluation(judgement: Judgement[ResultT, SummaryT]) -> None:
+def conclude_evaluation(config: RunConfig, judgement: Judgement[ResultT, SummaryT]) -> None:
     """Print the table of a model that was saved earlier, and draw its pictures."""
     print(f"{judgement.text}\n", flush=True)  # noqa: T201
     judgement.draw()
-    *first, last = judgement.files
-    print(f"{', '.join(first)} and {last} are beside the model")  # noqa: T201
+    print(f"Written to {config.output.resolve()}: {', '.join(judgement.files)}")  # noqa: T201

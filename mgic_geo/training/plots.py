@@ -5,9 +5,11 @@ Colours are Okabe and Ito's, told apart by colour-blind readers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -36,9 +38,10 @@ def plot_curves(
         measure: What the rows have beside the loss.
         judged_on: What that split is called.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     loss, scores = figure.subplots(1, 2)
+    ceiling = _ceiling(rows)
     for axes, name, title, unit in (
         (loss, "loss", "Loss", "cross-entropy"),
         (scores, measure.key, measure.title, measure.unit),
@@ -48,6 +51,8 @@ def plot_curves(
                 values = [row[f"{split}_{name}"] for row in rows]
                 if (split, name) == ("train", "loss"):
                     label = "training, as minimised"
+                if (split, name) == ("val", "loss") and ceiling is not None:
+                    label = f"validation, up to {max(values):,.0f}"
                 axes.plot(epochs, values, color=color, label=label, marker="." if len(rows) < 40 else None)
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -56,10 +61,25 @@ def plot_curves(
         epochs[-1:], [score], "*", color=BLACK, markersize=12, clip_on=False,
         label=f"{judged_on}, after the last epoch: {score:.1%}",
     )  # fmt: skip
-    scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    scores.legend(loc="best")
-    loss.legend(loc="best")
+    scores.yaxis.set_major_formatter(PercentFormatter(1))
+    if ceiling is not None:
+        loss.set_ylim(0, ceiling)
+    for axes in (loss, scores):  # below, where no curve can be covered
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=8,
+            columnspacing=1, handlelength=1.5,
+        )  # fmt: skip
     save_figure(figure, path)
+
+
+def _ceiling(rows: Sequence[dict[str, float]]) -> float | None:
+    """Return where to cut the panel of losses off, if few of validation are so high that others lie flat."""
+    losses = [row["val_loss"] for row in rows if math.isfinite(row.get("val_loss", math.nan))]
+    if not losses:
+        return None
+    usual = float(np.quantile(losses, 0.9, method="lower"))
+    ceiling = 1.5 * max(usual, *(row["train_loss"] for row in rows))
+    return ceiling if max(losses) > 2 * ceiling else None
 
 
 def literal(name: str) -> str:

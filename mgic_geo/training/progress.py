@@ -10,8 +10,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 from tqdm import tqdm
 
+from mgic_geo.text_table import percent
 from mgic_geo.training.learner import Learner
 
 BAR = "{desc} |{bar}| {percentage:3.0f} %  {remaining} left"
@@ -55,10 +57,10 @@ class Progress(Checkpoint):
         self.counts = self.counts + outputs["counts"]
         self.samples += size
         if (now := time.perf_counter()) - self.shown > self.seconds_between:
-            loss, score = float(self.loss / self.samples), float(learner.score(self.counts))
+            loss, score = float(self.loss / self.samples), learner.score(self.counts)
             epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             self.bar.set_description_str(
-                f"{epoch}  loss {loss:.3f}  {learner.measure.name} {score:>6.1%}", refresh=False
+                f"{epoch}  loss {loss:.3f}  {learner.measure.name} {_shown(score):>6}", refresh=False
             )
             self.shown = now
         self.bar.update()
@@ -70,9 +72,9 @@ class Progress(Checkpoint):
         logged, epoch, epochs = trainer.callback_metrics, trainer.current_epoch + 1, trainer.max_epochs or 0
         measure = _learner(pl_module).measure
         line = f"epoch {epoch}/{epochs}  loss {logged['train_loss']:.3f}"
-        line += f"  {measure.name} {logged[f'train_{measure.key}']:.1%}"
+        line += f"  {measure.name} {_shown(logged[f'train_{measure.key}'])}"
         if (validated := f"val_{measure.key}") in logged:
-            line += f"  validation {logged[validated]:.1%}"
+            line += f"  validation {_shown(logged[validated])}"
         if self.bar is not None:
             self.bar.write(line, file=sys.stderr)
             return
@@ -98,6 +100,10 @@ class Progress(Checkpoint):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def _shown(score: Tensor) -> str:
+    return percent(float(score), "%")
 
 
 def _learner(module: L.LightningModule) -> Learner[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import statistics
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ PACKAGES = ("mgic-geo", "torch", "torch-geometric", "lightning")
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What is said of any run: scores are fractions; what was not measured is None."""
+    """What is said of any run: scores are fractions; what was not measured is None, or NaN."""
 
     model: str
     data: str
@@ -50,8 +51,14 @@ class Summary:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
     def save(self, path: Path) -> None:
-        """Write the figures as JSON."""
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+        """Write the figures as JSON, which has no NaN: what was not measured is null."""
+        write_text(path, json.dumps(_without_nan(asdict(self)), indent=2, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def circumstances(
@@ -89,4 +96,5 @@ def device_name(device: torch.device) -> str:
     """Return the device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads != 1 else ''}"

@@ -14,7 +14,7 @@ from mgic_geo.datasets import split_validation
 from mgic_geo.datasets.splits import Divisible
 from mgic_geo.model_file import Card, load_model, save_model
 from mgic_geo.training.data import LoaderData, MakeLoader
-from mgic_geo.training.errors import blaming
+from mgic_geo.training.errors import blaming, check_folder
 from mgic_geo.training.learner import Learner
 from mgic_geo.training.outcome import Judgement, conclude, conclude_evaluation
 from mgic_geo.training.run import build, claim, evaluation_device, fit, load_for
@@ -64,14 +64,13 @@ class Task(ABC, Generic[ConfigT, SamplesT, CardT]):
     def judge(
         self,
         config: ConfigT,
-        path: Path,
         model: nn.Module,
         card: CardT,
         samples: SamplesT,
         device: torch.device,
         history: Sequence[dict[str, float]],
     ) -> Judgement[Any, Any]:
-        """Evaluate the model saved at ``path``; ``history`` has the epochs of its training, if it was now."""
+        """Evaluate a saved model; ``history`` has the epochs of its training, if it was now."""
 
 
 def run_task(config: ConfigT, task: Task[ConfigT, SamplesT, CardT]) -> None:
@@ -110,12 +109,13 @@ def _train(config: ConfigT, task: Task[ConfigT, SamplesT, CardT]) -> None:
 
 
 def _evaluate_saved(config: ConfigT, task: Task[ConfigT, SamplesT, CardT], path: Path) -> None:
-    """Judge the saved model at ``path`` on the test samples."""
+    """Judge the saved model at ``path`` on the test samples; what is written goes to the output folder."""
+    check_folder("--output", config.output)
     with blaming("--eval"):
         saved = load_model(path, task.kind)[1]  # before the data, which may have to be downloaded, or read
     with blaming(f"--data {config.data}"):
         test = task.load(config, saved)[-1]
-    conclude_evaluation(_judge(config, task, path, test, evaluation_device(config)))
+    conclude_evaluation(config, _judge(config, task, path, test, evaluation_device(config)))
 
 
 def _judge(
@@ -127,4 +127,4 @@ def _judge(
     history: Sequence[dict[str, float]] = (),
 ) -> Judgement[Any, Any]:
     model, card = load_for(path, task.kind, samples.classes, config.data)
-    return task.judge(config, path, model, card, samples, device, history)
+    return task.judge(config, model, card, samples, device, history)

@@ -189,6 +189,14 @@ def test_a_class_without_images_is_named(class_folders, tmp_path, name, split, f
         load_images(path)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_class_without_images_in_one_split_is_named(class_folders, split):
+    for image in (class_folders / split / "cat").iterdir():
+        image.unlink()
+    with pytest.raises(ValueError, match=rf"/{split} has folders without images: cat; fill or remove them$"):
+        load_images(class_folders)
+
+
 def test_a_class_of_which_all_images_are_left_out_stays_a_class(class_folders):
     for split in ("train", "test"):
         (class_folders / split / "bird").mkdir()

@@ -28,8 +28,11 @@ def main(script, monkeypatch):
 def test_every_model_trains_two_steps(data, main, tmp_path, capsys):
     main([*SMALL, "--data", data, "--output", str(tmp_path), "--batch-size", "8"])
     head, _, *rows = (tmp_path / "table.md").read_text().splitlines()
-    assert capsys.readouterr().out.splitlines()[0] == head
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0] == head
     results = json.loads((tmp_path / "results.json").read_text())
+    told = [f"{name}, seed {seed}" for name, runs in results.items() for seed in runs]
+    assert [line.partition(":")[0] for line in captured.err.splitlines()] == told
     assert [row.split(" | ")[0].strip("| ") for row in rows] == list(results)
     assert len(results) == 9
     for runs in results.values():
@@ -53,12 +56,22 @@ def test_resumes_with_the_models_that_are_missing(main, tmp_path, refused):
     assert again["MGICGCN"]["1"]["accuracy"] == whole["MGICGCN"]["1"]["accuracy"]
 
 
+def test_help_promises_what_it_does(main, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "bit for bit" not in text
+    assert "--devices" not in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--models", "GCNII"], "--models names GCNII; give some of MLP, GCN, MGICGCN"),
         (["--models"], "--models is empty; give some of MLP, GCN"),
-        (["--devices", "2"], "--devices is not 1"),
+        (["--lr", "-1", "--weight-decay", "-1"], "--lr is -1.0; give a positive number"),
+        (["--lr", "nan", "--weight-decay", "-1"], "--weight-decay is -1.0; give 0 or more"),
+        ([*SMALL, "--lr", "1e9"], "--models MLP: training diverged; lower --lr, which is 1e+09"),
         (["--hidden", "0"], "--hidden is 0; give 1 or more"),
         (["--dropout", "1"], "--dropout is 1.0; give 0 or more, under 1"),
         ([*SMALL, "--heads", "8", "--models", "MGICGAT"], "--models MGICGAT: heads=8 must divide"),

@@ -49,10 +49,13 @@ def test_two_steps_end_with_everything_written(
     assert not recwarn.list
     assert not list(tmp_path.glob(".*"))
 
-    main(["--eval", str(tmp_path), "--output", str(tmp_path / "unused")])
+    before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    main(["--eval", str(tmp_path), "--output", str(tmp_path / "other")])
     again = capsys.readouterr().out
     assert next(line for line in again.splitlines() if line.startswith("test accuracy")) in out
-    assert not (tmp_path / "unused").exists()
+    assert f"Written to {tmp_path / 'other'}: confusion.png, gallery.png" in again
+    assert {file.name for file in (tmp_path / "other").iterdir()} == {"confusion.png", "gallery.png"}
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
 
 
 def test_the_other_recipe(main: Main, tmp_path: Path) -> None:
@@ -105,9 +108,19 @@ def test_evaluation_needs_the_classes_of_the_model(main: Main, tmp_path: Path, r
     assert "there is no model at" in refused(main, ["--eval", str(tmp_path), "--data", "missing.h5"])
     card = ModelCard("mgic_dgcnn", {"k": 4}, ("cube", "disc", "needle"), 16)
     save_model(tmp_path / "model.safetensors", card.build(), card)
+    file = tmp_path / "file"
+    file.touch()
+    assert f"{file} is a file" in refused(main, ["--eval", str(tmp_path), "--output", str(file)])
     message = refused(main, ["--eval", str(tmp_path)])
     assert "knows the classes cube, disc, needle" in message
     assert "has ball, disc, needle" in message
+
+
+def test_evaluation_needs_the_points_of_the_model(main: Main, tmp_path: Path, refused: Refused) -> None:
+    card = ModelCard("mgic_dgcnn", {"k": 4}, ("ball", "disc", "needle"), 100)
+    save_model(tmp_path / "model.safetensors", card.build(), card)
+    message = refused(main, ["--eval", str(tmp_path)])
+    assert "its clouds hold 24 points, but the model takes 100; give data with 100 points or more" in message
 
 
 def test_files_of_others_are_not_replaced(main: Main, tmp_path: Path, refused: Refused) -> None:
@@ -119,7 +132,7 @@ def test_files_of_others_are_not_replaced(main: Main, tmp_path: Path, refused: R
     assert "holds a model but no last.ckpt" in refused(main, ["--output", str(tmp_path)])
     file = tmp_path / "file"
     file.write_text("mine")
-    assert "--output" in refused(main, ["--output", str(file)])
+    assert f"{file} is a file, not a folder" in refused(main, ["--output", str(file)])
 
 
 def test_a_run_keeps_its_number_of_processes(

@@ -79,6 +79,9 @@ def test_two_steps_end_with_everything_written(
     assert not recwarn.list
     assert not list(tmp_path.glob(".*"))
 
+    main(["--eval", str(tmp_path), "--output", str(tmp_path / "other")])
+    capsys.readouterr()
+    assert {file.name for file in (tmp_path / "other").iterdir()} == {"iou.md", "iou.png", "gallery.png"}
     (tmp_path / "gallery.png").unlink()
     main(["--eval", str(tmp_path)])
     again = capsys.readouterr().out
@@ -121,6 +124,13 @@ def test_training_without_a_label_is_refused(
         write_image(mask, np.full((36, 40), 11, np.uint8))
     message = refused(main, ["--class-weights", "median", "--output", str(tmp_path)], capsys)
     assert "no pixel of its 5 training image(s) has a label" in message
+
+
+def test_class_folders_are_no_scenes(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "test"):
+        write_image(tmp_path / "pets" / split / "cat" / "0.png", np.zeros((36, 40, 3), np.uint8))
+    message = refused(main, ["--data", str(tmp_path / "pets"), "--output", str(tmp_path / "run")], capsys)
+    assert "holds no images with masks; the layout is NAME/<split>/*.jpg" in message
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,14 @@ def test_the_output_folder_gets_a_record_that_yaml_reads(config: RunConfig, chec
     assert record["resume"] is False
 
 
+def test_a_file_is_no_folder(config: RunConfig, checkpoint: Path) -> None:
+    config.output.touch()
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        claim_output(config, checkpoint)
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        claim_folder(config.output, config, "results.json")
+
+
 def test_a_finished_epoch_is_never_overwritten(config: RunConfig, checkpoint: Path) -> None:
     claim_output(config, checkpoint)
     claim_output(config, checkpoint)  # nothing was trained yet, so nothing can be lost

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgic_geo.training.divergence import naming_divergence, refuse_divergence
+from mgic_geo.training.divergence import has_diverged, naming_divergence, refuse_divergence
 from mgic_geo.training.errors import UsageError
 
 OPTIMIZER = SimpleNamespace(defaults={"lr": 0.5})
@@ -37,3 +37,8 @@ def test_an_error_is_blamed_on_weights_that_exploded_only() -> None:
         raise ValueError("consequence")
     with pytest.raises(ValueError, match="a bug"), naming_divergence(model(1.0), TRAINER):
         raise ValueError("a bug")
+
+
+def test_weights_show_that_a_training_diverged() -> None:
+    assert not has_diverged(model(-999.0))
+    assert all(has_diverged(model(weight)) for weight in (-1e3, math.inf, math.nan))

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from mgic_geo.training import errors
-from mgic_geo.training.errors import UsageError, blaming, check_target, global_rank, plain_errors, write_text
+from mgic_geo.training.errors import (
+    UsageError,
+    blaming,
+    check_folder,
+    check_target,
+    global_rank,
+    plain_errors,
+    write_text,
+)
 
 
 def test_a_text_that_cannot_be_written_is_blamed_on_its_flag(tmp_path: Path) -> None:
@@ -27,6 +35,15 @@ def test_a_target_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(UsageError, match="nothing may be written into "):
         check_target("--output", tmp_path / "table.md")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    check_folder("--output", tmp_path)
+    check_folder("--output", tmp_path / "new" / "folders")
+    (file := tmp_path / "file").touch()
+    for folder in (file, file / "below"):
+        with pytest.raises(UsageError, match=f"^--output {folder}: {file} is a file, not a folder; choose"):
+            check_folder("--output", folder)
 
 
 def test_plain_errors_show_the_message_alone(capsys: pytest.CaptureFixture[str]) -> None:

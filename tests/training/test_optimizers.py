@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgic_geo.training.optimizers import ImageOptimizerConfig
+from mgic_geo.training.optimizers import ImageOptimizerConfig, OptimizerConfig
 from mgic_geo.training.schedule import rate_factor
 
 
@@ -36,3 +36,11 @@ def test_a_short_run_reaches_its_rate() -> None:
         schedule.step()
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", [OptimizerConfig, ImageOptimizerConfig])
+def test_a_single_step_moves_the_weights(kind: type[OptimizerConfig], optimizer: str) -> None:
+    config = kind(optimizer=optimizer)  # type: ignore[arg-type]
+    stepper, _ = config.optimization(nn.Linear(2, 2), steps=1, epochs=1)
+    assert stepper.param_groups[0]["lr"] > config.peak_lr / 100

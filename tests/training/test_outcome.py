@@ -40,10 +40,10 @@ def test_a_run_ends_with_figures_and_pictures(
         assert (tmp_path / name).exists()
         assert name in out
     assert json.loads((tmp_path / "summary.json").read_text())["seconds_per_epoch"] == 2.0
-    conclude_evaluation(judgement)
+    conclude_evaluation(RunConfig(data="pets", output=tmp_path), judgement)
     out = capsys.readouterr().out
     assert judgement.text in out
-    assert "confusion.png and gallery.png are beside the model" in out
+    assert f"Written to {tmp_path.resolve()}: confusion.png, gallery.png" in out
 
 
 def test_pictures_that_fail_take_no_figures_along(
@@ -58,5 +58,5 @@ def test_pictures_that_fail_take_no_figures_along(
     assert judgement.text in capsys.readouterr().out
     assert json.loads((tmp_path / "summary.json").read_text())["test_accuracy"] == 1
     with pytest.raises(OSError, match="no room"):
-        conclude_evaluation(judgement)
+        conclude_evaluation(RunConfig(data="pets", output=tmp_path), judgement)
     assert judgement.text in capsys.readouterr().out

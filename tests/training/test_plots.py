@@ -16,6 +16,14 @@ from mgic_geo.training.plots import plot_curves
 from mgic_geo.training.segmentation.segmenter import MIOU
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The pictures, which are kept instead of written."""
+    kept = list[Figure]()
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: kept.append(figure))
+    return kept
+
+
 def test_curves_with_and_without_validation(tmp_path: Path, ink: Callable[[Path], float]) -> None:
     rows = [{"epoch": e, "train_loss": 1 / e, "train_accuracy": 1 - 1 / e} for e in (1.0, 2.0)]
     plot_curves(tmp_path / "a.png", rows, 0.9)
@@ -23,11 +31,9 @@ def test_curves_with_and_without_validation(tmp_path: Path, ink: Callable[[Path]
     assert 0.01 < ink(tmp_path / "a.png") < ink(tmp_path / "b.png")
 
 
-def test_the_losses_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = list[Figure]()
-    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
+def test_the_losses_are_told_apart(drawn: list[Figure]) -> None:
     figures = {"train_loss": 1.0, "val_loss": 0.9, "train_accuracy": 0.5, "val_accuracy": 0.5}
-    plot_curves(tmp_path / "a.png", [{"epoch": 1.0} | figures], 0.9)
+    plot_curves(Path(), [{"epoch": 1.0} | figures], 0.9)
     legends = [axes.get_legend_handles_labels()[1][:2] for axes in drawn[0].axes]
     assert legends == [["training, as minimised", "validation"], ["training", "validation"]]
 
@@ -36,6 +42,34 @@ def test_curves_of_another_measure(tmp_path: Path, ink: Callable[[Path], float])
     rows = [{"epoch": e, "train_loss": 1 / e, "train_miou": 1 - 1 / e} for e in (1.0, 2.0)]
     plot_curves(tmp_path / "a.png", rows, 0.9, MIOU, "val")
     assert ink(tmp_path / "a.png") > 0.01
+
+
+@pytest.mark.parametrize("step", [0.005, 0.025, 0.2])
+def test_the_axis_of_the_measure_is_labelled_rightly(drawn: list[Figure], step: float) -> None:
+    rows = [{"epoch": e, "train_loss": 1.0, "train_accuracy": 0.3 + step * e} for e in (0.0, 1.0, 2.0)]
+    plot_curves(Path(), rows, 0.3)
+    drawn[0].draw_without_rendering()
+    axis = drawn[0].axes[1].yaxis
+    labels = [float(label.get_text().removesuffix("%")) for label in axis.get_ticklabels()]
+    assert labels == pytest.approx([100 * tick for tick in axis.get_ticklocs()], abs=1e-6)
+
+
+@pytest.mark.parametrize(("worst", "top"), [(10_740.0, 3.75), (4.0, None)])
+def test_one_bad_validation_does_not_flatten_the_losses(
+    drawn: list[Figure], worst: float, top: float | None
+) -> None:
+    losses = [2.5, worst, 1.5, 1.0]
+    rows = [
+        {"epoch": float(e), "train_loss": 1 / (e + 1), "val_loss": loss, "train_accuracy": 0.5}
+        for e, loss in enumerate(losses)
+    ]
+    plot_curves(Path(), rows, 0.9)
+    axes = drawn[0].axes[0]
+    if top is None:
+        assert axes.get_ylim()[1] > worst
+    else:
+        assert axes.get_ylim()[1] == top
+        assert "validation, up to 10,740" in axes.get_legend_handles_labels()[1]
 
 
 @pytest.mark.parametrize("name", [r"$\alpha_$_x$y$", "$5", r"\$a$", "a_b"])

@@ -1,7 +1,8 @@
 import pytest
+import torch
 
 from mgic_geo.model_file import Card, ImageCard, ModelCard
-from mgic_geo.training.report import example_input
+from mgic_geo.training.report import device_name, example_input
 
 
 def test_a_card_says_what_an_input_is_like() -> None:
@@ -10,3 +11,9 @@ def test_a_card_says_what_an_input_is_like() -> None:
     assert example_input(ModelCard("dgcnn", {}, classes, 64)).shape == (1, 64, 3)
     with pytest.raises(TypeError, match="a Card does not say"):
         example_input(Card("small", {}, classes))
+
+
+@pytest.mark.parametrize(("threads", "text"), [(1, "CPU, 1 thread"), (3, "CPU, 3 threads")])
+def test_the_cpu_is_told_by_its_threads(monkeypatch: pytest.MonkeyPatch, threads: int, text: str) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert device_name(torch.device("cpu")) == text

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from lightning.pytorch.strategies import DDPStrategy
 
-from mgic_geo.training.config import RunConfig
 from mgic_geo.training.trainer import make_trainer
+from mgic_geo.training.training_config import TrainingConfig
 
 
 def test_the_launchers_numbers_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = RunConfig(data="", output=tmp_path, accelerator="cpu", devices=2)
+    config = TrainingConfig(data="", output=tmp_path, accelerator="cpu", devices=2)
     trainer = make_trainer(config, tmp_path / "last.ckpt", [], validate=False)
     assert (trainer.num_devices, trainer.num_nodes) == (2, 1)
     assert isinstance(trainer.strategy, DDPStrategy)
@@ -24,7 +24,7 @@ def test_the_launchers_numbers_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_sigterm_ends_each_of_several_processes(tmp_path: Path, devices: int) -> None:
-    config = RunConfig(data="", output=tmp_path, devices=devices, accelerator="cpu")
+    config = TrainingConfig(data="", output=tmp_path, devices=devices, accelerator="cpu")
     trainer: Any = make_trainer(config, tmp_path / "last.ckpt", [], validate=False)
     before = signal.getsignal(signal.SIGTERM)
     try:

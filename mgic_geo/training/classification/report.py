@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mgic_geo.text_table import percent
 from mgic_geo.training.classification.evaluation import Evaluation
 from mgic_geo.training.report import Summary, circumstances
 
@@ -26,13 +27,13 @@ class ClassifierSummary(Summary):
 
     def scores(self) -> dict[str, str]:
         """Return the lines that say how good the model is."""
-        error = f"± {100 * self.standard_error:.1f} (one standard error, {self.test_samples:,} samples)"
-        rows = {"test accuracy": f"{100 * self.test_accuracy:.1f} % {error}"}
+        error = f"± {percent(self.standard_error, '')} (one standard error, {self.test_samples:,} samples)"
+        rows = {"test accuracy": f"{percent(self.test_accuracy)} {error}"}
         if self.top5_accuracy is not None:
-            rows["top-5 accuracy"] = f"{100 * self.top5_accuracy:.1f} %"
-        rows["mean class accuracy"] = f"{100 * self.class_accuracy:.1f} %"
+            rows["top-5 accuracy"] = percent(self.top5_accuracy)
+        rows["mean class accuracy"] = percent(self.class_accuracy)
         if self.val_accuracy is not None:
-            rows["validation accuracy"] = f"{100 * self.val_accuracy:.1f} %, after the last epoch"
+            rows["validation accuracy"] = f"{percent(self.val_accuracy)}, after the last epoch"
         return rows
 
 

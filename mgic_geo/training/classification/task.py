@@ -37,16 +37,15 @@ class ClassificationTask(Task[ConfigT, SamplesT, CardT]):
     def judge(
         self,
         config: ConfigT,
-        path: Path,
         model: nn.Module,
         card: CardT,
         samples: SamplesT,
         device: torch.device,
         history: Sequence[dict[str, float]],
     ) -> Judgement[Evaluation, ClassifierSummary]:
-        """Evaluate the model saved at ``path``."""
+        """Evaluate a saved model."""
         return judge(
-            path,
+            config.output,
             model,
             card,
             data=config.data,
@@ -59,7 +58,7 @@ class ClassificationTask(Task[ConfigT, SamplesT, CardT]):
 
 
 def judge(
-    path: Path,
+    folder: Path,
     model: nn.Module,
     card: Card,
     *,
@@ -70,10 +69,10 @@ def judge(
     device: torch.device,
     history: Sequence[dict[str, float]] = (),
 ) -> Judgement[Evaluation, ClassifierSummary]:
-    """Evaluate the model saved at ``path``; its pictures are confusion.png and gallery.png.
+    """Evaluate a saved model; its pictures are confusion.png and gallery.png.
 
     Args:
-        path: The model's file, or the folder it is in.
+        folder: Gets the pictures.
         model: The model.
         card: Its card.
         data: Name of the data, for the summary.
@@ -100,7 +99,6 @@ def judge(
     )
 
     def draw() -> None:
-        folder = path if path.is_dir() else path.parent
         plot_confusion(folder / "confusion.png", result)
         gallery(folder / "gallery.png", result)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,10 +62,16 @@ class SegmentationEvaluation:
         return mean_iou(self.confusions)
 
     def standard_error(self, draws: int = 1000) -> float:
-        """Return that of ``miou``: its deviation over sets of S images, drawn with replacement."""
-        size = len(self.confusions)
+        """Return that of ``miou``: its deviation over sets of the images, drawn with replacement.
+
+        Images without a label are left out, since a set of such has no IoU; it is NaN with under two others.
+        """
+        labelled = self.confusions[self.confusions.flatten(1).any(1)]
+        size = len(labelled)
+        if size < 2:
+            return math.nan
         times = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), draws)
-        sums = torch.from_numpy(times).double() @ self.confusions.flatten(1).double()
+        sums = torch.from_numpy(times).double() @ labelled.flatten(1).double()
         return float(mean_iou(sums.view(draws, *self.confusion.shape)).std())
 
     def worst_first(self) -> Tensor:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgic_geo.datasets import IGNORE
+from mgic_geo.text_table import percent
 from mgic_geo.training.plots import BLACK, literal, save_figure
 from mgic_geo.training.segmentation.evaluation import SegmentationEvaluation
 
@@ -99,7 +100,7 @@ def plot_segmentations(
         line[1].imshow(laid_over(pixels, mask.numpy(), palette))
         line[1].set_title("truth", fontsize=9)
         line[2].imshow(laid_over(pixels, prediction.numpy(), palette))
-        line[2].set_title(f"prediction, mean IoU {ious[index]:.1%}", fontsize=9)
+        line[2].set_title(f"prediction, mean IoU {percent(float(ious[index]), '%')}", fontsize=9)
     for axes in figure.axes:
         axes.set_axis_off()
     legend: list[Any] = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -50,20 +49,19 @@ class SegmentationTask(Task[ConfigT, Split, ImageCard]):
     def judge(
         self,
         config: ConfigT,
-        path: Path,
         model: nn.Module,
         card: ImageCard,
         samples: Split,
         device: torch.device,
         history: Sequence[dict[str, float]],
     ) -> Judgement[SegmentationEvaluation, SegmenterSummary]:
-        """Evaluate the model saved at ``path`` on whole images, and write the table of classes beside it."""
+        """Evaluate a saved model on whole images, and write the table of classes."""
         cost = complexity(model, example_input(card))
         with blaming("evaluation"):
             batches = self.loader(config, samples, card, False)(device=device)
             result = evaluate_segmenter(model, batches, card.classes, device)
 
-        folder, table = path if path.is_dir() else path.parent, class_table(result)
+        folder, table = config.output, class_table(result)
         write_text(folder / "iou.md", table + "\n")
         summary = summarize_segmenter(
             card.model,

@@ -56,6 +56,14 @@ def test_the_standard_error_is_that_of_drawn_images() -> None:
     assert mixed.standard_error() == pytest.approx(8 / 9 * math.sqrt(0.25 / 100), rel=0.1)
 
 
+def test_images_without_a_label_do_not_count_in_the_standard_error() -> None:
+    counts = torch.tensor([[[5, 1], [0, 4]], [[2, 2], [1, 5]], [[0, 0], [0, 0]]])
+    whole = SegmentationEvaluation(counts[:2], NAMES[:2]).standard_error()
+    assert 0 < whole < 1
+    assert SegmentationEvaluation(counts, NAMES[:2]).standard_error() == whole
+    assert math.isnan(SegmentationEvaluation(counts[1:], NAMES[:2]).standard_error())  # one image: no spread
+
+
 def test_what_cannot_be_judged_is_an_error() -> None:
     images, masks = split()
     with pytest.raises(ValueError, match="lower --lr"):

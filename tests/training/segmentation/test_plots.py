@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mgic_geo.datasets import IGNORE
+from mgic_geo.training.segmentation import plots
 from mgic_geo.training.segmentation.evaluation import SegmentationEvaluation
 from mgic_geo.training.segmentation.plots import OPACITY, laid_over, plot_iou, plot_segmentations
 
@@ -40,6 +42,18 @@ def test_worst_images_are_asked_for_in_their_order(tmp_path: Path, result: Segme
     plot_segmentations(tmp_path / "a.png", look, str, result, PALETTE, rows=3)
     assert asked == result.worst_first()[:3].tolist()
     assert ink(tmp_path / "a.png") > 0.1
+
+
+def test_an_image_without_a_label_has_no_score(
+    tmp_path: Path, result: SegmentationEvaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = list[Figure]()
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
+    unlabelled = torch.cat([result.confusions[:1], torch.zeros_like(result.confusions[:1])])
+    result = SegmentationEvaluation(unlabelled, result.classes)
+    blank = torch.zeros(3, 2, 3, dtype=torch.uint8), torch.zeros(2, 3).byte(), torch.zeros(2, 3).long()
+    plot_segmentations(tmp_path / "a.png", lambda index: blank, str, result, PALETTE)
+    assert drawn[0].axes[-1].get_title() == "prediction, mean IoU –"
 
 
 def test_names_are_drawn_as_they_are(tmp_path: Path, result: SegmentationEvaluation) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,25 @@ def test_table_and_file_say_the_same(tmp_path: Path, result: SegmentationEvaluat
     figures = {"parameters": 95912, "multiply_adds": 12_345_678, "device": torch.device("cpu")}
     summary = summarize_segmenter("lraspp", "camvid.zip", result, history=history, **figures)
     table = dict(line.split("  ", 1) for line in summary.table().splitlines())
-    assert table["mIoU"].strip() == "70.8 % ± 0.0 (one standard error, 1 images)"
+    assert table["mIoU"].strip() == "70.8 % ± – (one standard error, 1 image)"
     assert table["pixel accuracy"].strip() == "83.3 %"
     assert table["mean class accuracy"].strip() == "87.5 %"
     assert table["mIoU, held out of train"].strip() == "50.0 %, after the last epoch"
     assert table["epochs"].strip() == "3, 2.5 s each; the last one is reported"
     summary.save(tmp_path / "summary.json")
-    saved = json.loads((tmp_path / "summary.json").read_text())
+    text = (tmp_path / "summary.json").read_text()
+    assert "NaN" not in text  # which is not JSON
+    saved = json.loads(text)
+    assert saved["standard_error"] is None
     assert saved["class_iou"] == {"sky": 0.75, "road": pytest.approx(2 / 3), "car": None}
     assert saved["miou"] == pytest.approx((0.75 + 2 / 3) / 2)
+
+
+def test_held_out_images_without_a_label(result: SegmentationEvaluation) -> None:
+    history = [{"seconds": 2.0, "val_miou": math.nan}]
+    figures = {"parameters": 95912, "multiply_adds": 12_345_678, "device": torch.device("cpu")}
+    summary = summarize_segmenter("lraspp", "camvid.zip", result, history=history, **figures)
+    assert summary.scores()["mIoU, held out of train"] == "–, after the last epoch"
 
 
 def test_table_of_classes(result: SegmentationEvaluation) -> None:

@@ -12,8 +12,9 @@ from mgic_geo.training.config import RunConfig
 from mgic_geo.training.data import LoaderData
 from mgic_geo.training.history import History
 from mgic_geo.training.optimizers import ImageOptimizerConfig
+from mgic_geo.training.plots import plot_curves
 from mgic_geo.training.progress import Progress
-from mgic_geo.training.segmentation.segmenter import Segmenter
+from mgic_geo.training.segmentation.segmenter import MIOU, Segmenter
 from mgic_geo.training.trainer import make_trainer
 
 HALF = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -83,3 +84,18 @@ def test_a_batch_without_labels_changes_nothing() -> None:
     outputs["loss"].backward()
     assert outputs["loss"] == 0
     assert all(p.grad is not None and not p.grad.any() for p in module.parameters())
+
+
+def test_an_epoch_without_a_label_leaves_its_measure_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlabelled = split(4)
+    unlabelled.masks.fill_(IGNORE)
+    loader = partial(ImageLoader, unlabelled, 2, normalization=HALF)
+    history, run = History(tmp_path), RunConfig(data="", output=tmp_path, epochs=1, accelerator="cpu")
+    trainer = make_trainer(run, tmp_path / "last.ckpt", [history, Progress()], validate=True)
+    module = Segmenter(nn.Conv2d(3, 2, 1), 2, CONFIG)
+    trainer.fit(module, LoaderData(partial(loader, train=True), loader))
+    assert "mIoU –  validation –  00:00 left" in capsys.readouterr().err
+    assert (tmp_path / "metrics.csv").read_text().count("nan") == 2
+    plot_curves(tmp_path / "curves.png", history.rows, 0.5, MIOU, "val")
