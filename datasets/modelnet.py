@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from . import shapes
-from .cache import LAYOUT, build_cache, check_complete
 from .cachefile import cache_file, cache_folder
+from .cloud_cache import LAYOUT, build_cache, check_complete
 from .clouds import PointClouds, read_clouds
 from .download import download
 from .lock import locked

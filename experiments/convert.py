@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo import Conversion, replace_convs
+from mgic_geo.text_table import markdown
 from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import Flags
 from mgic_geo.training.errors import UsageError, check_target, plain_errors, write_text
@@ -186,13 +187,13 @@ def table(conversions: dict[str, Conversion]) -> str:
     """The conversions as Markdown."""
     head = ["model", "parameters M", "after", "saved", "multiply-adds M", "after", "saved"]
     head += ["replaced", "left"]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    lines = []
     for name, conversion in conversions.items():
         line = [f"`{name}`"]
         for before, after in (conversion.parameters, conversion.multiply_adds or (0, 0)):
             line += [_millions(before), _millions(after), f"{1 - after / max(before, 1):.0%}"]
         lines.append([*line, str(len(conversion.replaced)), str(len(conversion.left))])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(head, lines, right="---:")
 
 
 def _millions(count: int) -> str:

@@ -31,6 +31,7 @@ from mgic_geo.files import replacing
 from mgic_geo.model_file import ImageCard, ModelCard, kind_of, load_model
 from mgic_geo.models import LRASPP
 from mgic_geo.prediction import classify_image, segment_image
+from mgic_geo.text_table import aligned
 from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import Flags
 from mgic_geo.training.errors import UsageError, blaming, check_target, plain_errors
@@ -79,9 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"error: {path}: {reason}", file=sys.stderr)
             failed = True
     if len(rows) > 1:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(aligned(rows, left=len(head)))
         if head == SEGMENTED:
             print(f"\nMasks and overlays are in {config.output}")
     if failed:

@@ -25,6 +25,7 @@ from mgic_geo.paper.backbones import Backbone, saved_backbone, torchvision_backb
 from mgic_geo.paper.features import find_layer, read_features
 from mgic_geo.paper.figure2 import Reconstruction, plot_reconstructions
 from mgic_geo.paper.reconstruction import CodeResult, Moments, judge_code, learn_code
+from mgic_geo.text_table import padded
 from mgic_geo.training.claims import claim_folder
 from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import Flags
@@ -194,12 +195,9 @@ def table(results: Sequence[CodeResult], paper: bool) -> str:
         line = [str(result.group_size), mse, f"{result.mse / result.variance:.1%}", best, start]
         line.append(f"{result.parameters:,}")
         lines.append(line + [f"{PAPER.get(result.group_size, '')}"] * paper)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    return "\n".join(
-        f"| {' | '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))} |"
-        for line in lines
-    )
+    head, *rows = padded(lines, left=0)
+    rule = ["-" * (len(cell) - 1) + ":" for cell in head]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
 
 
 if __name__ == "__main__":

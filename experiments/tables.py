@@ -21,6 +21,7 @@ import torch
 from mgic_geo import complexity, create_model
 from mgic_geo.paper.figure3 import ScorePoint, plot_scores
 from mgic_geo.paper.rows import OTHERS, PANELS, ROWS, Row
+from mgic_geo.text_table import markdown
 from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import Flags
 from mgic_geo.training.errors import UsageError, check_target, plain_errors, write_text
@@ -66,7 +67,7 @@ def table(rows: list[Row], scores: dict[str, float], literal: bool) -> str:
     head = ["task", "model", "parameters M", "paper", "ratio", "multiply-adds M", "paper", "ratio"]
     head += ["score %", "paper", "changed"]
     head += ["literal, `min_levels=0`", "literal, `min_levels=1`"] if literal else []
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in rows:
         paper, line = row.paper, [row.task, f"`{row.model}`"]
         parameters, multiply_adds = cost(row.model, row.size)
@@ -83,7 +84,7 @@ def table(rows: list[Row], scores: dict[str, float], literal: bool) -> str:
                 figures = "{:.3f} M, {:.1f} M".format(*cost(name, row.size, min_levels=least, **kwargs))
             line.append(figures)
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(head, lines, left=len(head))
 
 
 def points(rows: list[Row], scores: dict[str, float]) -> list[ScorePoint]:

@@ -13,7 +13,7 @@ from trimesh import creation
 
 from mgic_geo.benchmark.config import Config
 from mgic_geo.benchmark.report import Report
-from mgic_geo.datasets.cache import build_cache
+from mgic_geo.datasets.cloud_cache import build_cache
 from mgic_geo.datasets.cores import usable_cores
 from mgic_geo.datasets.sources import find_meshes
 from mgic_geo.text_table import markdown

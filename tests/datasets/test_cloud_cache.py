@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgic_geo.datasets import CorruptMeshError, cache, parse_mesh, read_clouds, sample_mesh
-from mgic_geo.datasets.cache import build_cache, check_complete
+from mgic_geo.datasets import CorruptMeshError, cloud_cache, parse_mesh, read_clouds, sample_mesh
+from mgic_geo.datasets.cloud_cache import build_cache, check_complete
 from mgic_geo.datasets.meshes import mesh_rng
 from mgic_geo.datasets.sources import find_meshes
 
@@ -19,7 +19,7 @@ from mgic_geo.datasets.sources import find_meshes
 CHILD = """
 import sys
 from pathlib import Path
-from mgic_geo.datasets.cache import build_cache
+from mgic_geo.datasets.cloud_cache import build_cache
 from mgic_geo.datasets.sources import find_meshes
 
 if __name__ == "__main__":
@@ -208,11 +208,11 @@ def test_by_default_many_meshes_are_sampled_on_all_cores(meshes, tmp_path, monke
     def sample_with_workers(tasks, workers):
         seen.append(workers)
         for task in tasks:
-            yield from cache.sample_chunk(*task)
+            yield from cloud_cache.sample_chunk(*task)
 
-    size = sum(file.stat().st_size for file in meshes.rglob("*.off")) + 10 * cache._MESH_BYTES
-    monkeypatch.setattr(cache, "sample_with_workers", sample_with_workers)
-    monkeypatch.setattr(cache, "usable_cores", lambda: 7)
-    monkeypatch.setattr(cache, "_MANY_BYTES", size - many)
+    size = sum(file.stat().st_size for file in meshes.rglob("*.off")) + 10 * cloud_cache._MESH_BYTES
+    monkeypatch.setattr(cloud_cache, "sample_with_workers", sample_with_workers)
+    monkeypatch.setattr(cloud_cache, "usable_cores", lambda: 7)
+    monkeypatch.setattr(cloud_cache, "_MANY_BYTES", size - many)
     build(tmp_path / "c.h5", meshes)
     assert seen == ([7] if many else [])
