@@ -97,7 +97,8 @@ def test_a_large_common_part():
         x = cycles.rows(1000, module.in_channels)
         assert_as_plain(module, graph, 30 + x, 2e-3)
         weights = [f"gradient of {name}" for name, _ in module.named_parameters()]
-        compiled.assert_as_plain(cycles.whole(graph), module, [1e3 + x], ignore=weights)
+        for least, free in ((1e-5, [*weights, "gradient of input 0"]), (5e-3, weights)):  # maxima may turn
+            compiled.assert_as_plain(cycles.whole(graph), module, [1e3 + x], least, free)
 
 
 def test_equal_nodes_and_repeated_neighbours():
