@@ -75,6 +75,7 @@ def test_imports_run_one_way():
             "files",
             "memory",
             "model_file",
+            "text_table",
         },
         "paper": {"core", "models", "training", "datasets", "scaling", "model_file", "paper"},
     }
