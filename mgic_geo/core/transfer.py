@@ -28,8 +28,8 @@ class _Transfer(nn.Module):
         pointwise: Factory of the map; the default acts on the last axis.
         init: ``"random"`` draws positive rows and normalises them. ``"average"`` makes all entries of a row
             equal: the exact mean of the group, but then the coarse channels of a group start as copies.
-            ``"signed"`` draws rows of either sign whose squares sum to 1 on average: for features of mean
-            zero that no normalisation follows, whose averages would vanish.
+            ``"signed"`` draws rows of either sign whose squares sum to 1 on average: for features of either
+            sign, whose averages nearly vanish. Graph layers and linear ones start so.
 
     Raises:
         ValueError: If ``init`` is none of the three.
