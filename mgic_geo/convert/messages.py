@@ -49,7 +49,7 @@ class MGICMessagePassing(GraphCycle):
             :class:`mgic_geo.MGICGraphConv` refuses.
     """
 
-    _takes_clouds = False  # PyG's layers take (B, N, C) as so many features of the same nodes
+    _takes_clouds = False  # PyG's layers take (..., N, C) as so many features of the same nodes
     _without_targets = "; leave this layer unconverted (match=...)"
 
     def __init__(

@@ -22,13 +22,14 @@ __all__ = [
 OF_EDGES = ("edge_weight", "edge_attr", "edge_type")
 
 
-def check_features(x: Any, channels: int, *, clouds: bool = True) -> None:
+def check_features(x: Any, channels: int, *, clouds: bool = True, stacked: bool = False) -> None:
     """Look at the type, dimensions and width of features of nodes.
 
     Args:
         x: Should be (nodes, channels), or dense clouds (B, N, channels).
         channels: Their width; any, if -1.
         clouds: Whether dense clouds are taken.
+        stacked: Whether any axes may lead instead, (..., nodes, channels), as in PyG's own layers.
 
     Raises:
         TypeError: If it is no tensor.
@@ -37,9 +38,10 @@ def check_features(x: Any, channels: int, *, clouds: bool = True) -> None:
     if not isinstance(x, Tensor):
         told = "; pass data.x and data.edge_index" if hasattr(x, "edge_index") else ""
         raise TypeError(f"x is a tensor of the nodes' features, got {type(x).__name__}{told}")
-    if x.dim() not in ((2, 3) if clouds else (2,)):
-        dense = ", or dense clouds (B, N, channels)" if clouds else ""
-        raise ValueError(f"x has shape (nodes, channels){dense}, got {tuple(x.shape)}")
+    if x.dim() < 2 or (x.dim() > (2 + clouds) and not stacked):
+        shape = "(..., nodes, channels)" if stacked else "(nodes, channels)"
+        dense = ", or dense clouds (B, N, channels)" if clouds and not stacked else ""
+        raise ValueError(f"x has shape {shape}{dense}, got {tuple(x.shape)}")
     if channels not in (-1, x.size(-1)) or not x.is_floating_point():
         width = "" if channels == -1 else f"in_channels={channels} "
         raise ValueError(f"x needs {width}floating-point channels, got shape {tuple(x.shape)} of {x.dtype}")

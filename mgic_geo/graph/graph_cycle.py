@@ -152,8 +152,8 @@ class GraphCycle(MessagePassing):
         widths = wanted if isinstance(wanted, tuple) else (wanted, wanted)
         for side, width in zip((source, target), widths, strict=True):
             if side is not None:
-                clouds = source is None or source is target or not self._takes_clouds
-                check_features(side, width, clouds=clouds)
+                clouds = source is None or source is target
+                check_features(side, width, clouds=clouds, stacked=not self._takes_clouds)
         if wanted == -1 and source is not None and source.size(-1) != target.size(-1):
             raise ValueError(
                 f"in_channels=-1 is one width, got sources of {source.size(-1)} channels and targets of "

@@ -119,6 +119,11 @@ def _same_path(a: Any, b: Any) -> bool:
 
 
 def _refuse_changes(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    if gone := sorted(before.keys() - now.keys() - FREE_ON_RESUME):
+        raise UsageError(
+            f"cannot resume {output}: another script or version made it, with {', '.join(map(flag, gone))}. "
+            "Go on with that one, or start a new run in another --output."
+        )
     changed = [
         f"{flag(name)}: the run has {_shown(had)}, you gave {_shown(gave)}"
         for name in sorted((before.keys() | now.keys()) - FREE_ON_RESUME)

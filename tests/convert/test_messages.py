@@ -144,9 +144,12 @@ def test_refuses_what_the_block_refuses():
 
 @pytest.mark.parametrize("conv", [pyg.GCNConv(32, 32), pyg.SAGEConv(32, 32)])
 def test_features_of_one_graph_in_a_stack_stay_apart(conv):
-    """PyG's layers take (B, N, C) on one graph of N nodes."""
+    """PyG's layers take (..., N, C) on one graph of N nodes."""
     new, x, edges = message_form(conv)(SIZES), torch.randn(3, 20, 32), graph()
     torch.testing.assert_close(new(x, edges), torch.stack([new(part, edges) for part in x]))
+    torch.testing.assert_close(new(torch.stack([x, -x]), edges), torch.stack([new(x, edges), new(-x, edges)]))
+    with pytest.raises(ValueError, match=r"x has shape \(..., nodes, channels\), got \(32,\)"):
+        new(x[0, 0], edges)
 
 
 class Net(nn.Module):

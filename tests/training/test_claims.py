@@ -82,6 +82,16 @@ def test_what_cannot_change_the_result_may_change(tmp_path: Path, monkeypatch: p
             claim_output(replace(resumed, **changes), checkpoint)
 
 
+def test_a_run_of_another_version_is_told_as_such(config: RunConfig, checkpoint: Path) -> None:
+    """Advice to repeat a flag that is gone could not be followed."""
+    claim_output(config, checkpoint)
+    checkpoint.touch()
+    with (config.output / "config.yaml").open("a") as record:
+        record.write("former_flag: 1\n")
+    with pytest.raises(UsageError, match="another script or version made it, with --former-flag"):
+        claim_output(replace(config, resume=True), checkpoint)
+
+
 def test_a_moved_run_may_go_on(config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
     claim_output(config, checkpoint)
     checkpoint.touch()
