@@ -38,10 +38,10 @@ def check_features(x: Any, channels: int, *, clouds: bool = True, stacked: bool 
     if not isinstance(x, Tensor):
         told = "; pass data.x and data.edge_index" if hasattr(x, "edge_index") else ""
         raise TypeError(f"x is a tensor of the nodes' features, got {type(x).__name__}{told}")
-    if x.dim() < 2 or (x.dim() > (2 + clouds) and not stacked):
-        shape = "(..., nodes, channels)" if stacked else "(nodes, channels)"
-        dense = ", or dense clouds (B, N, channels)" if clouds and not stacked else ""
-        raise ValueError(f"x has shape {shape}{dense}, got {tuple(x.shape)}")
+    if x.dim() < 2 or (x.dim() > (3 if clouds else 2) and not stacked):
+        shape = "(nodes, channels), or dense clouds (B, N, channels)" if clouds else "(nodes, channels)"
+        shape = "(..., nodes, channels)" if stacked else shape
+        raise ValueError(f"x has shape {shape}, got {tuple(x.shape)}")
     if channels not in (-1, x.size(-1)) or not x.is_floating_point():
         width = "" if channels == -1 else f"in_channels={channels} "
         raise ValueError(f"x needs {width}floating-point channels, got shape {tuple(x.shape)} of {x.dtype}")

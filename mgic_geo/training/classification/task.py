@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mgic_geo.complexity import complexity
-from mgic_geo.model_file import Card
 from mgic_geo.training.classification.classifier import ACCURACY, Classifier
 from mgic_geo.training.classification.evaluation import Evaluation, evaluate
 from mgic_geo.training.classification.plots import plot_confusion
@@ -43,71 +42,31 @@ class ClassificationTask(Task[ConfigT, SamplesT, CardT]):
         device: torch.device,
         history: Sequence[dict[str, float]],
     ) -> Judgement[Evaluation, ClassifierSummary]:
-        """Evaluate a saved model."""
-        return judge(
-            config.output,
-            model,
-            card,
-            data=config.data,
-            example=example_input(card),
-            batches=self.loader(config, samples, card, False)(device=device),
-            gallery=lambda file, result: self.gallery(file, samples, card, result),
+        """Evaluate a saved model; its pictures are not drawn yet."""
+        cost = complexity(model, example_input(card))
+        with blaming("evaluation"):
+            batches = self.loader(config, samples, card, False)(device=device)
+            result = evaluate(model, batches, card.classes, device)
+        summary = summarize(
+            card.model,
+            config.data,
+            result,
+            parameters=cost.parameters,
+            multiply_adds=cost.multiply_adds,
             device=device,
             history=history,
         )
 
+        def draw() -> None:
+            plot_confusion(config.output / "confusion.png", result)
+            self.gallery(config.output / "gallery.png", samples, card, result)
 
-def judge(
-    folder: Path,
-    model: nn.Module,
-    card: Card,
-    *,
-    data: str,
-    example: Tensor,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    gallery: Callable[[Path, Evaluation], None],
-    device: torch.device,
-    history: Sequence[dict[str, float]] = (),
-) -> Judgement[Evaluation, ClassifierSummary]:
-    """Evaluate a saved model; its pictures are confusion.png and gallery.png.
-
-    Args:
-        folder: Gets the pictures.
-        model: The model.
-        card: Its card.
-        data: Name of the data, for the summary.
-        example: An input of one sample, whose cost is counted.
-        batches: The test batches, in their order.
-        gallery: Draws the hardest samples to the PNG it is given.
-        device: Where to evaluate.
-        history: The training's epochs; none where nothing was trained.
-
-    Raises:
-        UsageError: If the model's answers are not finite, or a sample cannot be read.
-    """
-    cost = complexity(model, example)
-    with blaming("evaluation"):
-        result = evaluate(model, batches, card.classes, device)
-    summary = summarize(
-        card.model,
-        data,
-        result,
-        parameters=cost.parameters,
-        multiply_adds=cost.multiply_adds,
-        device=device,
-        history=history,
-    )
-
-    def draw() -> None:
-        plot_confusion(folder / "confusion.png", result)
-        gallery(folder / "gallery.png", result)
-
-    return Judgement(
-        result,
-        summary,
-        draw,
-        text=summary.table(),
-        score=result.accuracy,
-        measure=ACCURACY,
-        files=("confusion.png", "gallery.png"),
-    )
+        return Judgement(
+            result,
+            summary,
+            draw,
+            text=summary.table(),
+            score=result.accuracy,
+            measure=ACCURACY,
+            files=("confusion.png", "gallery.png"),
+        )
