@@ -2,9 +2,14 @@
 
 What needs torchvision is imported when it is asked for: point clouds do not need it.
 """
+# ruff: noqa: E402
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ..extras import needs
+
+needs("mgic_geo.datasets", "train", "filelock", "h5py", "PIL", "tqdm", "trimesh")
 
 from ..normalization import IMAGENET as IMAGENET
 from ..normalization import Normalization as Normalization
@@ -72,4 +77,5 @@ _LATER = {
 def __getattr__(name: str) -> object:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    needs(f"mgic_geo.datasets.{name}", "train", "torchvision")
     return getattr(import_module(f".{_LATER[name]}", __name__), name)
