@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -17,6 +18,7 @@ from pathlib import Path
 
 __all__ = ["compiled"]
 
+_log = logging.getLogger(__name__)
 _FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _LONGEST = 600  # seconds for a file, which take less than ten of a core's
@@ -74,6 +76,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _made(cache: Path, key: str, compiler: list[str], sources: list[Path]) -> Path:
+    _log.warning("mgic_geo compiles its loops for this processor, once, into %s: half a minute", cache)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         made = Path(folder) / "kernels.so"
         _run(compiler, sources, made)

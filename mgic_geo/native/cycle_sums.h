@@ -33,7 +33,8 @@ typedef struct {
 
 static inline Sums sums_in(float *at, const Level *level, int64_t parts) {
     float *conv = TAKE(at, parts * level->width * 2 * level->group), *bias = TAKE(at, parts * level->width);
-    return (Sums){conv, bias, TAKE(at, parts * level->width * level->half), at};
+    float *by = TAKE(at, parts * level->width * level->half);
+    return (Sums){conv, bias, by, at};
 }
 
 /* Floats of these. */

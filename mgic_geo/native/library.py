@@ -18,6 +18,9 @@ __all__ = ["has_avx512", "has_vnni", "kernels", "load", "plain_torch", "switched
 
 _wanted = True
 
+# No compiler, no home, a quote in CC that is not closed.
+_FAILURES = (OSError, AttributeError, RuntimeError, ValueError, subprocess.SubprocessError)
+
 _TYPES = {"*": ctypes.c_void_p, "int64_t": ctypes.c_int64, "float": ctypes.c_float}
 
 
@@ -76,7 +79,7 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
         for name, arguments in _signatures().items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None
-    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:  # nor a home, say
+    except _FAILURES as error:
         return None, str(error)
     return library, None
 

@@ -42,9 +42,8 @@ def start(**environment):
 def finish(process):
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert errors == ""
     there, why, norm = out.strip().split(" | ")
-    return there, why, float(norm)
+    return there, why, float(norm), errors
 
 
 def compile_by(folder, monkeypatch, text):
@@ -80,11 +79,14 @@ def test_processes_that_start_at_once_compile_once(copying, tmp_path, monkeypatc
     monkeypatch.setenv("LINKING", "1")
     processes = [start() for _ in range(2)] + [start(MGIC_NATIVE="0")]
     found = [finish(process) for process in processes]
-    assert [(there, why) for there, why, _ in found] == [("True", "None")] * 2 + [
+    assert [(there, why) for there, why, *_ in found] == [("True", "None")] * 2 + [
         ("False", "switched off by MGIC_NATIVE=0")
     ]
     assert copying() == 1
-    assert found[0] == found[1]
+    assert found[0][2] == found[1][2]
+    said = [errors for *_, errors in found if errors]  # by the one that compiles
+    assert len(said) == 1
+    assert re.fullmatch(f"mgic_geo compiles .* into {tmp_path / 'cache'}: half a minute\n", said[0])
     assert found[2][2] == pytest.approx(found[0][2], rel=1e-4)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".so"]
 
@@ -158,6 +160,11 @@ def test_a_compiler_that_fails(tmp_path, monkeypatch, text, why):
     loaded, reason = fresh()
     assert loaded is None
     assert re.search(why, reason, re.IGNORECASE)
+
+
+def test_a_compiler_that_is_no_command(monkeypatch):
+    monkeypatch.setenv("CC", 'gcc "')
+    assert fresh() == (None, "No closing quotation")
 
 
 def test_no_compile_by(tmp_path, monkeypatch):
