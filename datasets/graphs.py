@@ -135,7 +135,7 @@ def load_tudataset(name: str) -> list[Data]:
 
 def _unreachable(name: str, error: Exception) -> DownloadError:
     return DownloadError(
-        f"{name} is not in {cache_folder(None)} and could not be downloaded ({error}); download it on a "
-        "machine with network and copy the folder, set MGIC_DATA to where it is, or use data made on the "
-        "spot: nodes or graphs"
+        f"{name} is not in {cache_folder(None)} and could not be downloaded ({error}); look whether "
+        "there is one of this name, download it on a machine with network and copy the folder, set MGIC_DATA "
+        "to where it is, or use data made on the spot: nodes or graphs"
     )

@@ -14,7 +14,8 @@ import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mgic_geo import Conversion, replace_convs
+from mgic_geo.extras import needs
 from mgic_geo.text_table import markdown
 from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import Flags
@@ -36,12 +38,17 @@ _FAILURES = (ValueError, TypeError, AssertionError, RuntimeError, OSError)
 NODES, FEATURES, WIDTH, LAYERS, CLASSES = 300, 128, 256, 4, 10
 
 
+def installed() -> tuple[str, ...]:
+    """Those of ``MODELS`` that can be made here; timm is in no extra that trains."""
+    return tuple(name for name in MODELS if find_spec("timm") or not name.startswith("timm/"))
+
+
 @dataclass(kw_only=True)
 class Config(Flags):
     """What to convert."""
 
-    models: tuple[str, ...] = MODELS
-    """Names of models."""
+    models: tuple[str, ...] = field(default_factory=installed)
+    """Names of models; the default leaves out what needs timm where that is not installed."""
     group_size: int = 32
     """Largest number of channels in a group."""
     coarse_size: int = 64
@@ -86,6 +93,7 @@ def build(name: str) -> nn.Module:
             bare = {"weights_backbone": None} if "weights_backbone" in known else {}
             return torchvision.models.get_model(model, weights=None, **bare)
         if library == "timm":
+            needs("it", "dev", "timm")
             import timm
 
             return timm.create_model(model)
@@ -96,6 +104,8 @@ def build(name: str) -> nn.Module:
             if model == "PNA":
                 aggregators, scalers = ["mean", "min", "max", "std"], ["identity", "amplification"]
                 options = {"aggregators": aggregators, "scalers": scalers, "deg": _degrees()}
+            if model not in models.classes:
+                raise ValueError(f"torch_geometric.nn.models has {', '.join(models.classes)}")
             return getattr(models, model)(FEATURES, WIDTH, LAYERS, CLASSES, **options)
     except (ImportError, AttributeError, *_FAILURES) as error:
         raise UsageError(f"--models {name}: {error}") from error

@@ -129,11 +129,13 @@ class NodeClassifier(nn.Module):
 
 def load(config: Config, seed: int) -> tuple[list[Data], list[Data]]:
     """Training and test data: graphs, or one graph twice, whose mask says which nodes count."""
-    if config.data in ("nodes", *PLANETOID):
-        data = block_model(seed) if config.data == "nodes" else load_planetoid(config.data)
+    spelled = {name.lower(): name for name in ("nodes", "graphs", *PLANETOID)}
+    name = spelled.get(config.data.lower(), config.data)
+    if name in ("nodes", *PLANETOID):
+        data = block_model(seed) if name == "nodes" else load_planetoid(name)
         parts = data.train_mask, data.test_mask
         return tuple([Data(x=data.x, edge_index=data.edge_index, y=data.y, mask=m)] for m in parts)  # type: ignore[return-value]
-    graphs = mixing_graphs(seed) if config.data == "graphs" else load_tudataset(config.data)
+    graphs = mixing_graphs(seed) if name == "graphs" else load_tudataset(name)
     order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed)).tolist()
     cut = len(graphs) * 2 // 3
     return [graphs[i] for i in order[:cut]], [graphs[i] for i in order[cut:]]

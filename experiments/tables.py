@@ -26,6 +26,8 @@ from mgic_geo.training.command_line import command_line
 from mgic_geo.training.config import Flags
 from mgic_geo.training.errors import UsageError, check_target, plain_errors, write_text
 
+PICTURES = (".png", ".pdf", ".svg")
+
 
 @dataclass(kw_only=True)
 class Config(Flags):
@@ -38,7 +40,8 @@ class Config(Flags):
     output: Path | None = None
     """Write the table to this file, too."""
     plot: Path | None = None
-    """Draw Figure 3, scores over multiply-adds, to this PNG: the paper's figures open, our scores filled."""
+    """Draw Figure 3, scores over multiply-adds, to this PNG, PDF or SVG: the paper's figures open, our scores
+    filled."""
     literal: bool = True
     """Also count the models by the paper's words; takes some minutes."""
 
@@ -120,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config.validate()
         check_target("--output", config.output)
         check_target("--plot", config.plot)
+        if config.plot and config.plot.suffix not in PICTURES:
+            raise UsageError(f"--plot {config.plot} is no kind of picture; end it in {', '.join(PICTURES)}")
         rows = [row for row in ROWS if config.only in row.model]
         scores = read_scores(config.results)
         text = table(rows, scores, config.literal)

@@ -63,11 +63,11 @@ def describe(module: nn.Module) -> str:
         return f"{name} {'/'.join(map(str, hierarchy.widths))}"
     if isinstance(module, nn.modules.conv._ConvNd):
         kernel = "×".join(map(str, module.kernel_size))
-        return f"{name} {module.in_channels}→{module.out_channels}, {kernel}"
+        return f"{name} {module.in_channels} -> {module.out_channels}, {kernel}"
     for kind in ("channels", "features"):
         widths = getattr(module, f"in_{kind}", None), getattr(module, f"out_{kind}", None)
         if all(isinstance(width, int) for width in widths):
-            return f"{name} {widths[0]}→{widths[1]}"
+            return f"{name} {widths[0]} -> {widths[1]}"
     return name
 
 

@@ -44,7 +44,7 @@ def plot_scores(path: Path, points: Sequence[ScorePoint]) -> None:
     out. The legends lie beside the panels, so they cover no point.
 
     Args:
-        path: The PNG to write.
+        path: The picture to write; its suffix says of what kind.
         points: At least one.
     """
     panels = list(dict.fromkeys(point.panel for point in points))

@@ -40,7 +40,7 @@ class LoaderData(L.LightningDataModule):
 def _for_this_rank(trainer: L.Trainer | None, make: MakeLoader) -> Loader:
     assert trainer is not None
     world_size = trainer.world_size
-    with blaming("cannot cut batches"):
+    with blaming("--batch-size"):
         loader = make(device=trainer.strategy.root_device, rank=trainer.global_rank, world_size=world_size)
     # Lightning refuses a loader without batches. Asked of the whole split, so that all ranks refuse it alike.
     if loader.samples < world_size:

@@ -88,6 +88,6 @@ def literal(name: str) -> str:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` to ``path`` as PNG."""
+    """Write ``figure`` to ``path``, as the kind of picture its suffix names; as PNG without one."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+        figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=130)

@@ -31,8 +31,8 @@ def test_gain_is_that_of_the_outputs():
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        (nn.Conv2d(8, 16, (1, 3)), "Conv2d 8→16, 1×3"),
-        (nn.Linear(3, 4), "Linear 3→4"),
+        (nn.Conv2d(8, 16, (1, 3)), "Conv2d 8 -> 16, 1×3"),
+        (nn.Linear(3, 4), "Linear 3 -> 4"),
         (nn.ReLU(), "ReLU"),
         (MGICLinear(16, 16, 8, 8), "MGICLinear 16/8"),
     ],

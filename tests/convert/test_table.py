@@ -1,8 +1,8 @@
 from mgic_geo.convert.table import Conversion, Row
 
 ROWS = (
-    Row("a", "Linear 256→256", "MGICLinear 256/128", "", (1000, 250), (4000, 1000), 0.125),
-    Row("b", "Linear 3→4", "", "too narrow", (16, 16), (12, 12)),
+    Row("a", "Linear 256 -> 256", "MGICLinear 256/128", "", (1000, 250), (4000, 1000), 0.125),
+    Row("b", "Linear 3 -> 4", "", "too narrow", (16, 16), (12, 12)),
 )
 
 
@@ -23,7 +23,7 @@ def test_text_and_markdown():
 
 
 def test_empty_columns_are_left_out():
-    head = str(Conversion((Row("", "Linear 3→4", "", "too narrow", (16, 16)),), (16, 16))).splitlines()
+    head = str(Conversion((Row("", "Linear 3 -> 4", "", "too narrow", (16, 16)),), (16, 16))).splitlines()
     assert "multiply-adds" not in head[0]
     assert "error" not in head[0]
     assert head[1].startswith("(whole)")

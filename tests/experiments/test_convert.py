@@ -28,7 +28,7 @@ def test_layers_and_settings(script, capsys):
     main = script("convert")
     main(["--models", "pyg/GraphSAGE", "--no-check", "--layers", "--group-size", "16", "--coarse-size", "32"])
     out = capsys.readouterr().out
-    assert "| convs.1 | SAGEConv 256→256 | MGICMessagePassing 256/128/64/32 |" in out
+    assert "| convs.1 | SAGEConv 256 -> 256 | MGICMessagePassing 256/128/64/32 |" in out
 
 
 def test_a_model_without_a_gradient_fails_the_check(script):
@@ -71,6 +71,16 @@ def test_errors_name_the_model(script, name, capsys):
     with pytest.raises(SystemExit):
         script("convert")(["--models", name])
     assert f"--models {name}: " in capsys.readouterr().err
+
+
+def test_timm_is_left_out_where_it_is_missing(script, monkeypatch, refused):
+    main, module = script("convert"), sys.modules["experiments_convert"]
+    assert module.Config().models == module.MODELS
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert module.Config().models == tuple(name for name in module.MODELS if "timm" not in name)
+    monkeypatch.setattr("mgic_geo.extras.find_spec", lambda name: None)
+    message = "--models timm/resnet26t: it needs timm; install the extra: pip install 'mgic-geo[dev]'"
+    assert message in refused(main, ["--models", "timm/resnet26t"])
 
 
 @pytest.mark.parametrize(

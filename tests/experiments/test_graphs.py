@@ -24,7 +24,7 @@ def main(script, monkeypatch):
     return lambda arguments: run(["--accelerator", "cpu", *arguments])
 
 
-@pytest.mark.parametrize("data", ["nodes", "graphs"])
+@pytest.mark.parametrize("data", ["nodes", "Graphs"])
 def test_every_model_trains_two_steps(data, main, tmp_path, capsys):
     main([*SMALL, "--data", data, "--output", str(tmp_path), "--batch-size", "8"])
     head, _, *rows = (tmp_path / "table.md").read_text().splitlines()

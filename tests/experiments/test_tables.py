@@ -92,6 +92,10 @@ def test_errors_name_value_and_remedy(tables, tmp_path, capsys):
         with pytest.raises(SystemExit):
             tables.main([flag, str(tmp_path)])
         assert f"{flag} {tmp_path} is a folder; name a file in it" in capsys.readouterr().err
+    for name in ("figure", "figure.txt"):
+        with pytest.raises(SystemExit):
+            tables.main(["--plot", str(tmp_path / name)])
+        assert f"{name} is no kind of picture; end it in .png, .pdf, .svg" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         tables.main(["--only", "vgg"])
     assert "no row's model holds that; there are resnet56, mgic_resnet56" in capsys.readouterr().err

@@ -95,3 +95,9 @@ def test_names_are_drawn_as_they_are(
     plot_images(tmp_path / "c.png", lambda index: torch.zeros(3, 8, 8).byte(), lambda index: name, result)
     assert f"true: {name} 100.0%" in drawn
     assert drawn.count(name) == 2
+
+
+def test_the_suffix_says_of_what_kind_a_picture_is(tmp_path: Path):
+    for name, start in (("a.png", b"\x89PNG"), ("b.pdf", b"%PDF"), ("c.svg", b"<?xml"), ("d", b"\x89PNG")):
+        plots.save_figure(Figure(), tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
