@@ -88,6 +88,6 @@ class ImageLoader(Epochs):
             yield images, targets.long()
 
     def _take(self, samples: Tensor, chosen: Tensor) -> Tensor:
-        if samples.device != self.device:  # too many to be kept there
+        if samples.device.type != self.device.type:  # too many to be kept there; "cuda" is no "cuda:0"
             return to_device(samples[chosen], self.device)
         return samples[to_device(chosen, self.device)]

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mgic_geo.datasets import ImageAugment, ImageLoader, Images, Normalization
 
@@ -108,6 +109,25 @@ def test_the_split_is_not_touched():
     before = data.images.clone()
     list(ImageLoader(data, 5, normalization=PLAIN, train=True, augment=ImageAugment(cutout=2)))
     assert torch.equal(data.images, before)
+
+
+@pytest.mark.parametrize("free", [2**30, 1])
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_gpu_keeps_the_images_if_they_fit(device, free, monkeypatch):
+    def pin(tensor):
+        if tensor.device.type != "cpu":
+            raise RuntimeError(f"cannot pin {tensor.type()}: only dense CPU tensors can be pinned")
+        return tensor
+
+    data = images()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    with FakeTensorMode(allow_non_fake_inputs=True):  # of a GPU that is not there
+        gpu = ImageLoader(data, 4, normalization=PLAIN, device=device)
+        kept = {part.device.type for part in (gpu._images, gpu._targets)}
+        batches = list(gpu)
+    assert kept == {"cuda" if free > 1 else "cpu"}
+    assert {part.device for batch in batches for part in batch} == {torch.device("cuda:0")}
 
 
 @pytest.mark.parametrize(
