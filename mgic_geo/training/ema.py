@@ -29,12 +29,18 @@ class EMA(Callback):
     def update(self, model: nn.Module) -> None:
         """Take one step's weights in."""
         keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - keep)
-            else:  # counters
-                self.average[name].copy_(tensor)
+        state = model.state_dict()
+        averaged = [name for name, tensor in state.items() if tensor.is_floating_point()]
+        counters = [name for name, tensor in state.items() if not tensor.is_floating_point()]
+        # On a GPU all of a list in few launches; one for each tensor would be hundreds a step.
+        if averaged:
+            torch._foreach_lerp_(*self._pairs(averaged, state), 1 - keep)  # type: ignore[attr-defined]
+        if counters:
+            torch._foreach_copy_(*self._pairs(counters, state))  # type: ignore[attr-defined]
         self.steps += 1
+
+    def _pairs(self, names: list[str], state: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return [self.average[name] for name in names], [state[name] for name in names]
 
     @torch.no_grad()
     def put_into(self, model: nn.Module) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mgic_geo.training.ema import EMA
 
@@ -20,6 +21,47 @@ def test_the_average_by_hand() -> None:
         expected = keep * expected + (1 - keep) * value
     average.put_into(model)
     assert float(model.weight.detach()) == pytest.approx(expected)
+
+
+class Launches(TorchDispatchMode):
+    """Counts operators that compute; a view of memory, as ``state_dict`` takes, launches nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "detach" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+class Mixed(nn.Module):
+    """Weights of two types and layouts, one of them twice, statistics and a counter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last), nn.BatchNorm2d(4)  # type: ignore[call-overload]
+        self.lin, self.tied = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
+        self.tied.weight = self.lin.weight
+
+
+def test_a_step_is_a_few_launches_and_gives_what_each_tensor_gives_alone() -> None:
+    model, average, alone = Mixed(), EMA(0.9), dict[str, Tensor]()
+    alone |= {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    average.average = {name: tensor.clone() for name, tensor in alone.items()}
+    for step in range(5):
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                tensor += torch.randn_like(tensor) if tensor.is_floating_point() else 1
+        for name, tensor in model.state_dict().items():
+            moved = (
+                tensor if name.endswith("tracked") else alone[name].lerp(tensor, 1 - (1 + step) / (10 + step))
+            )
+            alone[name] = moved.clone()
+        with Launches() as launches:
+            average.update(model)
+        assert launches.count == 2
+    assert all(torch.equal(average.average[name], tensor) for name, tensor in alone.items())
 
 
 class Watch(L.Callback):
