@@ -37,8 +37,8 @@ def export_onnx(
     reductions become plain operators; export ``fuse(model)`` for fewer.
 
     Args:
-        model: The model; a copy is exported. Its output is a tensor, or tuples, lists and dictionaries of
-            tensors, which the file gives one after the other.
+        model: The model, on any device; a copy is exported, and checked, on the CPU. Its output is a tensor,
+            or tuples, lists and dictionaries of tensors, which the file gives one after the other.
         example_inputs: One input or a tuple of them, as ``model`` takes them; shapes that vary need at least
             2 in the example.
         path: The file; it appears complete or not at all.
@@ -76,7 +76,9 @@ def export_onnx(
                     f"axis {axis} ({name}) is to vary, so the example needs at least 2 there, got shape "
                     f"{tuple(x.shape)}; torch would take the 1 for a constant"
                 )
-    model = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()
+    # On the CPU: there onnxruntime runs, and on a GPU torch's convolutions round to TF32, which 1e-4 forbids.
+    model = copy.deepcopy(getattr(model, "_orig_mod", model)).cpu().eval()
+    inputs = tuple(x.cpu() for x in inputs)
     with torch.no_grad():
         _outputs(model, inputs)  # that of a bad kind is told before the work
         program = torch.onnx.export(
@@ -108,7 +110,7 @@ def _check(model: nn.Module, inputs: tuple[Tensor, ...], file: Path, varies: boo
     names = [node.name for node in session.get_inputs()]
     larger = tuple(torch.cat([x, x[:1].flip(max(0, x.dim() - 2))]) for x in inputs) if varies else inputs
     for batch in (inputs, larger) if varies else (inputs,):
-        found = session.run(None, {n: x.cpu().numpy() for n, x in zip(names, batch, strict=True)})
+        found = session.run(None, {n: x.numpy() for n, x in zip(names, batch, strict=True)})
         outputs = [torch.as_tensor(out) for out in found]
         worst = _difference(outputs, _outputs(model, batch))
         generator = torch.Generator().manual_seed(0)
@@ -149,7 +151,7 @@ def _difference(found: list[Tensor], expected: list[Tensor]) -> Tensor:
         if out.shape != want.shape:
             return torch.full_like(worst, torch.inf)
         if out.numel():
-            out, want = out.double(), want.cpu().double()
+            out, want = out.double(), want.double()
             units = ((out - want).abs() / (_TOLERANCE + _TOLERANCE * want.abs())).nan_to_num(torch.inf)
             rows = samples if out.dim() and out.size(0) == samples else 1
             worst = torch.maximum(worst, units.reshape(rows, -1).amax(1).float())

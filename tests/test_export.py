@@ -104,6 +104,38 @@ def test_onnx_of_images(name, tmp_path):
     torch.testing.assert_close(torch.from_numpy(out), model(x).detach(), atol=1e-4, rtol=1e-4)
 
 
+class OnGPU(nn.Module):
+    """A product of factors rounded to TF32, as on a GPU, until it is moved to the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.moved = nn.Parameter(torch.randn(64, 64)), False
+
+    def _apply(self, fn, recurse=True):
+        self.moved = True
+        return super()._apply(fn, recurse)
+
+    def forward(self, x):
+        exact = self.moved or torch.compiler.is_exporting()  # the program has no rounding
+        return x @ self.weight if exact else tf32(x) @ tf32(self.weight)
+
+
+def tf32(x):
+    """Ten bits of mantissa."""
+    return ((x.view(torch.int32) + 2**12) & -(2**13)).view(torch.float32)
+
+
+def test_a_model_is_judged_on_the_cpu(tmp_path):
+    torch.manual_seed(0)
+    model, x = OnGPU(), torch.randn(8, 64)
+    rough = model(x)
+    file = export_onnx(model, x, tmp_path / "m.onnx")
+    assert torch.equal(model(x), rough)  # the model stays where it is
+    (out,) = onnxruntime.InferenceSession(str(file)).run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), x @ model.weight.detach())
+    assert (rough - x @ model.weight).abs().max() > 1e-3
+
+
 class Wrong(nn.Module):
     """Gives one thing to those who trace and another to those who run."""
 
