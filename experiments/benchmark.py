@@ -17,7 +17,8 @@ Steps take turns; figures are medians with quartiles, ratios those of the median
 rounds. The floor is the time of a step's multiply-adds at the rate of a large matrix product here, or of its
 least memory traffic at the rate of a large copy, whichever is longer; distances of k-NN count a quarter, as
 bytes can tell who is near; a peer has the floor of ours, as it computes the same. On a CUDA GPU the clock is
-its events, and rows of bfloat16 and torch.compile join.
+its events, float32 is float32 (no TF32, in products or convolutions), and rows of bfloat16 and torch.compile
+join.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ from typing import Any
 
 import torch
 
-from mgic_geo.benchmark import PARTS, Config, Report, describe_machine, missing, verdict_table
+from mgic_geo.benchmark import (
+    PARTS,
+    Config,
+    Report,
+    describe_machine,
+    full_float32,
+    missing,
+    verdict_table,
+)
 from mgic_geo.memory import keep_memory
 from mgic_geo.training.command_line import command_line
 from mgic_geo.training.errors import UsageError, blaming, check_target, plain_errors, write_text
@@ -44,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_target("--output", flags.output)
         config = flags.resolved()
     torch.manual_seed(0)
+    full_float32()
     if config.keep_memory:
         keep_memory()
     about = describe_machine(config.device)

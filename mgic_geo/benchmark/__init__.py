@@ -3,6 +3,7 @@
 from .config import Config as Config
 from .config import Part as Part
 from .machine import describe_machine as describe_machine
+from .machine import full_float32 as full_float32
 from .memory import peak_memory as peak_memory
 from .report import Report as Report
 from .report import Verdict as Verdict

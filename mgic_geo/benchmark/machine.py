@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["describe_machine", "processor"]
+__all__ = ["describe_machine", "full_float32", "processor"]
 
 PACKAGES = ("mgic-geo", "torch", "torch-geometric", "torch-cluster", "torchvision", "timm")
 
@@ -22,6 +22,16 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+
+
+def full_float32() -> None:
+    """Let no product and no convolution of float32 round to TF32, for the whole process.
+
+    torch's default on CUDA is TF32 in convolutions alone: those who compute the same by products would be
+    compared with less exact arithmetic, and the floor be a rate that products do not have.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -46,7 +56,10 @@ def describe_machine(device: str) -> dict[str, Any]:
             "gpu": gpu.name,
             "gpu_memory": gpu.total_memory,
             "cuda": torch.version.cuda,
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "tf32": {
+                "products": torch.backends.cuda.matmul.allow_tf32,
+                "convolutions": torch.backends.cudnn.allow_tf32,
+            },
             "clocks": _clocks(),
         }
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from mgic_geo.benchmark.machine import full_float32
 from mgic_geo.memory import MMAP_THRESHOLD, set_malloc
 from mgic_geo.timing import Step
 
@@ -58,6 +59,7 @@ def _measure(pipe: Connection, build: Build, device: str, threads: int) -> None:
     # Every larger tensor gets pages of its own, so that what is freed does not count as used.
     set_malloc(MMAP_THRESHOLD, 2**16)
     torch.set_num_threads(threads)
+    full_float32()
     torch.manual_seed(0)
     warm_up, step = build()
     warm_up()

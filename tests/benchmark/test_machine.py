@@ -1,11 +1,12 @@
 """The machine says what the figures are of."""
 
 import subprocess
+from types import SimpleNamespace
 
 import torch
 
 from mgic_geo.benchmark import machine
-from mgic_geo.benchmark.machine import _clocks, describe_machine, processor
+from mgic_geo.benchmark.machine import _clocks, describe_machine, full_float32, processor
 
 
 def test_machine():
@@ -15,6 +16,22 @@ def test_machine():
     assert found["cores"] >= 1
     assert found["versions"]["torch"] == torch.__version__
     assert "gpu" not in found
+
+
+def test_products_and_convolutions_round_alike(monkeypatch):
+    gpu = SimpleNamespace(name="a GPU", total_memory=2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(machine, "_clocks", lambda: None)
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        assert describe_machine("cuda")["tf32"] == {"products": True, "convolutions": True}
+        full_float32()
+        assert describe_machine("cuda")["tf32"] == {"products": False, "convolutions": False}
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def test_missing_packages_have_no_version(monkeypatch):

@@ -20,6 +20,11 @@ def test_peak_of_a_step():
     assert kept.sum() > 0
 
 
+def test_the_process_computes_in_full_float32():
+    large_if_not = "(torch := __import__('torch')).ones(2**24 if torch.backends.cudnn.allow_tf32 else 8)"
+    assert peak_memory(both(partial(eval, large_if_not)), threads=1) < 2**24
+
+
 def test_failure_is_told(capfd):
     with pytest.raises(RuntimeError, match="ended with status 1"):
         peak_memory(both(partial(torch.ones, -1)), threads=1)

@@ -3,6 +3,9 @@
 import json
 
 import pytest
+import torch
+
+from mgic_geo.benchmark import PARTS
 
 SMALL = ["--batch-size", "2", "--points", "32", "--images", "2", "--channels", "64", "--pixels", "4"]
 
@@ -54,6 +57,19 @@ def test_bad_values_are_refused(script, refused, flags, message):
 def test_quick_says_that_bars_are_not_for_it(script, capsys):
     script("benchmark")(["--quick", "--parts", "edge_conv", *SMALL, "--rounds", "1"])
     assert "All bars (made for the full sizes, not for these)" in capsys.readouterr().out
+
+
+def test_products_and_convolutions_are_of_one_precision(script, monkeypatch):
+    def seen(config):
+        yield from ()
+        found.extend([torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32])
+
+    found, before = [], torch.backends.cudnn.allow_tf32
+    monkeypatch.setitem(PARTS, "growth", seen)
+    torch.backends.cudnn.allow_tf32 = True
+    script("benchmark")(["--parts", "growth", "--device", "cpu"])
+    torch.backends.cudnn.allow_tf32 = before
+    assert found == ["highest", False]
 
 
 def test_layers(script, tmp_path, capsys):
