@@ -41,17 +41,17 @@ from mgic_geo.benchmark import (
 )
 from mgic_geo.memory import keep_memory
 from mgic_geo.training.command_line import command_line
-from mgic_geo.training.errors import UsageError, blaming, check_target, plain_errors, write_text
+from mgic_geo.training.errors import UsageError, check_target, plain_errors, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print, with the arguments ``argv`` or those of the command line."""
     flags = command_line(Config, argv, __doc__)
-    with plain_errors(), blaming("flags"):
-        if not flags.parts:
-            raise UsageError(f"--parts is empty; give some of {', '.join(PARTS)}")
+    with plain_errors():
+        if found := flags.problems():
+            raise UsageError("\n       ".join(found))
         check_target("--output", flags.output)
-        config = flags.resolved()
+    config = flags.resolved()
     torch.manual_seed(0)
     full_float32()
     if config.keep_memory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -69,9 +69,10 @@ class Config:
         """The same with the device found and, if quick, the smaller sizes.
 
         Raises:
-            ValueError: On sizes that are too small, unknown layers, or a device that is not there.
+            ValueError: If a value cannot be used.
         """
-        self._check()
+        if found := self.problems():
+            raise ValueError("; ".join(found))
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -88,22 +89,28 @@ class Config:
             limit=min(self.limit, 8),
         )
 
-    def _check(self) -> None:
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values, each with its remedy."""
+        found = [] if self.parts else [f"--parts is empty; give some of {', '.join(get_args(Part))}"]
         for name in ("batch_size", "points", "k", "wide", "pixels", "images", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if (size := getattr(self, name)) < 1:
+                found.append(f"{_flag(name)} is {size}; give 1 or more")
         for name in ("channels", "cloud_sizes", "batch_sizes"):
             sizes = getattr(self, name)
             if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
-                raise ValueError(f"{name} must be ascending numbers from 1 on, got {sizes}")
-        if self.k > min(self.points, *self.cloud_sizes) and "layers" not in self.parts:
-            smallest = min(self.points, *self.cloud_sizes)
-            raise ValueError(f"k={self.k} neighbours asked of clouds of {smallest} points; lower k")
+                given = " ".join(map(str, sizes)) or "empty"
+                found.append(f"{_flag(name)} is {given}; give ascending numbers from 1 on")
+        smallest = min((self.points, *self.cloud_sizes))
+        if self.k > smallest >= 1 and "layers" not in self.parts:
+            found.append(f"--k is {self.k}, but there are clouds of {smallest} points; give at most that")
         known = [conv.__name__ for conv in FAST]  # type: ignore[attr-defined]
         if unknown := sorted(set(self.layers) - set(known)):
-            raise ValueError(f"no fast path for {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+            found.append(
+                f"--layers: no fast path for {', '.join(unknown)}; give some of {', '.join(sorted(known))}"
+            )
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' is not there; take 'cpu'")
+            found.append("--device cuda, but PyTorch sees no GPU here; use --device cpu")
+        return found
 
     @property
     def clock_kind(self) -> str:
@@ -118,3 +125,7 @@ class Config:
     def rates(self, dtype: torch.dtype = torch.float32) -> Rates:
         """What the machine reaches, by the same clock."""
         return measure_rates(self.device, self.clock_kind, dtype)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

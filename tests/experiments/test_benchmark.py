@@ -45,7 +45,7 @@ def test_benchmark(script, tmp_path, capsys, part, first):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--rounds", "0"], "rounds must be at least 1, got 0"),
+        (["--rounds", "0", "--k", "300"], "--rounds is 0; give 1 or more\n       --k is 300, but there are"),
         (["--parts"], "--parts is empty; give some of knn, edge_conv"),
         (["--output", "."], "--output . is a folder; name a file in it"),
     ],
