@@ -58,7 +58,8 @@ class RunConfig(Flags):
     batch_size: int = 16
     """Samples per step, on each device."""
     seed: int = 0
-    """Decides initial weights, order, augmentation and dropout. Same seed, same machine: same result."""
+    """Decides initial weights, order, augmentation and dropout. Same seed, same machine: on CPU the same
+    result."""
     output: Path
     """Folder for everything the run writes."""
     resume: bool = False
@@ -74,6 +75,7 @@ class RunConfig(Flags):
     # Only some experiments have flags for these.
     devices = 1
     accumulate = 1
+    deterministic = False
     ema = 0.0
     channels_last = False
 

@@ -27,6 +27,9 @@ class TrainingConfig(OptimizerConfig, RunConfig):
     --output: by default beside the model, for a name in the current folder."""
     devices: int = 1
     """Processes to train with: GPUs, or CPU processes. Under torchrun its own numbers count instead."""
+    deterministic: bool = False
+    """Train by deterministic algorithms, which are slower, so that a GPU, too, gives the same result for the
+    same seed; a warning names what torch has none for, such as the upsampling of LR-ASPP."""
     val_fraction: float = 0.0
     """Share of the training samples kept aside to draw a validation curve."""
     skip_corrupt: bool = False

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from mgic_geo.training.trainer import make_trainer
@@ -20,6 +21,20 @@ def test_the_launchers_numbers_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, str(value))
     trainer = make_trainer(replace(config, devices=1), tmp_path / "last.ckpt", [], validate=False)
     assert (trainer.world_size, trainer.num_nodes, trainer.global_rank) == (4, 2, 3)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_deterministic_algorithms_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # which the trainer sets
+    config = TrainingConfig(data="", output=tmp_path, accelerator="cpu", deterministic=asked)
+    try:
+        make_trainer(config, tmp_path / "last.ckpt", [], validate=False)
+        assert torch.are_deterministic_algorithms_enabled() == asked
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == asked
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
