@@ -72,12 +72,13 @@ def test_imports_run_one_way():
             "datasets",
             "complexity",
             "scaling",
+            "extras",
             "files",
             "memory",
             "model_file",
             "text_table",
         },
-        "paper": {"core", "models", "training", "datasets", "scaling", "model_file", "paper"},
+        "paper": {"core", "extras", "models", "training", "datasets", "scaling", "model_file", "paper"},
     }
     measured = {"benchmark/loading.py": {"training", "datasets"}, "benchmark/caching.py": {"datasets"}}
     for package, known in allowed.items():
