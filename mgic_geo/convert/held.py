@@ -73,7 +73,8 @@ def _reachable(value: Any, tree: Collection[Any]) -> Iterator[nn.Module | nn.Par
         elif (known := _inside(thing)) is not None:
             parts = known
         else:
-            parts, outermost = (getattr(thing, "__dict__", {}) if outermost else {}).values(), False
+            attributes = getattr(thing, "__dict__", None) if outermost else None
+            parts, outermost = attributes.values() if isinstance(attributes, dict) else (), False
         waiting += [(part, outermost) for part in parts]
 
 
@@ -81,7 +82,7 @@ def _inside(thing: Any) -> Iterable[Any] | None:
     """What a container or function holds; None for any other object."""
     if isinstance(thing, _CLOSED):
         return ()
-    if isinstance(thing, Mapping):
+    if isinstance(thing, dict):  # another mapping may read its values from a disk
         return [*thing.keys(), *thing.values()]
     if isinstance(thing, list | tuple | set | frozenset | deque):
         return thing
