@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-__all__ = ["Build", "Sizes", "copies", "count", "describe", "gain_of", "match_placement"]
+__all__ = ["Build", "Sizes", "copies", "count", "describe", "gain_of", "leaving", "match_placement"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ Build = Callable[[Sizes], "nn.Module | str"]
 
 
 def count(module: nn.Module) -> int:
-    """Learned values of a module."""
-    return sum(p.numel() for p in module.parameters())
+    """Learned values of a module, but those of a width that is not known yet."""
+    return sum(p.numel() for p in module.parameters() if not is_lazy(p))
 
 
 def match_placement(new: nn.Module, old: nn.Module) -> nn.Module:
@@ -69,6 +70,11 @@ def describe(module: nn.Module) -> str:
         if all(isinstance(width, int) for width in widths):
             return f"{name} {widths[0]} -> {widths[1]}"
     return name
+
+
+def leaving(name: str) -> str:
+    """How to leave a layer alone, for the end of an error."""
+    return f"match=lambda name, _: name != {name!r} leaves it alone"
 
 
 def copies(module: nn.Module) -> Callable[..., nn.Module]:

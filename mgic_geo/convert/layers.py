@@ -13,6 +13,7 @@ from mgic_geo.image.mgic_conv import MGICConv2d
 __all__ = ["is_layer", "layer_form"]
 
 _CONVOLUTIONS = nn.modules.conv._ConvNd
+_KNOWN = (nn.Conv2d, nn.Linear, PyGLinear)
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -26,23 +27,20 @@ def layer_form(layer: nn.Module) -> Build | str:
     Only the classes themselves have one: a subclass has a forward of its own (weight standardisation,
     "SAME" padding, parametrisation), or stands where the weight is read and the layer not called.
     """
-    if isinstance(layer, _CONVOLUTIONS):
-        if layer.groups > 1:
-            depthwise = layer.groups == layer.in_channels
-            return "depth-wise" if depthwise else f"already grouped: {layer.groups} groups"
-        if type(layer) is not nn.Conv2d:
-            return _none_of(layer)
-        return _conv_form(layer)
-    if type(layer) is nn.Linear or type(layer) is PyGLinear:
-        if isinstance(layer.weight, nn.parameter.UninitializedParameter):
-            return "its width is not known yet: run the model once first"
-        return _linear_form(layer)
-    return _none_of(layer)
+    if isinstance(layer, _CONVOLUTIONS) and layer.groups > 1:
+        depthwise = layer.groups == layer.in_channels
+        return "depth-wise" if depthwise else f"already grouped: {layer.groups} groups"
+    if type(layer) not in _KNOWN:
+        return _none_of(layer)
+    more = {*layer._parameters, *layer._buffers, *layer._modules} - {"weight", "bias"}
+    if more:
+        return f"it holds {', '.join(sorted(more))}, which would be lost"
+    return _conv_form(layer) if isinstance(layer, nn.Conv2d) else _linear_form(layer)  # type: ignore[arg-type]
 
 
 def _none_of(layer: nn.Module) -> str:
-    kind, known = type(layer), (nn.Conv2d, nn.Linear, PyGLinear)
-    if base := next((base for base in known if isinstance(layer, base)), None):
+    kind = type(layer)
+    if base := next((base for base in _KNOWN if isinstance(layer, base)), None):
         return (
             f"no MGIC form of {kind.__module__}.{kind.__name__}, a {base.__name__} with a forward of its own"
         )
@@ -82,8 +80,16 @@ def _linear_form(old: nn.Linear | PyGLinear) -> Build:
 
 @torch.no_grad()
 def _carry_over(new: MGICConv2d | MGICLinear, old: nn.Module) -> nn.Module:
-    """Keep the gain of the old weight, and the old bias, which couples nothing."""
-    match_placement(new, old)
+    """Keep the gain of the old weight, the old bias, which couples nothing, and what else a model may read.
+
+    What the weight is frozen or not, the new ones are; the bias keeps its own.
+    """
+    match_placement(new, old).requires_grad_(old.weight.requires_grad)  # type: ignore[union-attr, arg-type]
+    if new.bias is not None:
+        new.bias.requires_grad_(old.bias.requires_grad)  # type: ignore[union-attr, arg-type]
+    for name, value in vars(old).items():
+        if not hasattr(new, name) and name[0] != "_" and isinstance(value, bool | int | float | str | tuple):
+            setattr(new, name, value)
     if old.weight.device.type != "meta":  # type: ignore[union-attr]
         start_levels_(new.cycle, gain_of(old.weight))  # type: ignore[arg-type]
         if new.bias is not None:

@@ -57,7 +57,7 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
     Args:
         new: The MGIC form.
         old: What it stands for, on the same device.
-        calls: Arguments to fit to; Gaussian inputs if there are none.
+        calls: Arguments to fit to; Gaussian inputs if the list is empty, as a run did not come by, or None.
         steps: Steps of Adam.
 
     Returns:
@@ -67,7 +67,7 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
     Raises:
         ValueError: If a layer cannot run on Gaussian features and a random graph alone.
     """
-    calls = calls or [(gaussian(new, old), {}) for _ in range(8)]
+    given, calls = calls, calls or [(gaussian(new, old), {}) for _ in range(8)]
     linear = new if isinstance(new, MGICLinear | MGICConv2d) else None
     if linear is not None:
         calls = [_batched(linear, *args, **kwargs) for args, kwargs in calls]
@@ -79,10 +79,14 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
         with torch.no_grad():
             targets = [old.eval()(*args, **kwargs) for args, kwargs in copy.deepcopy(calls)]
     except Exception as error:  # whatever a forward raises that misses its arguments
-        raise ValueError(
-            f"init='project' needs inputs=... of the model for this {type(old).__name__}, "
-            f"which does not run on random ones: {error}"
-        ) from error
+        kind, missing = type(old).__name__, "which does not run on random ones"
+        if given:
+            cause = f"runs the {kind} again on what it was called with, which fails"
+        elif given is None:
+            cause = f"needs inputs=... of the model for this {kind}, {missing}"
+        else:
+            cause = f"needs inputs of the model that reach this {kind} in evaluation, {missing}"
+        raise ValueError(f"init='project' {cause}: {error!r}") from error
     seen, unseen = _split(calls, targets, on_graph=isinstance(old, MessagePassing))
     if linear is not None:
         _solve_last(linear, seen[0], seen[1])

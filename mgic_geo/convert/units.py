@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -10,12 +9,12 @@ from torch import nn
 from torch_geometric.nn import MLP, MessagePassing
 
 from mgic_geo.convert.blocks import block_form
-from mgic_geo.convert.forms import Build, count
+from mgic_geo.convert.forms import Build
 from mgic_geo.convert.layers import is_layer, layer_form
+from mgic_geo.convert.lost import Losses
 from mgic_geo.convert.messages import message_form
 from mgic_geo.convert.weights_read import paths_read
 from mgic_geo.core import GroupedLinear, MGICBlock
-from mgic_geo.core.observed import has_hooks
 from mgic_geo.graph.edge_conv import EdgeConv
 from mgic_geo.graph.edge_conv_folded import FoldedEdgeConv
 from mgic_geo.graph.grouped.conv import GroupedConv
@@ -46,15 +45,18 @@ class Unit:
     inside: list[Unit] = field(default_factory=list)
 
 
-def find_units(model: nn.Module, blocks: bool = True, read: Collection[str] = ()) -> list[Unit]:
+def find_units(
+    model: nn.Module, blocks: bool = True, read: Collection[str] = (), original: nn.Module | None = None
+) -> list[Unit]:
     """All units of a model.
 
     Args:
         model: Any module.
         blocks: Take residual blocks as wholes.
         read: Names of layers whose weights are known to be read by others.
+        original: What the model is a copy of, if it is one.
     """
-    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    lost = Losses(model, original)
     known: dict[nn.Module, list[Unit]] = {}
 
     def walk(name: str, module: nn.Module) -> list[Unit]:
@@ -78,18 +80,18 @@ def find_units(model: nn.Module, blocks: bool = True, read: Collection[str] = ()
         elif isinstance(module, _READ_WEIGHTS):
             yield Unit([name], module, f"{type(module).__name__} reads the weights of its layers itself")
         elif isinstance(module, MessagePassing) and not isinstance(module, _MADE_OF_LAYERS):
-            if count(module):
+            if next(module.parameters(), None) is not None:
                 # Its own maps may be read by its propagation; a network that it was given is only called.
                 given = [(n, part) for n, part in inner if isinstance(part, nn.Sequential | MLP)]
                 inside = [unit for n, part in given for unit in walk(n, part)]
-                yield Unit([name], module, _hindrance(module, owners) or message_form(module), False, inside)
+                yield Unit([name], module, lost(module) or message_form(module), False, inside)
         elif is_layer(module):
-            yield Unit([name], module, _hindrance(module, owners) or layer_form(module))
+            yield Unit([name], module, lost(module) or layer_form(module))
         else:
             inside = [unit for n, part in inner for unit in walk(n, part)]
             paths = [f"{name}.{path}".strip(".") for path in paths_read(type(module))]
             _keep(inside, paths, f"{type(module).__name__} reads its weight itself")
-            whole = blocks and len(inside) > 1 and not _hindrance(module, owners)
+            whole = blocks and len(inside) > 1 and not lost(module)
             form = block_form(module) if whole else None
             if form is not None:
                 yield Unit([name], module, form, True, inside)
@@ -110,15 +112,3 @@ def _keep(units: Iterable[Unit], paths: Collection[str], reason: str) -> bool:
             found = True
             unit.form = unit.form if isinstance(unit.form, str) else reason
     return found
-
-
-def _hindrance(module: nn.Module, owners: Counter[int]) -> str:
-    """What a replacement would silently lose; empty if nothing."""
-    if any(owners[id(p)] > 1 for p in module.parameters()):
-        return "it shares weights with another layer"
-    for part in module.modules():
-        if "forward" in vars(part):
-            return "its forward was replaced, which would be lost"
-        if has_hooks(part) or part._state_dict_hooks:
-            return "it has hooks, which would be lost"
-    return ""

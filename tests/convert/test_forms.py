@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mgic_geo import MGICLinear
-from mgic_geo.convert.forms import Sizes, copies, count, describe, gain_of, match_placement
+from mgic_geo.convert.forms import Sizes, copies, count, describe, gain_of, leaving, match_placement
 
 
 def test_too_narrow():
@@ -45,3 +45,12 @@ def test_copies_are_copies():
     act = nn.ReLU()
     assert copies(act)(inplace=True) is not act
     assert count(nn.Linear(3, 4)) == 16
+
+
+def test_widths_that_are_not_known_do_not_count():
+    assert count(nn.Sequential(nn.LazyLinear(8), nn.Linear(3, 4))) == 16
+
+
+def test_what_leaves_a_layer_alone_is_a_match():
+    match = eval(leaving("a.0").split("=", 1)[1].removesuffix(" leaves it alone"))
+    assert [match(name, None) for name in ("a.0", "a.1")] == [False, True]

@@ -44,7 +44,6 @@ def test_takes_the_place_of_the_layer(layer, shape):
             parametrizations.weight_norm(nn.Linear(16, 16)),
             "ParametrizedLinear, a Linear with a forward of its own",
         ),
-        (pyg.Linear(-1, 16), "its width is not known yet: run the model once first"),
     ],
 )
 def test_says_why_there_is_no_form(layer, reason):
@@ -69,3 +68,29 @@ def test_keeps_the_scale_of_any_initialisation():
         nn.Sequential(*(m for layer in side for m in (layer, nn.ReLU())))(x) for side in (layers, new)
     )
     assert 0.4 < ours.std() / dense.std() < 2.5
+
+
+def test_what_is_put_on_a_layer_is_not_lost():
+    for hold in (
+        lambda layer: layer.register_buffer("extra", torch.ones(3)),
+        lambda layer: layer.register_buffer("extra", torch.ones(3), persistent=False),
+        lambda layer: layer.register_parameter("extra", nn.Parameter(torch.ones(3))),
+        lambda layer: layer.add_module("extra", nn.Identity()),
+    ):
+        for layer in (nn.Linear(16, 16), nn.Conv2d(16, 16, 1), pyg.Linear(16, 16)):
+            hold(layer)
+            assert layer_form(layer) == "it holds extra, which would be lost"
+    layer = nn.Linear(16, 16)
+    layer.rank, layer.hierarchy = 3, "its own"
+    new = layer_form(layer)(SIZES)
+    assert new.rank == 3
+    assert new.hierarchy.channels == 16
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias", ""])
+def test_weight_and_bias_are_frozen_apart(frozen):
+    for layer in (nn.Linear(16, 16), nn.Conv2d(16, 16, 3, padding=1)):
+        for name, p in layer.named_parameters():
+            p.requires_grad_(name != frozen)
+        for name, p in layer_form(layer)(SIZES).named_parameters():
+            assert p.requires_grad == (frozen != ("bias" if name == "bias" else "weight"))

@@ -83,8 +83,12 @@ def test_inputs_are_captured_as_they_were():
 
 def test_what_cannot_run_on_random_inputs_asks_for_some():
     conv = pyg.RGCNConv(32, 32, num_relations=2)
-    with pytest.raises(ValueError, match=r"needs inputs=.* for this RGCNConv"):
+    with pytest.raises(ValueError, match=r"needs inputs=.* for this RGCNConv.*: AssertionError\(\)"):
         project(message_form(conv)(SIZES), conv, steps=1)
+    with pytest.raises(ValueError, match=r"needs inputs of the model that reach this RGCNConv in evaluation"):
+        project(message_form(conv)(SIZES), conv, [], steps=1)
+    with pytest.raises(ValueError, match=r"runs the RGCNConv again on what .* fails: AssertionError"):
+        project(message_form(conv)(SIZES), conv, [((torch.ones(3, 32), torch.ones(2, 0).long()), {})], 1)
 
 
 @pytest.mark.parametrize(

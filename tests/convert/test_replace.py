@@ -206,14 +206,54 @@ def test_inputs_by_name_and_a_list_as_one_argument():
     assert any(row.error is not None for row in named.conversion.rows)
 
 
-def test_torchscript_is_refused():
-    with pytest.raises(TypeError, match="convert the model, then script it"):
-        replace_convs(nn.Sequential(torch.jit.ScriptModule()))
-
-
 def test_projection_where_gradients_are_off():
     with torch.no_grad():
         converted = replace_convs(mlp(), **SIZES, init="project", steps=2)
     assert all(p.requires_grad for p in converted.parameters())
     with torch.inference_mode(), pytest.raises(RuntimeError, match="call replace_convs outside it"):
         replace_convs(mlp(), **SIZES, init="project")
+
+
+def test_a_projection_that_needs_other_inputs_names_the_layer():
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(16, 16), pyg.RGCNConv(16, 16, 2)
+
+        def forward(self, x):
+            return self.body(x)
+
+    told = r"'head': init='project' needs inputs of the model that reach this RGCNConv in evaluation.*head'"
+    with pytest.raises(ValueError, match=told):
+        replace_convs(Auxiliary(), inputs=torch.randn(4, 16), init="project", skip_ends=False, **SIZES)
+
+
+def test_what_cannot_be_copied_is_converted_in_place():
+    def uncopied():
+        model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
+        model.seen = 2 * model[0].weight  # amid a graph
+        return model
+
+    for dry_run in (False, True):
+        with pytest.raises(ValueError, match=r"the Sequential cannot be copied .*: use inplace=True"):
+            replace_convs(uncopied(), dry_run=dry_run, skip_ends=False, **SIZES)
+    model = uncopied()
+    before, state = [*model], copy.copy(model[1].state_dict())
+    for init in (None, "project"):
+        table = replace_convs(
+            model, inputs=torch.randn(4, 32), inplace=True, dry_run=True, init=init, skip_ends=False, **SIZES
+        )
+        assert len(table.replaced) == 2
+        assert [*model] == before
+        assert all(torch.equal(value, model[1].state_dict()[name]) for name, value in state.items())
+        assert not hasattr(model, "conversion")
+    assert isinstance(replace_convs(model, inplace=True, skip_ends=False, **SIZES)[1], MGICLinear)
+
+
+def test_a_layer_that_has_not_so_many_levels_is_left_alone():
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(64, 64), nn.Linear(64, 64))
+    table = replace_convs(model, 4, 4, min_levels=5, skip_ends=False, dry_run=True)
+    assert table.rows[0].reason.startswith("min_levels=5 cannot be reached: 16 channels are down to 1")
+    assert [bool(row.after) for row in table.rows] == [False, True, True]
+    with pytest.raises(ValueError, match="min_levels must be at least 0, got -1"):
+        replace_convs(mlp(), min_levels=-1)
