@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mgic_geo.complexity import complexity
+from mgic_geo.convert.calls import watch_calls
 from mgic_geo.convert.choose import Match, Predicate, chooser
 from mgic_geo.convert.forms import Sizes, count, describe
 from mgic_geo.convert.project import Calls, capture, project
@@ -115,11 +116,11 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
     if not inplace or dry_run:
         model = copy.deepcopy(model)
 
-    with watch_weights(model) as read:
+    with watch_weights(model) as read, watch_calls(model) as seen_calls:
         before = complexity(model, *given, **named) if given or named else None
     parameters = count(model)
     with _seeded(seed, model):
-        plan = _plan(find_units(model, blocks, read), sizes, chooser(match, model), skip_ends)
+        plan = _plan(find_units(model, blocks, read, seen_calls), sizes, chooser(match, model), skip_ends)
         new = {unit: made for unit, made, _ in plan if made is not None}
         errors: dict[Unit, float] = {}
         if init == "project":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import nn
 from torch_geometric.nn import MLP, MessagePassing
 
 from mgic_geo.convert.blocks import block_form
+from mgic_geo.convert.calls import Call
 from mgic_geo.convert.forms import Build, count
 from mgic_geo.convert.layers import is_layer, layer_form
 from mgic_geo.convert.messages import message_form
@@ -46,13 +48,19 @@ class Unit:
     inside: list[Unit] = field(default_factory=list)
 
 
-def find_units(model: nn.Module, blocks: bool = True, read: Collection[str] = ()) -> list[Unit]:
+def find_units(
+    model: nn.Module,
+    blocks: bool = True,
+    read: Collection[str] = (),
+    calls: Mapping[str, Collection[Call]] = MappingProxyType({}),
+) -> list[Unit]:
     """All units of a model.
 
     Args:
         model: Any module.
         blocks: Take residual blocks as wholes.
         read: Names of layers whose weights are known to be read by others.
+        calls: What message-passing layers, by name, are called with, where it is known.
     """
     owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
     known: dict[nn.Module, list[Unit]] = {}
@@ -82,7 +90,8 @@ def find_units(model: nn.Module, blocks: bool = True, read: Collection[str] = ()
                 # Its own maps may be read by its propagation; a network that it was given is only called.
                 given = [(n, part) for n, part in inner if isinstance(part, nn.Sequential | MLP)]
                 inside = [unit for n, part in given for unit in walk(n, part)]
-                yield Unit([name], module, _hindrance(module, owners) or message_form(module), False, inside)
+                form = _hindrance(module, owners) or message_form(module, calls.get(name, ()))
+                yield Unit([name], module, form, False, inside)
         elif is_layer(module):
             yield Unit([name], module, _hindrance(module, owners) or layer_form(module))
         else:
