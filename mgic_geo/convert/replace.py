@@ -133,7 +133,7 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
             describe(unit.module),
             describe(made) if made is not None else "",
             why,
-            (count(unit.module), count(unit.module if made is None else made)),
+            (count(unit.module), _count_after(unit, new)),
             error=errors.get(unit),
         )
         for unit, made, why in plan
@@ -177,6 +177,8 @@ def _plan(
             else:
                 made = form
         if made is None and unit.inside and not (skip_ends and unit in ends and not unit.is_block):
+            if not unit.is_block:
+                plan.append((unit, None, why))  # a PyG layer: the network that it was given is no reason
             for inner in unit.inside:
                 decide(inner)
         else:
@@ -185,6 +187,13 @@ def _plan(
     for unit in units:
         decide(unit)
     return plan
+
+
+def _count_after(unit: Unit, new: dict[Unit, nn.Module]) -> int:
+    """Learned values of a unit when the MGIC forms are in their places, its own or those inside."""
+    if unit in new:
+        return count(new[unit])
+    return count(unit.module) - sum(count(inner.module) - _count_after(inner, new) for inner in unit.inside)
 
 
 def _install(model: nn.Module, new: dict[Unit, nn.Module], inplace: bool) -> nn.Module:
