@@ -70,11 +70,12 @@ def mismatch(new: nn.Module, old: MessagePassing, width: int, calls: Iterable[Ca
     if like.is_meta:
         return ""
     try:
-        old = copy.deepcopy(old).eval()  # a call may change what it keeps
+        # A copy, for a call may change what it keeps; of the same parameters, for those may be large.
+        old = copy.deepcopy(old, {id(p): p for p in old.parameters()}).eval()
     except (RuntimeError, TypeError):  # it keeps a tensor amid a graph, or a lock
         return ""
     training = new.training
-    with torch.random.fork_rng([like.device] if like.is_cuda else []):
+    with torch.random.fork_rng([like.device.index] if like.is_cuda else []):
         try:
             new.eval()
             found = [_compared(new, old, call) for call in calls]
