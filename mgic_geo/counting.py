@@ -127,6 +127,10 @@ def _added_product(_added: Tensor, a: Tensor, b: Tensor, *_: Any) -> int:
     return _product(a, b)
 
 
+def _added_batches(_added: Tensor, a: Tensor, b: Tensor, *_: Any) -> int:
+    return a.numel() * b.size(-1)
+
+
 def _gathered(y: Tensor, rowptr: Tensor, col: Tensor, *_: Any) -> int:
     return col.numel() * y.size(1)
 
@@ -177,8 +181,12 @@ _FORMULAS: dict[str, tuple[str | Callable[..., str], Callable[..., int]]] = {
     "aten::mm": (_kind_of_product, _product),
     "aten::mv": (_kind_of_product, _product),
     "aten::dot": (MAPS, lambda a, b: a.numel()),
-    "aten::addmm": (_kind_of_product, _added_product),
-    "aten::addmv": (_kind_of_product, _added_product),
+    **{
+        f"aten::{name}{inplace}": (_kind_of_product, _added_product)
+        for name in ("addmm", "addmv")
+        for inplace in ("", "_")
+    },
+    **{f"aten::{name}": (MAPS, _added_batches) for name in ("addbmm", "addbmm_", "baddbmm_")},
     "aten::_sparse_addmm": (_kind_of_product, _added_product),
     "aten::_trilinear": (MAPS, _trilinear),
     "aten::_sparse_mm_reduce_impl": (EDGES, _product),

@@ -63,6 +63,20 @@ def test_sparse_products(x, matrix):
     assert count(lambda: by_rows @ x[:, 0]) == {"edges": E}
 
 
+def test_products_that_are_added():
+    a, b = torch.randn(3, 4, 6), torch.randn(3, 6, 10)
+    one, all_ = 4 * 6 * 10, 3 * 4 * 6 * 10
+    for inplace in ("", "_"):
+        for name, shape, factors, expected in (
+            ("addmm", (4, 10), (a[0], b[0]), one),
+            ("addmv", (4,), (a[0], b[0, :, 0]), one // 10),
+            ("addbmm", (4, 10), (a, b), all_),
+            ("baddbmm", (3, 4, 10), (a, b), all_),
+        ):
+            method = getattr(torch.zeros(shape), name + inplace)
+            assert count(lambda method=method, factors=factors: method(*factors)) == {"maps": expected}
+
+
 def test_a_product_of_two_sparse_matrices(matrix):
     other = torch.sparse_coo_tensor(
         torch.randint(N, (2, 30)), torch.ones(30), (N, N), check_invariants=True

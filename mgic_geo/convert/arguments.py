@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch_geometric.nn import MLP, GINConv, MessagePassing
 from torch_geometric.nn.aggr import DegreeScalerAggregation, MultiAggregation
 from torch_geometric.nn.dense.linear import Linear
@@ -96,10 +97,12 @@ def _kwargs(conv: MessagePassing) -> dict[str, Any]:
                 kwargs["flow"] = conv.flow
             continue
         value = _READERS.get(name, lambda layer, name=name: getattr(layer, name, _MISSING))(conv)
+        if isinstance(value, nn.Module) and any(True for _ in value.parameters()):
+            value = _MISSING  # all levels would share its weights; a default is built at every width
         if value is not _MISSING:
             kwargs[name] = value
         elif parameter.default is parameter.empty:
-            raise ValueError(f"no attribute {name}")
+            raise ValueError(f"nothing to build its {name} from")
     if "aggr" not in kwargs and isinstance(conv, GINConv):
         kwargs["aggr"] = conv.aggr
     return kwargs
@@ -171,15 +174,30 @@ def _difference(twin: nn.Module, conv: nn.Module) -> str:
     if shapes[0] != shapes[1]:
         return "its tensors"
     for path in mine:
+        prefix = f"{path}." if path else ""
         ours, others = _settings(mine[path]), _settings(theirs[path])
         for name in ours.keys() | others.keys():
             if ours.get(name, _MISSING) != others.get(name, _MISSING):
-                return f"{path + '.' if path else ''}{name}"
+                return prefix + name
+        if name := _other_buffer(mine[path], theirs[path]):
+            return prefix + name
+    return ""
+
+
+def _other_buffer(twin: nn.Module, module: nn.Module) -> str:
+    """The first buffer of a module's own that has other values; statistics of normalisations start anew."""
+    ours, others = (dict(part.named_buffers(recurse=False)) for part in (twin, module))
+    for name in () if isinstance(module, _NormBase) else sorted(ours.keys() | others.keys()):
+        if name not in ours or name not in others:
+            return name
+        mine, value = ours[name], others[name]
+        if not value.is_meta and not (mine.shape == value.shape and torch.equal(mine.to(value), value)):
+            return name
     return ""
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """Attributes that are plain values, or sequences of them."""
+    """Attributes that are plain values, or sequences of them, but for what a call may change."""
     plain = (bool, int, float, str, types.NoneType, types.FunctionType, types.BuiltinFunctionType)
 
     def is_plain(value: Any) -> bool:
@@ -188,5 +206,5 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("_") and name != "training" and is_plain(value)
+        if not name.startswith("_") and name not in ("training", "fuse") and is_plain(value)
     }

@@ -2,9 +2,9 @@
 
 A block is taken for a basic block, a bottleneck or an inverted residual if our dense block of that kind,
 built with its sizes, holds tensors of the same shapes and, with the same random weights, gives the same
-output in evaluation and in training, draws as many random numbers and leaves the same statistics. So neither
-the library a block comes from nor its name matters, and a block that does something else, or more, is never
-mistaken: its layers are replaced one by one.
+output in evaluation and in training, draws as many random numbers, leaves the same statistics and keeps
+nothing else of a call. So neither the library a block comes from nor its name matters, and a block that does
+something else, or more, is never mistaken: its layers are replaced one by one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def block_form(block: nn.Module) -> Build | None:
     """How to build the MGIC form of a residual block; None if it is none that we know."""
     if len(inspect.signature(block.forward).parameters) != 1:
         return None  # it may be given more than an image
+    if len({p.dtype for p in block.parameters() if p.is_floating_point()}) > 1:
+        return None  # one by one, the layers around norms in float32, say, keep theirs
     return _residual(block) or _inverted(block)
 
 
@@ -120,7 +122,7 @@ def _computes_the_same(block: nn.Module, twin: Callable[[], nn.Module], width: i
         return False
     original = copy.deepcopy(block)
     sides = [_alone(side.to_empty(device="cpu").float()) for side in (original, other)]
-    tensors = [[*side.state_dict().values()] for side in sides]
+    tensors = [_tensors(side) for side in sides]
     if [(t.shape, t.dtype) for t in tensors[0]] != [(t.shape, t.dtype) for t in tensors[1]]:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -142,16 +144,36 @@ def _computes_the_same(block: nn.Module, twin: Callable[[], nn.Module], width: i
 
 @torch.no_grad()
 def _run(block: nn.Module, image: Tensor) -> tuple[list[Tensor], list[Any]]:
-    """The output and the state behind a call, and where the call leaves the generators, found seeded."""
-    python = random.getstate()
+    """The output and the tensors behind a call; where it leaves generators, found seeded, and attributes."""
+    python, kept = random.getstate(), _attributes(block)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds other devices, too
         random.seed(0)
         try:
-            values = [cast(Tensor, block(image)), *block.state_dict().values()]
-            return values, [torch.get_rng_state().tolist(), random.getstate()]
+            values = [cast(Tensor, block(image)), *_tensors(block)]
+            same = _attributes(block)
+            changed = kept.keys() != same.keys() or any(kept[key] is not same[key] for key in kept)
+            return values, [torch.get_rng_state().tolist(), random.getstate(), changed]
         finally:
             random.setstate(python)
+
+
+def _tensors(block: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, those too that are not saved; shared ones wherever they stand."""
+    return [
+        tensor.detach()
+        for named in (block.named_parameters, block.named_buffers)
+        for _, tensor in named(remove_duplicate=False)
+    ]
+
+
+def _attributes(block: nn.Module) -> dict[tuple[int, str], Any]:
+    """What the parts of a block keep beside tensors and parts."""
+    return {
+        (index, name): value
+        for index, module in enumerate(block.modules())
+        for name, value in vars(module).items()
+    }
 
 
 def _agree(runs: list[tuple[list[Tensor], list[Any]]]) -> bool:

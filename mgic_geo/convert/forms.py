@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -38,14 +39,20 @@ def count(module: nn.Module) -> int:
 
 
 def match_placement(new: nn.Module, old: nn.Module) -> nn.Module:
-    """Give ``new`` the device, precision and mode of ``old``, and freeze it if all of ``old`` is frozen."""
+    """Give ``new`` placement, precision, memory format and mode of ``old``; freeze it if all of that is."""
     like = next((t for t in old.parameters() if t.is_floating_point()), None)
     if like is not None:
         new.to(device=like.device, dtype=like.dtype)
+    if any(p.dim() == 4 and not p.is_contiguous() and _channels_last(p) for p in old.parameters()):
+        new.to(memory_format=torch.channels_last)
     new.train(old.training)
     if not any(p.requires_grad for p in old.parameters()):
         new.requires_grad_(False)
     return new
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def gain_of(weight: Tensor) -> float:

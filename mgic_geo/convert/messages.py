@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from mgic_geo.convert.arguments import Arguments, built, read_arguments
+from mgic_geo.convert.calls import Call, mismatch, shortened
 from mgic_geo.convert.forms import Build, Sizes, match_placement
 from mgic_geo.convert.project import gaussian
 from mgic_geo.core import ChannelHierarchy, GroupedLinear
@@ -16,7 +21,7 @@ from mgic_geo.core.linear import keep_scale_
 from mgic_geo.graph.graph_block import GraphBlock
 from mgic_geo.graph.graph_cycle import GraphCycle
 from mgic_geo.graph.grouped.fast import WideConv
-from mgic_geo.graph.self_loops import forget_graphs
+from mgic_geo.graph.self_loops import forget_graphs, keeps_features
 
 __all__ = ["MGICMessagePassing", "message_form"]
 
@@ -50,7 +55,7 @@ class MGICMessagePassing(GraphCycle):
     """
 
     _takes_clouds = False  # PyG's layers take (..., N, C) as so many features of the same nodes
-    _without_targets = "; leave this layer unconverted (match=...)"
+    _remedy = "; leave this layer unconverted (match=...)"
 
     def __init__(
         self,
@@ -87,6 +92,14 @@ class MGICMessagePassing(GraphCycle):
         self.cycle.reset_parameters()
         self._start_small()
 
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As the layer's own ``forward``, whatever the name of its first argument, the features."""
+        if not args and "x" not in kwargs:
+            coarsest: nn.Module = self.cycle.blocks[-1].conv  # type: ignore[assignment]
+            first = next(iter(inspect.signature(coarsest.forward).parameters))
+            args = (kwargs.pop(first),) if first in kwargs else ()
+        return super().forward(*args, **kwargs)
+
     @torch.no_grad()
     def _start_small(self) -> None:
         """Scale prolongations: corrections start at half the size of features, whatever a layer's gain.
@@ -118,8 +131,10 @@ class MGICMessagePassing(GraphCycle):
                 hook.remove()
 
 
-def message_form(conv: MessagePassing) -> Build | str:
-    """How to build the MGIC form of a PyG layer, or why there is none."""
+def message_form(conv: MessagePassing, calls: Collection[Call] = ()) -> Build | str:
+    """How to build a PyG layer's MGIC form, which runs on ``calls`` as that does, or why there is none."""
+    if hasattr(conv, "get_attention_loss"):
+        return "its attention loss, which training reads, would be lost"
     read = read_arguments(conv)
     if isinstance(read, str):
         return read
@@ -128,13 +143,29 @@ def message_form(conv: MessagePassing) -> Build | str:
     def build(sizes: Sizes) -> nn.Module | str:
         if reason := sizes.too_narrow(width_in, width_out):
             return reason
-        new = match_placement(MGICMessagePassing(width_in, width_out, arguments, **vars(sizes)), conv)
+        try:
+            new = MGICMessagePassing(width_in, width_out, _uncached(arguments, conv), **vars(sizes))
+        except Exception as error:  # whatever a constructor raises
+            return f"it could not be built at other widths: {shortened(error)}"
+        new = match_placement(new, conv)
         finest = new.cycle.blocks[0].conv  # type: ignore[union-attr]
         finest = finest.layer if isinstance(finest, WideConv) else finest
         mine, theirs = getattr(finest, "bias", None), getattr(conv, "bias", None)
         if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape == theirs.shape:
             with torch.no_grad():
                 mine.copy_(theirs)
-        return new
+        return mismatch(new, conv, width_in, calls) or new
 
     return build
+
+
+def _uncached(arguments: Arguments, conv: MessagePassing) -> Arguments:
+    """The arguments without ``cached``, if the layer keeps features: those of levels are learned."""
+    if not keeps_features(conv):
+        return arguments
+    warnings.warn(
+        f"{arguments.conv.__name__}(cached=True) is converted with cached=False: what it would keep of the "
+        "first call are features, and those of a level come from learned maps",
+        stacklevel=2,
+    )
+    return replace(arguments, kwargs={**arguments.kwargs, "cached": False})

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 from torch_geometric.nn import MessagePassing
 
 from mgic_geo.core.linear import MGICLinear
@@ -88,12 +89,17 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
             cause = f"needs inputs of the model that reach this {kind} in evaluation, {missing}"
         raise ValueError(f"init='project' {cause}: {error!r}") from error
     seen, unseen = _split(calls, targets, on_graph=isinstance(old, MessagePassing))
+    half = any(p.dtype == torch.float16 for p in new.parameters())
+    fit: Any = copy.deepcopy(new).float() if half else new  # Adam's squares of gradients vanish in float16
+    wide = _in_float32(seen) if half else seen
     if linear is not None:
-        _solve_last(linear, seen[0], seen[1])
+        _solve_last(fit, wide[0], wide[1])
+    _take_weights(new, fit)
     start, first = copy.deepcopy(new.state_dict()), _relative_error(new, *unseen)
-    _descend(new, seen[0], seen[1], steps)
+    _descend(fit, wide[0], wide[1], steps)
     if linear is not None:
-        _solve_last(linear, seen[0], seen[1])
+        _solve_last(fit, wide[0], wide[1])
+    _take_weights(new, fit)
     error = _relative_error(new, *unseen)
     if not error < first:  # too few inputs for so many weights
         new.load_state_dict(start)
@@ -105,6 +111,17 @@ def project(new: nn.Module, old: nn.Module, calls: Calls | None = None, steps: i
     forget_graphs(old)
     forget_graphs(new)
     return error
+
+
+def _in_float32(values: Any) -> Any:
+    """The same with the floating-point tensors among the values in float32."""
+    return tree_map(lambda x: x.float() if isinstance(x, Tensor) and x.is_floating_point() else x, values)
+
+
+def _take_weights(new: nn.Module, fit: nn.Module) -> None:
+    """Give ``new`` the weights that were fitted, if those are of a copy."""
+    if fit is not new:
+        new.load_state_dict(fit.state_dict())
 
 
 def _batched(new: MGICLinear | MGICConv2d, input: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:

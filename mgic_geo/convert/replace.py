@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mgic_geo.complexity import complexity
+from mgic_geo.convert.calls import watch_calls
 from mgic_geo.convert.choose import Match, Predicate, chooser
 from mgic_geo.convert.forms import Build, Sizes, count, describe, leaving
 from mgic_geo.convert.lost import is_frozen
@@ -119,11 +120,11 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
     if not inplace:
         model = _copied(model)
 
-    with watch_weights(model) as read:
+    with watch_weights(model) as read, watch_calls(model) as seen_calls:
         before = complexity(model, *given, **named) if given or named else None
     parameters = count(model)
     with _seeded(seed, model):
-        units = find_units(model, blocks, read, original)
+        units = find_units(model, blocks, read, seen_calls, original)
         plan = _plan(units, sizes, chooser(match, model), skip_ends, drawn=init is None)
         new = {unit: made for unit, made, _ in plan if made is not None}
         errors: dict[Unit, float] = {}
@@ -137,7 +138,7 @@ def replace_convs(  # type: ignore[reportInconsistentOverload]  # the options ar
             describe(unit.module),
             describe(made) if made is not None else "",
             why,
-            (count(unit.module), count(unit.module if made is None else made)),
+            (count(unit.module), _count_after(unit, new)),
             error=errors.get(unit),
         )
         for unit, made, why in plan
@@ -184,6 +185,8 @@ def _plan(
             else:
                 made = form
         if made is None and unit.inside and not (skip_ends and unit in ends and not unit.is_block):
+            if not unit.is_block:
+                plan.append((unit, None, why))  # a PyG layer: the network that it was given is no reason
             for inner in unit.inside:
                 decide(inner)
         else:
@@ -230,6 +233,13 @@ def _installed(
     finally:
         if not kept:
             _install(model, {unit: unit.module for unit in new}, inplace=False)
+
+
+def _count_after(unit: Unit, new: dict[Unit, nn.Module]) -> int:
+    """Learned values of a unit when the MGIC forms are in their places, its own or those inside."""
+    if unit in new:
+        return count(new[unit])
+    return count(unit.module) - sum(count(inner.module) - _count_after(inner, new) for inner in unit.inside)
 
 
 def _install(model: nn.Module, new: dict[Unit, nn.Module], inplace: bool) -> nn.Module:

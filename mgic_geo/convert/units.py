@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import nn
 from torch_geometric.nn import MLP, MessagePassing
 
 from mgic_geo.convert.blocks import block_form
+from mgic_geo.convert.calls import Call
 from mgic_geo.convert.forms import Build
 from mgic_geo.convert.layers import is_layer, layer_form
 from mgic_geo.convert.lost import Losses
@@ -46,7 +48,11 @@ class Unit:
 
 
 def find_units(
-    model: nn.Module, blocks: bool = True, read: Collection[str] = (), original: nn.Module | None = None
+    model: nn.Module,
+    blocks: bool = True,
+    read: Collection[str] = (),
+    calls: Mapping[str, Collection[Call]] = MappingProxyType({}),
+    original: nn.Module | None = None,
 ) -> list[Unit]:
     """All units of a model.
 
@@ -54,6 +60,7 @@ def find_units(
         model: Any module.
         blocks: Take residual blocks as wholes.
         read: Names of layers whose weights are known to be read by others.
+        calls: What message-passing layers, by name, are called with, where it is known.
         original: What the model is a copy of, if it is one.
     """
     lost = Losses(model, original)
@@ -84,7 +91,8 @@ def find_units(
                 # Its own maps may be read by its propagation; a network that it was given is only called.
                 given = [(n, part) for n, part in inner if isinstance(part, nn.Sequential | MLP)]
                 inside = [unit for n, part in given for unit in walk(n, part)]
-                yield Unit([name], module, lost(module) or message_form(module), False, inside)
+                form = lost(module) or message_form(module, calls.get(name, ()))
+                yield Unit([name], module, form, False, inside)
         elif is_layer(module):
             yield Unit([name], module, lost(module) or layer_form(module))
         else:

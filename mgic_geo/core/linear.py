@@ -87,8 +87,9 @@ class MGICLinear(nn.Module):
             bound = 1 / math.sqrt(self.in_features)
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
+        x = input  # the name by which torch's own layer may be called
         if isinstance(x, Tensor) and (x.dim() == 0 or x.size(-1) != self.in_features):  # no proxy of torch.fx
             raise ValueError(
                 f"expected in_features={self.in_features} in the last dimension, got shape {tuple(x.shape)}"

@@ -25,7 +25,7 @@ from mgic_geo.graph.edges.propagation import messages_observed
 from mgic_geo.graph.graph_block import Factory, Levels
 from mgic_geo.graph.grouped import FEATURES
 from mgic_geo.graph.neighbors import Neighbors, as_neighbors, compressed, edges_of, flatten_clouds
-from mgic_geo.graph.self_loops import self_loops_of
+from mgic_geo.graph.self_loops import keeps_features, self_loops_of
 from mgic_geo.graph.shortcut import LazyShortcut, make_shortcut
 
 __all__ = ["GraphCycle"]
@@ -51,8 +51,8 @@ class GraphCycle(MessagePassing):
     """Whether (B, N, C) are dense clouds with a neighbour table; else layers get them as they are."""
     _takes_neighbors = False
     """Whether the levels' layer reads :class:`Neighbors`, which are then made once for all levels."""
-    _without_targets: ClassVar[str] = ""
-    """What to do about a pair without targets."""
+    _remedy: ClassVar[str] = ""
+    """What to do about a call that levels cannot take."""
 
     add_self_loops = self_loops_of(lambda self: [block.conv for block in self.cycle.blocks])
 
@@ -73,6 +73,11 @@ class GraphCycle(MessagePassing):
         self.shortcut = self._make_shortcut(target)
         self.source_shortcut = None if source is None else self._make_shortcut(source)
         self.cycle = MGICBlock(hierarchy, block, norm=norm, transfer_init=transfer_init)
+        if keeps_features(self.cycle):
+            raise ValueError(
+                f"{conv_name} with cached=True keeps the features of its first call, but those of a level "
+                "come from learned maps and change with every step; leave cached out"
+            )
         # The coarsest level's layer is the plain one: what it takes after x, by position.
         coarsest: nn.Module = self.cycle.blocks[-1].conv  # type: ignore[assignment]
         self.arguments = tuple(inspect.signature(coarsest.forward).parameters)[1:]
@@ -127,6 +132,12 @@ class GraphCycle(MessagePassing):
             sources = mapped if source is None else source
             check_edge_range(inputs.get("edge_index"), sources.size(-2), mapped.size(-2), self.flow)
             raise
+        except AssertionError as error:  # so PyG's layers check shapes, mostly without a word
+            raise ValueError(
+                f"{self.conv_name} refused its arguments on a level: {str(error) or 'an assertion failed'}; "
+                "what must be as wide as the features of nodes, those of edges say, fits one level only"
+                f"{self._remedy or ', so give edge_dim=... where the layer has it'}"
+            ) from error
         return out.view(*x.shape[:-1], self.out_channels)
 
     def _compiled(
@@ -147,7 +158,7 @@ class GraphCycle(MessagePassing):
         else:
             raise ValueError(
                 f"{type(self).__name__} adds to the features of the targets, so a pair is (sources, "
-                f"targets), got {'no targets' if len(x) == 2 else f'{len(x)} parts'}{self._without_targets}"
+                f"targets), got {'no targets' if len(x) == 2 else f'{len(x)} parts'}{self._remedy}"
             )
         widths = wanted if isinstance(wanted, tuple) else (wanted, wanted)
         for side, width in zip((source, target), widths, strict=True):

@@ -49,7 +49,8 @@ class MGICGraphConv(GraphCycle):
             see little but the mean, and deep networks train worse.
         correction_norm: Normalisation of the corrections alone; ``"same"`` for that of ``norm``.
         act_first: Activate before the normalisation.
-        **conv_kwargs: Go to the layer of every level.
+        **conv_kwargs: Go to the layer of every level. With ``cached=True`` layers keep the graph of the first
+            call, as in PyG; SGConv and SSGConv, which keep features instead, are refused with it.
 
     Shapes:
         - x: (N, in_channels) or a pair of them; what follows is what the layer's own ``forward`` takes;
@@ -59,8 +60,8 @@ class MGICGraphConv(GraphCycle):
     Raises:
         ValueError: On impossible sizes, a ``conv`` or ``norm`` that is a module and builds none, an ``x`` of
             another width, edge weights or features of another number of edges, an edge index outside the
-            nodes, a layer that changes the shape of the features, or if attention weights are asked for: each
-            level has its own.
+            nodes, a layer that changes the shape of the features, one that keeps features (``cached=True``),
+            or if attention weights are asked for: each level has its own.
     """
 
     def __init__(

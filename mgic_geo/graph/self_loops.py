@@ -1,4 +1,4 @@
-"""The option ``add_self_loops`` of layers that are made of layers, and the graphs that those keep."""
+"""The option ``add_self_loops`` of layers that are made of layers, and what those keep of a graph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["forget_graphs", "self_loops_of"]
+__all__ = ["forget_graphs", "keeps_features", "self_loops_of"]
+
+_FEATURES = ("_cached_x", "_cached_h")
 
 
 def self_loops_of(layers: Callable[[Any], Iterable[nn.Module]]) -> property:
@@ -34,6 +36,17 @@ def self_loops_of(layers: Callable[[Any], Iterable[nn.Module]]) -> property:
 def forget_graphs(layer: nn.Module) -> None:
     """Drop the one graph, or the features on it, that PyG's layers with ``cached=True`` keep."""
     for module in layer.modules():
-        for name in ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h"):
+        for name in ("_cached_edge_index", "_cached_adj_t", *_FEATURES):
             if hasattr(module, name):
                 setattr(module, name, None)
+
+
+def keeps_features(layer: nn.Module) -> bool:
+    """Whether a layer was built with ``cached=True`` and keeps the features of its first call.
+
+    SGConv and SSGConv do, where others keep the graph: right for the fixed input of a whole network only.
+    """
+    return any(
+        getattr(module, "cached", False) and any(hasattr(module, name) for name in _FEATURES)
+        for module in layer.modules()
+    )

@@ -80,6 +80,10 @@ class MGICConv2d(nn.Module):
             raise ValueError(f"groups must stay 1, got {groups}: the levels take theirs from group_size")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
+        # Read by models that compute the output's size, or pad ahead of the layer, as nn.Conv2d has them.
+        self.padding = padding if isinstance(padding, str) else _pair(padding)
+        self.groups, self.padding_mode, self.transposed = groups, padding_mode, False
+        self.output_padding = (0, 0)
         pointwise, keeps_size = self.kernel_size == (1, 1), _keeps_size(self.kernel_size, padding, dilation)
         pointwise = pointwise and keeps_size
         width = min(in_channels, out_channels) if pointwise else out_channels
@@ -125,8 +129,9 @@ class MGICConv2d(nn.Module):
             bound = 1 / math.sqrt(self.in_channels * math.prod(self.kernel_size))
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H', W'), and one image likewise."""
+        x = input  # the name by which torch's own layer may be called
         if isinstance(x, Tensor):  # a proxy of torch.fx has no shape, and is taken for a batch
             if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
                 raise ValueError(

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch_geometric.nn as pyg
@@ -27,6 +29,7 @@ LAYERS = [
     pyg.MFConv(16, 32, max_degree=3),
     pyg.MFConv(16, 16, bias=False),
     pyg.EGConv(16, 16, aggregators=["sum", "max"], num_heads=4, num_bases=2),
+    pyg.PointTransformerConv(16, 16),
 ]
 
 
@@ -40,6 +43,8 @@ def test_a_layer_built_again_computes_the_same(layer):
     more = []
     if isinstance(layer, pyg.RGCNConv):
         more = [torch.randint(3, (60,))]
+    elif isinstance(layer, pyg.PointTransformerConv):
+        graph, more = torch.randn(20, 3), [graph]
     elif getattr(layer, "edge_dim", None):
         more = [torch.randn(60, 3)]
     x = torch.randn(20, width_in)
@@ -71,6 +76,11 @@ def test_heads_and_towers_are_shared_out_among_groups():
         (pyg.GINConv(torch.nn.Linear(16, 16)), "its nn is no MLP"),
         (pyg.GINConv(pyg.MLP([16, 16, 16])), "GINConv built again differs in its parts"),
         (pyg.NNConv(16, 16, torch.nn.Linear(3, 256)), "NNConv could not be built again"),
+        (
+            pyg.PointTransformerConv(16, 16, pos_nn=pyg.MLP([3, 16, 16])),
+            "PointTransformerConv built again differs in its parts",
+        ),
+        (pyg.ARMAConv(16, 16, act=torch.nn.PReLU()), "ARMAConv built again differs in its parts"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -83,3 +93,43 @@ def test_a_setting_that_was_changed_later_is_noticed():
     layer.in_channels = 16
     layer.extra_setting = 3
     assert read_arguments(layer) == "GCNConv built again differs in extra_setting"
+
+
+def test_no_weights_are_shared_between_levels():
+    *_, arguments = read_arguments(pyg.PointTransformerConv(16, 16))
+    one, other = (built(arguments, 16, 16) for _ in range(2))
+    assert not {id(p) for p in one.parameters()} & {id(p) for p in other.parameters()}
+
+
+def test_what_a_call_sets_makes_no_difference():
+    layer = pyg.FastRGCNConv(16, 16, num_relations=3, num_bases=2)
+    layer(torch.randn(20, 16), torch.randint(20, (2, 60)), torch.randint(3, (60,)))
+    assert not layer.fuse
+    assert not isinstance(read_arguments(layer), str)
+
+
+class Scaled(pyg.MessagePassing):
+    """Someone's own layer with a number that is no argument."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.lin = torch.nn.Linear(in_channels, out_channels)
+        self.norm = torch.nn.BatchNorm1d(out_channels)
+        self.register_buffer("scale", torch.full((1,), 1.1))
+
+
+def test_a_buffer_of_other_values_would_be_lost():
+    layer = Scaled(16, 16)
+    layer.norm.running_mean.fill_(3.0)  # statistics start anew
+    assert not isinstance(read_arguments(layer), str)
+    assert not isinstance(read_arguments(copy.deepcopy(layer).half()), str)
+    assert not isinstance(read_arguments(copy.deepcopy(layer).to("meta")), str)
+    layer.scale.fill_(5.0)
+    assert read_arguments(layer) == "Scaled built again differs in scale"
+    degrees = pyg.PNAConv(16, 16, **PNA)
+    degrees.aggr_module.avg_deg_lin.fill_(9.0)
+    assert read_arguments(degrees) == "PNAConv built again differs in aggr_module.avg_deg_lin"
+    kept = Scaled(16, 16)
+    kept.register_buffer("seen", torch.zeros(1), persistent=False)
+    assert read_arguments(kept) == "Scaled built again differs in seen"

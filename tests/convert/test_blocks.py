@@ -10,7 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from mgic_geo import MGICBasicBlock2d, MGICBottleneck2d, MGICInvertedResidual2d
+from mgic_geo import (
+    MGICBasicBlock2d,
+    MGICBottleneck2d,
+    MGICConv2d,
+    MGICInvertedResidual2d,
+    replace_convs,
+)
 from mgic_geo.convert.blocks import block_form
 from mgic_geo.convert.forms import Sizes
 
@@ -93,6 +99,53 @@ def slower_statistics():
 def test_a_block_with_a_training_of_its_own_is_none(block):
     assert block_form(block) is None
     assert block_form(InTraining(lambda block, x: x)) is not None
+
+
+class Recording(BasicBlock):
+    """Keeps its last output, for a loss say."""
+
+    def __init__(self):
+        super().__init__(16, 16)
+        self.last = None
+
+    def forward(self, x):
+        self.last = super().forward(x)
+        return self.last
+
+
+class Averaging(BasicBlock):
+    """Keeps a mean that is not saved."""
+
+    def __init__(self):
+        super().__init__(16, 16)
+        self.register_buffer("mean", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        out = super().forward(x)
+        self.mean.lerp_(out.mean(), 0.1)
+        return out
+
+
+def with_buffer():
+    block = BasicBlock(16, 16)
+    block.register_buffer("scale", torch.ones(1), persistent=False)
+    return block
+
+
+@pytest.mark.parametrize("block", [Recording(), Averaging(), with_buffer()], ids=lambda b: type(b).__name__)
+def test_a_block_that_keeps_more_than_statistics_is_none(block):
+    assert block_form(block) is None
+
+
+def test_norms_of_another_precision_keep_it():
+    block = BasicBlock(16, 16).bfloat16()
+    assert block_form(block)(SIZES).cycle.norms[0].weight.dtype == torch.bfloat16
+    for norm in (block.bn1, block.bn2):
+        norm.float()
+    assert block_form(block) is None
+    converted = replace_convs(nn.Sequential(block), 8, 8, skip_ends=False)
+    assert type(converted[0].conv1) is MGICConv2d
+    assert (converted[0].bn1.weight.dtype, converted[0].conv1.bias) == (torch.float32, None)
 
 
 def test_comparing_leaves_generators_alone():

@@ -20,6 +20,13 @@ def test_match_placement_keeps_precision_mode_and_frozen_weights():
     assert match_placement(nn.Linear(8, 8), old).weight.requires_grad
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_match_placement_keeps_the_memory_format(layout):
+    old, new = nn.Conv2d(8, 8, 3).to(memory_format=layout), nn.Sequential(nn.Conv2d(8, 8, 5), nn.Linear(8, 8))
+    match_placement(new, old)
+    assert new[0].weight.is_contiguous(memory_format=layout)
+
+
 def test_gain_is_that_of_the_outputs():
     torch.manual_seed(0)
     conv, x = nn.Conv2d(64, 64, 3, bias=False), torch.randn(8, 64, 12, 12)

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import io
 
@@ -206,9 +207,17 @@ def test_starts_near_the_scale_of_the_layer(conv):
 
 @pytest.mark.parametrize("init", [None, "project"])
 @pytest.mark.parametrize(
-    "conv", [pyg.GCNConv(32, 32, cached=True), pyg.SGConv(32, 32, 2, cached=True)], ids=["GCNConv", "SGConv"]
+    ("conv", "told"),
+    [
+        (pyg.GCNConv(32, 32, cached=True), contextlib.nullcontext()),
+        (
+            pyg.SGConv(32, 32, 2, cached=True),
+            pytest.warns(UserWarning, match=r"SGConv\(cached=True\) is converted with cached=False"),
+        ),
+    ],
+    ids=["GCNConv", "SGConv"],
 )
-def test_a_graph_that_is_kept_is_the_models_own(conv, init):
+def test_a_graph_that_is_kept_is_the_models_own_and_features_are_not_kept(conv, told, init):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -217,14 +226,31 @@ def test_a_graph_that_is_kept_is_the_models_own(conv, init):
         def forward(self, x, edges):
             return self.conv(x, edges)
 
-    new = replace_convs(Net(), 8, 8, skip_ends=False, init=init, steps=2)
+    with told:
+        new = replace_convs(Net(), 8, 8, skip_ends=False, init=init, steps=2)
     x, edges = torch.randn(20, 32), graph()
     again = copy.deepcopy(new)
     for module in again.modules():
         if hasattr(module, "cached"):
             module.cached = False
-    torch.testing.assert_close(new(x, edges), again(x, edges))
-    torch.testing.assert_close(new(x, edges), again(x, edges))
+    for _ in range(2):
+        out = new(x, edges)
+        torch.testing.assert_close(out, again(x, edges))
+        new.zero_grad()
+        out.sum().backward()
+        assert all(p.grad is not None and p.grad.any() for p in new.parameters())
+
+
+def test_what_only_the_layer_has_is_not_lost():
+    assert message_form(pyg.SuperGATConv(32, 32)).startswith("its attention loss")
+
+    class Even(pyg.GCNConv):
+        def __init__(self, in_channels, out_channels):
+            if in_channels != 32:
+                raise ValueError("this width only")
+            super().__init__(in_channels, out_channels)
+
+    assert message_form(Even(32, 32))(SIZES) == "it could not be built at other widths: this width only"
 
 
 def test_a_layer_that_takes_more_than_a_graph_keeps_its_start():

@@ -36,6 +36,20 @@ def test_a_map_of_low_rank_is_found(layer):
     assert error < 0.8 * start
 
 
+def test_half_precision_is_fitted_as_well_as_single():
+    single = low_rank(nn.Linear(64, 64), 6)
+    errors = []
+    for layer in (single, copy.deepcopy(single).half()):
+        torch.manual_seed(1)
+        new = layer_form(layer)(Sizes(8, 16))
+        errors.append(project(new, layer, steps=40))
+        assert next(new.parameters()).dtype == layer.weight.dtype
+        x = torch.randn(300, 64).to(layer.weight)
+        off = (new(x) - layer(x)).detach().float().norm() / layer(x).detach().float().norm()
+        assert float(off) == pytest.approx(errors[-1], rel=0.1)
+    assert errors[1] < 1.03 * errors[0]
+
+
 def test_a_solved_level_is_the_least_squares_solution():
     # One group and one level: the map itself, which the closed form finds but for rounding and its ridge.
     for layer, new in (

@@ -183,6 +183,17 @@ def test_a_resnet_with_wide_groups_is_converted_layer_by_layer():
     assert names == ["layer3.0.conv1", "layer3.0.downsample.0"]
 
 
+def test_a_graph_layer_that_is_left_has_a_row_beside_those_of_its_network():
+    network = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32))
+    converted = replace_convs(nn.ModuleList([pyg.GINConv(network)]), skip_ends=False, **SIZES)
+    whole, first, last = converted.conversion.rows
+    assert (whole.name, whole.reason.partition(" that")[0]) == ("0", "its nn is no MLP of PyG")
+    assert [type(layer) for layer in converted[0].nn] == [MGICLinear, nn.ReLU, MGICLinear]
+    assert (
+        whole.parameters[1] == first.parameters[1] + last.parameters[1] == converted.conversion.parameters[1]
+    )
+
+
 def test_bad_options():
     with pytest.raises(ValueError, match="init must be None or 'project', got 'svd'"):
         replace_convs(mlp(), init="svd")

@@ -94,8 +94,8 @@ class Picky(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (Hidden, "'layer' runs as Linear 32→32 even after its replacement: .*outside the module tree"),
-        (Picky, "'layer' ran on these inputs as Linear 32→32, but fails as MGICLinear 32/16/8: ValueError"),
+        (Hidden, "'layer' runs as Linear 32 -> 32 even after its replacement: .*outside the module tree"),
+        (Picky, "'layer' ran on these inputs as Linear 32 -> 32, but fails as MGICLinear 32/16/8: ValueError"),
     ],
 )
 def test_the_run_after_names_the_layer_and_nothing_has_changed(kind, told, inplace):

@@ -142,6 +142,7 @@ def test_takes_any_leading_dimensions(lead):
     layer, x = MGICLinear(16, 32, 8, 8), torch.randn(*lead, 16)
     assert layer(x).shape == (*lead, 32)
     torch.testing.assert_close(layer(x).reshape(-1, 32), layer(x.reshape(-1, 16)))
+    assert torch.equal(layer(input=x), layer(x))  # as torch calls it
 
 
 def test_errors_name_the_value():

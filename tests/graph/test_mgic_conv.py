@@ -209,6 +209,24 @@ def test_errors_name_value_and_remedy(graph):
         MGICDynamicEdgeConv(16, 16, k=3)(x.view(2, 20, 16), torch.zeros(40, dtype=torch.long))
 
 
+@pytest.mark.parametrize("conv", ["SGConv", "SSGConv"])
+def test_layers_that_keep_features_are_refused(conv):
+    options = {"alpha": 0.5} if conv == "SSGConv" else {}
+    with pytest.raises(ValueError, match=f"{conv} with cached=True keeps the features.* leave cached out"):
+        MGICGraphConv(16, 16, conv=conv, K=2, cached=True, group_size=8, coarse_size=8, **options)
+    MGICGraphConv(16, 16, conv=conv, K=2, group_size=8, coarse_size=8, **options)
+    MGICGraphConv(16, 16, conv="GCNConv", cached=True, group_size=8, coarse_size=8)
+
+
+def test_edge_features_of_the_nodes_width_need_a_map(graph):
+    x, edge_index = graph
+    features, sizes = torch.randn(edge_index.size(1), 16), {"group_size": 8, "coarse_size": 8}
+    with pytest.raises(ValueError, match=r"GENConv refused its arguments on a level: .* so give edge_dim="):
+        MGICGraphConv(16, 16, "GENConv", norm=None, **sizes)(x, edge_index, features)
+    layer = MGICGraphConv(16, 16, "GENConv", norm=None, edge_dim=16, **sizes)
+    assert layer(x, edge_index, features).shape == (40, 16)
+
+
 def test_reset_and_repr():
     torch.manual_seed(0)
     layer = MGICGraphConv(16, 64, group_size=16, coarse_size=16)

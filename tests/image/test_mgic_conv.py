@@ -109,6 +109,15 @@ def test_other_inputs_are_refused():
             layer(torch.randn(shape))
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_is_called_and_asked_as_a_convolution(case):
+    layer, x = MGICConv2d(16, 16, *case, coarse_size=8), torch.randn(2, 16, 9, 9)
+    assert torch.equal(layer(input=x), layer(x))
+    dense = vars(nn.Conv2d(16, 16, *case))
+    plain = {name: value for name, value in dense.items() if name[0] != "_"}
+    assert {name: vars(layer)[name] for name in plain} == plain
+
+
 def test_groups_must_stay_one():
     with pytest.raises(ValueError, match="groups must stay 1, got 4"):
         MGICConv2d(16, 16, 3, groups=4)
