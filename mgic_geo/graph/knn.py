@@ -10,6 +10,7 @@ from torch import Tensor
 from mgic_geo.graph import knn_backends, knn_native, knn_rounded
 from mgic_geo.graph.gpu import knn as gpu_knn
 from mgic_geo.graph.gpu.faster import faster
+from mgic_geo.graph.gpu.when import WAITS
 from mgic_geo.graph.knn_chunked import knn_chunked
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
 
@@ -186,7 +187,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-@torch.library.custom_op("mgic_geo::knn", mutates_args=())
+@torch.library.custom_op("mgic_geo::knn", mutates_args=(), **WAITS)
 def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
     if knn_rounded.fits(x, k) and (found := knn_rounded.neighbors(x, k, loop)) is not None:
         return found
