@@ -76,6 +76,7 @@ def test_layers_ask():
 @pytest.mark.parametrize(("triton", "waiting"), [("1", 2), ("0", 5)])
 def test_no_cuda_graph_holds_what_waits_for_the_device(triton, waiting):
     """k-NN always; reductions where torch's operators do them."""
+    pytest.importorskip("triton")
     code = """
 import torch, mgic_geo
 names = "knn", "knn_backend", "neighbor_max", "neighbor_max_values", "neighbor_sum"
