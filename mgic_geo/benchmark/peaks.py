@@ -21,10 +21,14 @@ SHARE = 1 / 6
 
 
 def network_steps(name: str, k: int, batch_size: int, points: int, device: str) -> tuple[Step, Step]:
-    """A training step on a tiny batch, and one on the batch that counts, of one network."""
+    """A training step that warms up, and one on the batch that counts, of one network.
+
+    The former's is tiny on the CPU; on a GPU, where k-NN tries two ways when a size comes first, as large.
+    """
     model = NETWORKS[name](k, WIDTHS).to(device)
+    first = (2, 2 * k) if device == "cpu" else (batch_size, points)
     return (
-        training_step(model, clouds(2, 2 * k, device)),
+        training_step(model, clouds(*first, device)),
         training_step(model, clouds(batch_size, points, device)),
     )
 

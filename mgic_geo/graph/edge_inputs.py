@@ -109,7 +109,13 @@ def check_edge_range(edge_index: Any, sources: int, targets: int, flow: str = "s
 
 
 def check_range(index: Tensor, nodes: int, what: str, hint: str = "does x hold all nodes?") -> None:
-    """Raise ``ValueError`` unless ``index`` lies in [0, nodes), where there are values to look at."""
+    """Raise ``ValueError`` unless ``index`` lies in [0, nodes), where there are values to look at.
+
+    Compiled code asserts it on the device, as torch's own indexing does: kernels read what they are told.
+    """
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        inside = ((index >= 0) & (index < nodes)).all()
+        torch.ops.aten._assert_async.msg(inside, f"{what} must lie within the nodes; {hint}")
     if unseen(index) or not index.numel():
         return
     low, high = map(int, index.aminmax())

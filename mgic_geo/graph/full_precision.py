@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 import torch
 
 __all__ = ["full_precision"]
 
-_lock, _inside, _before = Lock(), 0, ("", "")
+_lock, _inside = Lock(), 0
+_before: tuple[str, list[str]] = "", []
 
 
 @contextmanager
@@ -25,7 +27,7 @@ def full_precision(device: str) -> Iterator[None]:
         with _lock:
             if _inside == 0:
                 _before = _precisions()
-                _set(("ieee", "ieee") if _by_backend() else ("highest", ""))
+                _set_full(_before[0])
             _inside += 1
         try:
             yield
@@ -33,22 +35,38 @@ def full_precision(device: str) -> Iterator[None]:
             with _lock:
                 _inside -= 1
                 if _inside == 0:
-                    _set(_before)
+                    _put_back(*_before)
 
 
-def _by_backend() -> bool:
-    """Whether each backend has its own precision: torch 2.9 and newer, which forbids mixing both ways."""
-    return hasattr(torch.backends.cuda.matmul, "fp32_precision")
+def _backends() -> list[Any]:
+    """Those whose products have a precision of their own: torch 2.9 and newer."""
+    found = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    return [matmul for matmul in found if hasattr(matmul, "fp32_precision")]
 
 
-def _precisions() -> tuple[str, str]:
-    if not _by_backend():
-        return torch.get_float32_matmul_precision(), ""
-    return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+def _precisions() -> tuple[str, list[str]]:
+    """Of the whole process, "" where backends contradict it, then of the backends."""
+    try:
+        overall = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        overall = ""
+    return overall, [matmul.fp32_precision for matmul in _backends()]
 
 
-def _set(precisions: tuple[str, str]) -> None:
-    if not _by_backend():
-        torch.set_float32_matmul_precision(precisions[0])
-        return
-    torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision = precisions  # type: ignore[attr-defined]
+def _set_full(overall: str) -> None:
+    """Touches nothing that is full; torch's older and newer settings go on to agree where they did."""
+    if overall not in ("highest", ""):
+        torch.set_float32_matmul_precision("highest")  # that of all backends, too
+    for matmul in _backends():
+        if matmul.fp32_precision not in ("ieee", "none"):
+            matmul.fp32_precision = "ieee"
+
+
+def _put_back(overall: str, each: list[str]) -> None:
+    if overall not in ("highest", ""):
+        torch.set_float32_matmul_precision(overall)
+    for matmul, before in zip(_backends(), each, strict=True):
+        if matmul.fp32_precision != before:
+            matmul.fp32_precision = "none"  # what it inherits
+        if matmul.fp32_precision != before:
+            matmul.fp32_precision = before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isfinite
 from numbers import Integral
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from mgic_geo.graph import knn_backends, knn_native, knn_rounded
 from mgic_geo.graph.gpu import knn as gpu_knn
 from mgic_geo.graph.gpu.faster import faster
+from mgic_geo.graph.gpu.when import WAITS, applies
 from mgic_geo.graph.knn_chunked import knn_chunked
 from mgic_geo.graph.knn_plain import DIRECT_DIMENSIONS, knn_plain
 
@@ -120,14 +123,9 @@ def knn_table(
             )
     if len(sizes) == 1 and sizes[0] > 0:
         return _neighbors(x.unsqueeze(0), k, loop, backend).view(-1, k)
-    table = torch.empty(x.size(0), k, dtype=torch.long, device=x.device)
-    size = torch.tensor(sizes, device=x.device)
-    start = size.cumsum(0) - size
-    for points in sorted({*sizes} - {0}):  # clouds of one size go together
-        first = start[size == points].unsqueeze(1)
-        nodes = first + torch.arange(points, device=x.device)
-        table[nodes] = _neighbors(x[nodes], k, loop, backend) + first.unsqueeze(2)
-    return table
+    if len({*sizes} - {0}) > 1 and backend in ("auto", "torch") and applies(x):
+        return _knn_unequal(_at_least_float32(x.detach()), sizes, k, loop)
+    return _by_size(x, sizes, k, loop, backend)
 
 
 def check_k(k: int) -> None:
@@ -168,6 +166,18 @@ def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> lis
     return sizes
 
 
+def _by_size(x: Tensor, sizes: Sequence[int], k: int, loop: bool, backend: str) -> Tensor:
+    """Neighbours among nodes (N, k): clouds of one size go together."""
+    table = torch.empty(x.size(0), k, dtype=torch.long, device=x.device)
+    size = torch.tensor(sizes, device=x.device)
+    start = size.cumsum(0) - size
+    for points in sorted({*sizes} - {0}):
+        first = start[size == points].unsqueeze(1)
+        nodes = first + torch.arange(points, device=x.device)
+        table[nodes] = _neighbors(x[nodes], k, loop, backend) + first.unsqueeze(2)
+    return table
+
+
 @torch.no_grad()
 def _neighbors(x: Tensor, k: int, loop: bool, backend: str) -> Tensor:
     """(B, N, C) to (B, N, k), by the chosen backend."""
@@ -186,18 +196,20 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-@torch.library.custom_op("mgic_geo::knn", mutates_args=())
+@torch.library.custom_op("mgic_geo::knn", mutates_args=(), **WAITS)
 def _knn(x: Tensor, k: int, loop: bool) -> Tensor:
     if knn_rounded.fits(x, k) and (found := knn_rounded.neighbors(x, k, loop)) is not None:
         return found
     centred = x if x.size(-1) <= DIRECT_DIMENSIONS else x - x.mean(1, keepdim=True)  # less rounding
-    norms = _square_norms(x, centred)
+    norms, largest = _square_norms(x, centred)
     if knn_native.fits(x, k):
         return knn_native.neighbors(x, centred, norms, k, loop)
-    if gpu_knn.fits(x, k):
+    if gpu_knn.fits(x, k, largest):
+        starts = torch.arange(x.size(0) + 1, device=x.device) * x.size(1)
+        flat = x.flatten(0, 1), centred.flatten(0, 1), norms.flatten()
         return faster(
             ("knn", x.device, k, *map(_magnitude, x.shape)),
-            lambda: gpu_knn.neighbors(x, centred, norms, k, loop),
+            lambda: gpu_knn.neighbors(*flat, starts, x.size(1), k, loop).view(*x.shape[:2], k),
             lambda: knn_chunked(x, centred, norms, k, loop),
         )
     return knn_chunked(x, centred, norms, k, loop)
@@ -208,9 +220,31 @@ def _(x: Tensor, k: int, loop: bool) -> Tensor:
     return x.new_empty(x.size(0), x.size(1), k, dtype=torch.long)
 
 
-def _square_norms(x: Tensor, centred: Tensor) -> Tensor:
+@torch.library.custom_op("mgic_geo::knn_unequal", mutates_args=(), **WAITS)
+def _knn_unequal(x: Tensor, sizes: Sequence[int], k: int, loop: bool) -> Tensor:
+    """Neighbours among nodes (N, k): clouds of any sizes at once, where a kernel takes them."""
+    size = torch.tensor(sizes, device=x.device)
+    starts = torch.nn.functional.pad(size.cumsum(0), (1, 0))
+    cloud = torch.arange(len(sizes), device=x.device).repeat_interleave(size, output_size=x.size(0))
+    centred = x
+    if x.size(1) > DIRECT_DIMENSIONS:
+        centred = x - torch.segment_reduce(x, "mean", lengths=size, unsafe=True)[cloud]
     norms = centred.square().sum(-1)
-    if not bool(norms.isfinite().all()):
+    if not gpu_knn.fits(x, k, float(norms.amax())):
+        return _by_size(x, sizes, k, loop, "torch")
+    return gpu_knn.neighbors(x, centred, norms, starts, max(sizes), k, loop) + starts[cloud].unsqueeze(1)
+
+
+@_knn_unequal.register_fake
+def _(x: Tensor, sizes: Sequence[int], k: int, loop: bool) -> Tensor:
+    return x.new_empty(x.size(0), k, dtype=torch.long)
+
+
+def _square_norms(x: Tensor, centred: Tensor) -> tuple[Tensor, float]:
+    """Those of centred points, and the largest of them, which is finite."""
+    norms = centred.square().sum(-1)
+    largest = float(norms.amax()) if norms.numel() else 0.0
+    if not isfinite(largest):
         if bool(x.isfinite().all()):
             raise ValueError(
                 f"coordinates up to {float(x.abs().max()):.3g} overflow {x.dtype} when squared; "
@@ -221,7 +255,7 @@ def _square_norms(x: Tensor, centred: Tensor) -> Tensor:
             f"points must be finite, but point {point} of cloud {cloud} is {x[cloud, point].tolist()}; "
             "clean the input, or look for a diverging layer"
         )
-    return norms
+    return norms, largest
 
 
 def _magnitude(size: int) -> int:

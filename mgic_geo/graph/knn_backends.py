@@ -7,6 +7,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from mgic_geo.graph.gpu.when import WAITS
+
 __all__ = ["BACKENDS", "available", "neighbors"]
 
 BACKENDS = ("torch_cluster", "pyg_lib")
@@ -29,7 +31,7 @@ def available(backend: str) -> bool:
     return True
 
 
-@torch.library.custom_op("mgic_geo::knn_backend", mutates_args=())
+@torch.library.custom_op("mgic_geo::knn_backend", mutates_args=(), **WAITS)
 def neighbors(x: Tensor, k: int, loop: bool, backend: str) -> Tensor:
     """Neighbour table of dense clouds from a compiled package.
 

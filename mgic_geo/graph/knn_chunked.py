@@ -47,7 +47,7 @@ def knn_chunked(x: Tensor, centred: Tensor, norms: Tensor, k: int, loop: bool) -
             value, index = distance.topk(keep, largest=False)
             if not direct:
                 near = norm[:, start : start + rows]
-                refine(x[first : first + together], start, distance, near, value, index, k, loop)
+                refine(x[first : first + together], start, distance, near, value, index, k, loop, chunk)
             table[first : first + together, start : start + rows] = index[..., :k]
     return table
 

@@ -16,9 +16,10 @@ def knn_plain(x: Tensor, k: int, loop: bool) -> Tensor:
     """The neighbours that :func:`mgic_geo.knn` gives, but for near ties in many dimensions.
 
     Above four dimensions a matrix product of centred points proposes twice as many candidates as are asked,
-    and differences choose among them, as they do in ``knn`` wherever rounding could have decided. Only where
-    more points than that lie within rounding of one another can the choice be another one of them. All
-    distances of a cloud are held at once, and values are not checked.
+    and differences choose among them, as they do in ``knn`` wherever rounding could have decided. The product
+    is in float64, which no autocast and no TF32 of the runtime rounds. Only where more points than that lie
+    within rounding of one another can the choice be another one of them. All distances of a cloud are held at
+    once, and values are not checked.
 
     Args:
         x: (B, N, C) float32 or float64 points.
@@ -35,7 +36,8 @@ def knn_plain(x: Tensor, k: int, loop: bool) -> Tensor:
         distance = sum((c.unsqueeze(2) - c.unsqueeze(1)).square() for c in x.unbind(-1))
         distance = torch.where(number.unsqueeze(1) == number, itself, distance)
         return distance.topk(k, largest=False).indices
-    centred = x - x.mean(1, keepdim=True)  # smaller norms, less rounding
+    wide = x if x.device.type == "mps" else x.double()  # Apple's GPUs have no float64
+    centred = wide - wide.mean(1, keepdim=True)  # smaller norms, less rounding
     distance = centred.square().sum(-1).unsqueeze(1) - 2 * centred @ centred.transpose(1, 2)
     distance = torch.where(number.unsqueeze(1) == number, itself, distance)
     candidates = distance.topk(min(2 * k + 2, points), largest=False).indices

@@ -17,6 +17,7 @@ def refine(
     index: Tensor,
     k: int,
     loop: bool,
+    most: int,
 ) -> None:
     """Choose again, by differences of the points as given, where rounding could have decided.
 
@@ -32,24 +33,29 @@ def refine(
         index: (B, R, K) their points; corrected in place.
         k: Number of neighbours.
         loop: Whether a point is its own first neighbour.
+        most: Number of candidates' coordinates held at once: where points coincide all rows are in doubt.
     """
     reach = (value[..., k - 1] + norm).clamp(min=0).sqrt()
     noise = 1.5 * torch.finfo(value.dtype).eps * clouds.size(-1) ** 0.5 * (norm.sqrt() + reach).square()
-    cloud, row = (value.diff(dim=-1) <= 2 * noise.unsqueeze(-1)).any(-1).nonzero(as_tuple=True)
+    in_doubt = (value.diff(dim=-1) <= 2 * noise.unsqueeze(-1)).any(-1).nonzero()
     few = min(4 * value.size(-1), clouds.size(1))
-    candidate_value, candidate = distance[cloud, row].topk(few, largest=False)
-    exact = (clouds[cloud.unsqueeze(1), candidate] - clouds[cloud, start + row].unsqueeze(1)).square().sum(-1)
     itself = -torch.inf if loop else torch.inf
-    exact = exact.masked_fill(candidate == (start + row).unsqueeze(1), itself)
-    exact, order = exact.sort(dim=-1, stable=True)
-    index[cloud, row] = candidate.gather(1, order[:, : index.size(-1)])
-    # Behind the last candidate nothing is nearer than the k-th, unless rounding hid it.
-    last, kth, doubt = candidate_value[:, -1] + norm[cloud, row], exact[:, k - 1], noise[cloud, row]
-    open_ = (
-        (kth > 0) & (kth > last - doubt) if few < clouds.size(1) else torch.zeros_like(kth, dtype=torch.bool)
-    )
-    for b in cloud[open_].unique().tolist():
-        rest = row[open_ & (cloud == b)]
-        full = torch.cdist(clouds[b, start + rest], clouds[b], compute_mode="donot_use_mm_for_euclid_dist")
-        full[torch.arange(len(rest), device=rest.device), start + rest] = itself
-        index[b, rest] = full.topk(index.size(-1), largest=False).indices
+    for part in in_doubt.split(max(1, most // (few * clouds.size(-1)))):
+        cloud, row = part.unbind(1)
+        candidate_value, candidate = distance[cloud, row].topk(few, largest=False)
+        exact = clouds[cloud.unsqueeze(1), candidate].sub_(clouds[cloud, start + row].unsqueeze(1))
+        exact = exact.square_().sum(-1).masked_fill(candidate == (start + row).unsqueeze(1), itself)
+        exact, order = exact.sort(dim=-1, stable=True)
+        index[cloud, row] = candidate.gather(1, order[:, : index.size(-1)])
+        if few == clouds.size(1):
+            continue
+        # Behind the last candidate nothing is nearer than the k-th, unless rounding hid it.
+        last, kth, doubt = candidate_value[:, -1] + norm[cloud, row], exact[:, k - 1], noise[cloud, row]
+        open_ = (kth > 0) & (kth > last - doubt)
+        for b in cloud[open_].unique().tolist():
+            rest = row[open_ & (cloud == b)]
+            full = torch.cdist(
+                clouds[b, start + rest], clouds[b], compute_mode="donot_use_mm_for_euclid_dist"
+            )
+            full[torch.arange(len(rest), device=rest.device), start + rest] = itself
+            index[b, rest] = full.topk(index.size(-1), largest=False).indices

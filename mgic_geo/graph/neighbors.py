@@ -141,8 +141,8 @@ class Neighbors:
 
     @_kept
     def col32(self) -> Tensor:
-        """(E,) ``col`` in 32 bits, half as much to read and to keep."""
-        return self.col.int()
+        """(E,) ``col`` in 32 bits, one beside the other, half as much to read and to keep."""
+        return self.col.int().contiguous()
 
     @_kept
     def edge_index(self) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mgic_geo.graph.gpu import reduce as gpu
-from mgic_geo.graph.gpu.when import serves
+from mgic_geo.graph.gpu.when import REDUCES, serves
 from mgic_geo.graph.neighbors import Neighbors
 from mgic_geo.native import in_transform
 
@@ -88,7 +88,7 @@ def _plain(y: Tensor, neighbors: Neighbors, reduce: str) -> Tensor:
     return out.scatter_reduce(0, nodes, rows, reduce, include_self=False)
 
 
-@torch.library.custom_op("mgic_geo::neighbor_max_values", mutates_args=())
+@torch.library.custom_op("mgic_geo::neighbor_max_values", mutates_args=(), **REDUCES)
 def _values(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> Tensor:
     """Maxima (N, C) where no gradient will ask which sources attain them."""
     if y.device.type == "cpu" and y.dtype in _SPARSE and col.numel():
@@ -101,7 +101,7 @@ def _(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> Tensor:
     return y.new_empty(rowptr.size(0) - 1, y.size(1))
 
 
-@torch.library.custom_op("mgic_geo::neighbor_max", mutates_args=())
+@torch.library.custom_op("mgic_geo::neighbor_max", mutates_args=(), **REDUCES)
 def _max(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> tuple[Tensor, Tensor]:
     """Maxima (N, C) and the sources that attain them, int32 within each cloud (any, where there is none)."""
     if serves(y):
@@ -175,7 +175,7 @@ def _max_grad_backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
 _max_grad.register_autograd(_max_grad_backward, setup_context=_max_grad_setup)
 
 
-@torch.library.custom_op("mgic_geo::neighbor_sum", mutates_args=())
+@torch.library.custom_op("mgic_geo::neighbor_sum", mutates_args=(), **REDUCES)
 def _sum(y: Tensor, rowptr: Tensor, col: Tensor, transposed_rowptr: Tensor, transposed_col: Tensor) -> Tensor:
     """The gradient is the same sum over the transposed graph, so that is passed along."""
     if serves(y):

@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+from torch import nn
 
 from mgic_geo.benchmark import peaks
 from mgic_geo.benchmark.peaks import compare_memory
@@ -28,3 +29,11 @@ def test_memory(tiny, monkeypatch, cluster):
     assert f"| {PLAIN} | 7 | 7.0 ×; bar ≤ 0.167: met |" in report.text
     for step in builds[0]():
         step()
+
+
+@pytest.mark.parametrize(("device", "first"), [("cpu", (2, 8)), ("cuda", (16, 24))])
+def test_what_a_size_costs_once_is_not_measured_on_a_gpu(monkeypatch, device, first):
+    monkeypatch.setattr(peaks, "NETWORKS", {"any": lambda k, widths: nn.Identity()})
+    monkeypatch.setattr(peaks, "clouds", lambda *size: size[:2])
+    monkeypatch.setattr(peaks, "training_step", lambda model, batch: batch)
+    assert peaks.network_steps("any", 4, 16, 24, device) == (first, (16, 24))

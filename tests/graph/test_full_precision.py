@@ -59,3 +59,44 @@ def test_knn_is_exact_whatever_is_set():
         table = knn(x, 10)
     assert torch.equal(table, knn(x.double(), 10))
     assert matmul.fp32_precision == "bf16"
+
+
+@pytest.fixture
+def nothing_set():
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for settings in (torch.backends, torch.backends.cuda.matmul, matmul):
+        settings.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("set_", ["", "set_float32_matmul_precision", "allow_tf32", "everywhere", "matmul"])
+def test_settings_of_either_kind_go_on_to_agree(set_, nothing_set):
+    """Those of torch before 2.9, and those that a backend inherits: reading contradictory ones raises."""
+    cuda = torch.backends.cuda.matmul
+    matmul.fp32_precision = "none"
+    if set_ == "set_float32_matmul_precision":
+        torch.set_float32_matmul_precision("high")
+    if set_ == "allow_tf32":
+        cuda.allow_tf32 = True
+    if set_ == "everywhere":
+        torch.backends.fp32_precision = "tf32"
+    if set_ == "matmul":
+        cuda.fp32_precision = "tf32"
+    before = cuda.fp32_precision, matmul.fp32_precision
+    with full_precision("cpu"):
+        assert not cuda.allow_tf32
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert {cuda.fp32_precision, matmul.fp32_precision} <= {"ieee", "none"}
+    assert (cuda.fp32_precision, matmul.fp32_precision) == before
+    if set_ in ("set_float32_matmul_precision", "allow_tf32"):
+        assert cuda.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_what_was_inherited_is_inherited_again(nothing_set):
+    matmul.fp32_precision = "none"
+    torch.backends.fp32_precision = "tf32"
+    with full_precision("cpu"):
+        pass
+    torch.backends.fp32_precision = "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == matmul.fp32_precision == "ieee"

@@ -45,3 +45,19 @@ def test_candidates_are_settled_by_differences():
     x[:, 100:] -= 100
     truth = torch.cdist(x.double(), x.double()).topk(5, largest=False).indices
     assert (knn_plain(x, 5, loop=True) == truth).double().mean() > 0.99
+
+
+class Neighbours(torch.nn.Module):
+    def forward(self, x):
+        return knn_plain(x, 10, loop=True)
+
+
+def test_exported_products_are_exact_whatever_a_runtime_rounds():
+    """Clusters among whose points products of few digits cannot tell; nothing shortens float64."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 64).repeat_interleave(40, 1) * 3 + 0.05 * torch.randn(2, 320, 64)
+    program = torch.export.export(Neighbours(), (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    products = [node for node in program.graph.nodes if "matmul" in str(node.target)]
+    assert {node.meta["val"].dtype for node in products} == {torch.float64}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(program.module()(x), knn(x, 10))

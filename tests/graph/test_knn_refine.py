@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from mgic_geo import knn, knn_graph
+from mgic_geo.graph import knn_chunked
+from mgic_geo.native import plain_torch
 
 
 @pytest.mark.parametrize("loop", [True, False])
@@ -24,3 +26,17 @@ def test_many_coinciding_points_in_many_dimensions(copies):
     table = knn(x, 6)
     oracles.assert_nearest(x, table)
     assert torch.equal(table[:, 0], torch.arange(240))
+
+
+def test_candidates_are_held_a_few_rows_at_once(monkeypatch):
+    """Where points coincide all rows are in doubt, and candidates take more room than distances."""
+    x, held, difference = torch.randn(8, 8).repeat_interleave(20, 0), [], torch.Tensor.sub_
+    monkeypatch.setattr(torch.Tensor, "sub_", lambda a, b: held.append(a.numel()) or difference(a, b))
+    with plain_torch():
+        whole = knn(x, 5)
+        assert held == [160 * 24 * 8]
+        held.clear()
+        monkeypatch.setitem(knn_chunked._CHUNK, "cpu", 160 * 160)
+        assert torch.equal(knn(x, 5), whole)
+    assert sum(held) == 160 * 24 * 8
+    assert max(held) <= 160 * 160

@@ -2,6 +2,9 @@
 
 A tile is some nodes times some channels. Channel c of u stands at ``c // group * span + c % group`` of a row
 of ``row`` numbers, and likewise that of v, which lets both lie in one array, group by group.
+
+Counts that vary from graph to graph are not specialised: each kind of number would be compiled anew, and no
+address that is read in one piece depends on them.
 """
 
 # What Triton's functions return is known to its compiler alone.
@@ -22,7 +25,7 @@ def _tile(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     return row, column, row < rows, column < columns
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["nodes", "size"])
 def gather_max(
     u, v, rowptr, col, out, best, node_mean, parts, nodes, channels, row, group, span, size,
     HAS_U: tl.constexpr, BEST: tl.constexpr, MOMENTS: tl.constexpr, ACC: tl.constexpr,
@@ -80,7 +83,7 @@ def gather_max(
         tl.store(part + 2 * tiles, squares, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["nodes"])
 def gather_sum(
     v, rowptr, col, out, nodes, channels, ACC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
@@ -98,7 +101,7 @@ def gather_sum(
     tl.store(at, total.to(out.dtype.element_ty), mask=inside[:, None] & real[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def join_moments(
     parts, mean, var, tiles, channels, ACC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
@@ -125,7 +128,7 @@ def join_moments(
     tl.store(var + c, tl.sum(squares + count * delta * delta, 0) / edges, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["nodes"])
 def norm_apply(
     z, mean, var, weight, bias, out, nodes, channels, eps: tl.constexpr, slope: tl.constexpr,
     ACC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -142,7 +145,7 @@ def norm_apply(
     tl.store(out + at, value.to(out.dtype.element_ty), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["nodes"])
 def norm_sums(
     grad, z, node_mean, mean, var, weight, bias, hidden, parts, nodes, channels,
     eps: tl.constexpr, slope: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -170,7 +173,7 @@ def norm_sums(
     tl.store(part + further, tl.sum(tl.where(here, behind * value, 0), 0), mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["nodes", "edges"])
 def edge_gradients(
     grad, best, u, v, node_mean, mean, var, weight, sums,
     rowptr, transposed_rowptr, transposed_col, transposed_rank,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from functools import partial
 from time import perf_counter
@@ -12,6 +13,8 @@ from torch import Tensor
 __all__ = ["faster"]
 
 _RUNS = 3
+_LONG = 0.05
+"""Seconds of a run that need not be measured again."""
 _CHOSEN: dict[Hashable, int] = {}
 
 
@@ -22,24 +25,30 @@ def faster(key: Hashable, *ways: Callable[[], Tensor]) -> Tensor:
 
     Args:
         key: What the times depend on: a device, sizes.
-        *ways: Each is run four times then, once to warm up.
+        *ways: Each is run then, once to warm up and once or, where that is short, three times more; one that
+            needs more memory than there is has lost.
     """
     if torch.are_deterministic_algorithms_enabled():
         return ways[0]()
     if key not in _CHOSEN:
         times = [_seconds(way) for way in ways]
+        if math.isinf(min(times)):
+            return ways[0]()  # raises
         _CHOSEN[key] = times.index(min(times))
     return ways[_CHOSEN[key]]()
 
 
 def _seconds(way: Callable[[], Tensor]) -> float:
-    device = way().device  # compiles what is not compiled yet
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-    times = []
-    for _ in range(_RUNS):
-        wait()
-        start = perf_counter()
-        way()
-        wait()
-        times.append(perf_counter() - start)
-    return min(times)
+    try:
+        device = way().device  # compiles what is not compiled yet
+        wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+        times = []
+        while len(times) < _RUNS and sum(times) < _LONG:
+            wait()
+            start = perf_counter()
+            way()
+            wait()
+            times.append(perf_counter() - start)
+        return min(times)
+    except torch.OutOfMemoryError:
+        return math.inf

@@ -17,7 +17,7 @@ def graph_tensors(neighbors: Neighbors, gradient: bool) -> tuple[Tensor, ...]:
         ``rowptr``, ``col``, those of the transposed graph, and the ranks of its edges; without a gradient
         the last three are stand-ins that nobody reads.
     """
-    rowptr, col = neighbors.rowptr, neighbors.col32
+    rowptr, col = neighbors.rowptr.contiguous(), neighbors.col32  # of which kernels know no strides
     if not gradient:
         return rowptr, col, rowptr, col, col
     transposed = neighbors.transposed

@@ -10,33 +10,42 @@ import triton.language as tl
 __all__ = ["nearest"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries"])
 def nearest(
-    x, norms, listed, table, doubt, queries, points, channels, keep, k, factor,
+    x, norms, starts, listed, clouds, table, doubt, queries, channels, keep, k, factor,
     DIRECT: tl.constexpr, LISTED: tl.constexpr, LOOP: tl.constexpr, KEEP: tl.constexpr,
     QUERIES: tl.constexpr, POINTS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """The k nearest points of each query within its cloud, nearest first.
+    """The k nearest points of each query within its cloud, nearest first, as places within the cloud.
+
+    Cloud i are the points from ``starts[i]`` up to ``starts[i + 1]``.
 
     What is near is kept in ``KEEP`` unsorted places of which ``keep`` count; a point that beats the worst of
     them takes its place, and in most tiles of points there soon is none.
 
     DIRECT: squared differences, channel by channel; else |x_j|² - 2 x_i·x_j, and ``doubt`` where two of these
     that follow each other lie within rounding, ``factor`` · (|x_i| + reach)².
-    LISTED: the queries are those of the list, of any clouds; else all ``queries`` of each cloud.
+    LISTED: the queries are those of the list, in these ``clouds``; else all of each, ``queries`` at most.
     """
     blocks = tl.cdiv(queries, QUERIES)
     q = tl.program_id(0) % blocks * QUERIES + tl.arange(0, QUERIES)
-    real = q < queries
     if LISTED:
+        real = q < queries
+        cloud = tl.load(clouds + q, mask=real, other=0)
+        start = tl.load(starts + cloud, mask=real, other=0)
+        size = tl.load(starts + cloud + 1, mask=real, other=0) - start
+        longest = tl.max(size, 0).to(tl.int32)
         q = tl.load(listed + q, mask=real, other=0)
-        cloud = q // points
-        own = (q % points).to(tl.int32)
+        own = (q - start).to(tl.int32)
     else:
-        cloud = (tl.program_id(0) // blocks).to(tl.int64)
+        cloud = tl.program_id(0) // blocks
+        start = tl.load(starts + cloud)
+        size = (tl.load(starts + cloud + 1) - start).to(tl.int32)
+        real = q < size
+        longest = tl.where(tl.max(real.to(tl.int32), 0) > 0, size, 0)
         own = q
-        q = cloud * points + q
-    of_query = x + q.to(tl.int64) * channels
+        q = start + q
+    of_query = x + q * channels
     slot = tl.arange(0, KEEP)
     p = tl.arange(0, POINTS)
     c = tl.arange(0, CHUNK)
@@ -45,39 +54,40 @@ def nearest(
     near = tl.where((slot < keep)[None, :], float("inf"), near - float("inf"))
     who = tl.zeros((QUERIES, KEEP), tl.int32)
     worst = tl.full((QUERIES,), float("inf"), tl.float32)
-    for start in range(0, points, POINTS):
-        j = start + p
-        there = j < points
+    for past in range(0, longest, POINTS):
+        j = past + p
+        inside = j < longest
+        there = j[None, :] < size[:, None] if LISTED else real[:, None] & inside[None, :]
         distance = tl.zeros((QUERIES, POINTS), tl.float32)
         if DIRECT:
             for channel in range(channels):
                 here = tl.load(of_query + channel, mask=real, other=0)
                 if LISTED:
-                    at = x + (cloud[:, None] * points + j[None, :]) * channels + channel
-                    other = tl.load(at, mask=real[:, None] & there[None, :], other=0)
+                    at = x + (start[:, None] + j[None, :]) * channels + channel
+                    other = tl.load(at, mask=there, other=0)
                 else:
-                    at = x + (cloud * points + j) * channels + channel
-                    other = tl.load(at, mask=there, other=0)[None, :]
+                    at = x + (start + j) * channels + channel
+                    other = tl.load(at, mask=inside, other=0)[None, :]
                 delta = here[:, None] - other
                 distance += delta * delta
         else:
-            of_point = x + (cloud * points + j) * channels
+            of_point = x + (start + j) * channels
             for first in range(0, channels, CHUNK):
                 part = first + c < channels
                 here = tl.load(of_query[:, None] + first + c, mask=real[:, None] & part[None, :], other=0)
-                other = tl.load(of_point[:, None] + first + c, mask=there[:, None] & part[None, :], other=0)
+                other = tl.load(of_point[:, None] + first + c, mask=inside[:, None] & part[None, :], other=0)
                 distance = tl.dot(here, tl.trans(other), distance, input_precision="ieee")
-            square = tl.load(norms + cloud * points + j, mask=there, other=0)
+            square = tl.load(norms + start + j, mask=inside, other=0)
             distance = square[None, :] - 2 * distance
         distance = tl.where(j[None, :] == own[:, None], float("-inf") if LOOP else float("inf"), distance)
-        distance = tl.where(real[:, None] & there[None, :], distance, float("inf"))
+        distance = tl.where(there, distance, float("inf"))
         lowest, place = tl.min(distance, 1, return_indices=True)
         while tl.max((lowest < worst).to(tl.int32), 0) > 0:
             better = lowest < worst
             _, last = tl.max(near, 1, return_indices=True)
             hit = better[:, None] & (slot[None, :] == last[:, None])
             near = tl.where(hit, lowest[:, None], near)
-            who = tl.where(hit, (start + place)[:, None], who)
+            who = tl.where(hit, (past + place)[:, None], who)
             worst = tl.max(near, 1)
             distance = tl.where(better[:, None] & (p[None, :] == place[:, None]), float("inf"), distance)
             lowest, place = tl.min(distance, 1, return_indices=True)
@@ -89,7 +99,7 @@ def nearest(
         lowest, place = tl.min(near, 1, return_indices=True)
         hit = slot[None, :] == place[:, None]
         chosen = tl.sum(tl.where(hit, who, 0), 1)
-        tl.store(table + q.to(tl.int64) * k + rank, chosen.to(tl.int64), mask=real & (rank < k))
+        tl.store(table + q * k + rank, chosen.to(tl.int64), mask=real & (rank < k))
         near = tl.where(hit, float("inf"), near)
         follows = (before > float("-inf")) & (lowest < float("inf"))
         step = tl.where(follows, lowest, 0) - tl.where(follows, before, 0)

@@ -12,7 +12,8 @@ __all__ = ["neighbor_max", "neighbor_sum"]
 
 def neighbor_max(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> tuple[Tensor, Tensor]:
     """Maxima (N, C) and the sources that attain them, int32 within each cloud; 0 without neighbours."""
-    y, nodes, channels = y.contiguous(), rowptr.numel() - 1, y.size(1)
+    y, rowptr, col = y.contiguous(), rowptr.contiguous(), col.contiguous()
+    nodes, channels = rowptr.numel() - 1, y.size(1)
     out = y.new_empty(nodes, channels)
     best = torch.empty(out.shape, dtype=torch.int32, device=y.device)
     if out.numel():
@@ -26,7 +27,8 @@ def neighbor_max(y: Tensor, rowptr: Tensor, col: Tensor, clouds: int) -> tuple[T
 
 def neighbor_sum(y: Tensor, rowptr: Tensor, col: Tensor) -> Tensor:
     """Sums (N, C), in order of the edges."""
-    y, nodes, channels = y.contiguous(), rowptr.numel() - 1, y.size(1)
+    y, rowptr, col = y.contiguous(), rowptr.contiguous(), col.contiguous()
+    nodes, channels = rowptr.numel() - 1, y.size(1)
     out = y.new_empty(nodes, channels)
     if out.numel():
         launch("gather_sum", y, (nodes, channels), y, rowptr, col, out, nodes, channels)

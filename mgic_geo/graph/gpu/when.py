@@ -5,16 +5,23 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mgic_geo.native import followed, switched_off
 
-__all__ = ["applies", "serves"]
+__all__ = ["REDUCES", "WAITS", "applies", "serves"]
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _WANTED = not switched_off("MGIC_TRITON") and importlib.util.find_spec("triton") is not None
+
+# The tag is unknown to torch 2.8.
+WAITS: dict[str, Any] = {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+"""Options of an operator that waits for the device, so that no CUDA graph can hold it."""
+REDUCES: dict[str, Any] = {} if _WANTED else WAITS
+"""Those of sums and maxima over neighbours, whose kernels do not wait, while torch's operators do."""
 
 
 def applies(*tensors: Tensor) -> bool:

@@ -20,7 +20,7 @@ STARTED = [
     "gather_max", "gather_sum",
 ]  # fmt: skip
 COMMON = (2000, 9000, 128, 2)
-# Of numbers that are 1 Triton makes constants: channels, nodes, those of a group, tiles of a small graph.
+# Of numbers that are 1 Triton makes constants: channels, those of a group; nodes and tiles stay numbers.
 ONES = (40, 90, 16, 1), (2, 2, 1, 1), (1, 2, 128, 1), (30, 90, 4, 4)
 
 
@@ -31,3 +31,13 @@ ONES = (40, 90, 16, 1), (2, 2, 1, 1), (1, 2, 128, 1), (30, 90, 4, 4)
 def test_compiles(tmp_path, dtype, sizes, gpu):
     started = compile_for_gpu(tmp_path, gpu, CODE.format(dtype=dtype, sizes=sizes))
     assert started == STARTED * len(sizes)
+
+
+def test_graphs_of_any_size_share_what_was_compiled(tmp_path):
+    """Where nodes, edges and tiles can be divided by 16, or are 1, too."""
+    sizes = [(100, 901, 32, 2), (112, 901, 32, 2), (100, 912, 32, 2), (20, 61, 32, 2)]
+    found = []
+    for which in (sizes[:1], sizes):
+        compile_for_gpu(tmp_path, 90, CODE.format(dtype="float32", sizes=which))
+        found.append(len([*tmp_path.rglob("*.cubin")]))
+    assert found[0] == found[1]

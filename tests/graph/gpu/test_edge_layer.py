@@ -196,3 +196,16 @@ def test_layers_in_half_precision():
     assert names == {"mgic_geo::edge_norm"}
     assert half.norm.running_mean.dtype == out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), truth, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="what asserts on a GPU leaves it unusable")
+@pytest.mark.parametrize("source", [14, -1])
+def test_compiled_layers_do_not_read_beyond_the_nodes(source):
+    """Eager ones name the index; where nobody can look the device asserts."""
+    module, x = layer(8, 8, norm=None, dtype=torch.float32).eval(), random(100, 8)[:10]
+    good, bad = (torch.tensor([[1, 2, last], [0, 1, 2]]) for last in (4, source))
+    with torch.no_grad(), kernels():
+        compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x, good), module(x, good))
+        with pytest.raises(RuntimeError, match="source indices must lie within the nodes"):
+            compiled(x, bad)

@@ -49,6 +49,14 @@ def test_features_may_lie_otherwise():
         torch.testing.assert_close(edge_max(uv.t(), graph, 2), by_edge(uv.t().contiguous(), graph, 2))
 
 
+def test_a_graph_may_lie_otherwise():
+    graph, uv = random_graph(20, 60), random(20, 4)
+    rowptr, col = (torch.stack([x, x], 1)[:, 0] for x in (graph.rowptr, graph.col.int()))
+    with kernels():
+        twin = edge_max(uv, Neighbors(rowptr, col, 20), 1)
+    torch.testing.assert_close(twin, by_edge(uv, graph, 1))
+
+
 def test_ranks_may_outgrow_a_byte():
     nodes = 300
     everyone = torch.arange(nodes).repeat(2, 1)  # each of two rows

@@ -9,6 +9,7 @@ from mgic_geo.graph.gpu import faster
 @pytest.fixture(autouse=True)
 def anew(monkeypatch):
     monkeypatch.setattr(faster, "_CHOSEN", {})
+    monkeypatch.setattr(faster, "_LONG", 10)
 
 
 def ways():
@@ -50,3 +51,37 @@ def test_nothing_is_tried_where_results_must_not_vary():
     finally:
         torch.use_deterministic_algorithms(False)
     assert runs == ["slow"]
+
+
+def test_long_runs_are_measured_once(monkeypatch):
+    monkeypatch.setattr(faster, "_LONG", 0.01)
+    runs, *both = ways()
+    faster.faster("key", *both)
+    assert runs.count("slow") == 2
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_does_not_fit_has_lost(turned):
+    _, slow, _ = ways()
+
+    def too_large():
+        raise torch.OutOfMemoryError
+
+    both = [slow, too_large]
+    for _ in range(2):
+        assert faster.faster("key", *(both[::-1] if turned else both)).sum() == 2
+
+
+def test_where_nothing_fits_the_next_call_tries_again():
+    room = []
+
+    def large():
+        if not room:
+            raise torch.OutOfMemoryError
+        return torch.ones(2)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        faster.faster("key", large, large)
+    assert not faster._CHOSEN
+    room.append(1)
+    assert faster.faster("key", large, large).sum() == 2

@@ -24,7 +24,7 @@ def launches(monkeypatch):
     found, launch = [], by_kernel._launch
 
     def watched(*arguments, **options):
-        found.append(arguments[6])
+        found.append(arguments[8] if len(arguments) > 8 else None)
         return launch(*arguments, **options)
 
     monkeypatch.setattr(by_kernel, "_launch", watched)
@@ -106,11 +106,60 @@ def test_who_is_in_doubt_is_told_by_the_gaps(k, loop, launches, monkeypatch):
         oracles.assert_nearest(cloud, rows if loop else torch.cat([number, rows], 1))
 
 
-def test_where_many_are_in_doubt_candidates_are_settled(launches):
+def test_where_many_are_in_doubt_all_are_done_by_differences(launches):
     x = random(10, 8).repeat_interleave(6, 0)
     with kernels():
         oracles.assert_nearest(x.cpu(), knn(x, 9).cpu())
-    assert len(launches) == 1
+    assert launches == [None, None]
+
+
+@pytest.mark.parametrize("loop", [True, False])
+@pytest.mark.parametrize("channels", [3, 8])
+@pytest.mark.parametrize("clusters", [True, False])
+def test_clouds_of_any_sizes_go_at_once(clusters, channels, loop, launches):
+    """One of them without points, one with just as many as are asked, some queries done again."""
+    sizes, k = [40, 0, 70, 6 if loop else 7, 33], 6
+    batch = torch.arange(5).repeat_interleave(torch.tensor(sizes)).to(DEVICE)
+    x = random(sum(sizes), channels) + 1e4 * batch.view(-1, 1)  # each cloud elsewhere
+    if clusters:
+        x[50:62] += 1e3 - x[50:62].mean(0) + random(12, channels, seed=1) / 100
+    with kernels():
+        table = knn_table(x, k, batch, loop=loop)
+    assert len(launches) == 1 + (channels == 8 and clusters)
+    first = 0
+    for size in filter(None, sizes):
+        cloud, rows = x[first : first + size].cpu(), table[first : first + size].cpu() - first
+        nearest = oracles.nearest(cloud, min(k + 1, size))
+        assert torch.equal(rows, nearest[:, :k] if loop else nearest[:, 1:])
+        first += size
+
+
+def test_clouds_of_any_sizes_that_no_kernel_takes(launches):
+    x, batch = random(20, 3), torch.tensor([0] * 8 + [1] * 12, device=DEVICE)
+    with kernels():
+        for other in (x.double(), x * 1e19 / x.norm(dim=1).amax()):
+            assert torch.equal(knn_table(other, 3, batch), knn_table(x.double(), 3, batch))
+        x[4, 1] = torch.nan
+        with pytest.raises(ValueError, match="points must be finite, but point 4 of cloud 0"):
+            knn_table(x, 3, batch)
+    assert not launches
+
+
+def test_a_search_waits_for_the_device_twice(monkeypatch):
+    """To see that all is finite and nothing overflows, and who is in doubt."""
+    x = random(1, 40, 8)
+    with kernels():
+        knn(x, 5)
+        monkeypatch.setattr(by_kernel, "_launch", lambda *arguments, **options: arguments[4].fill_(False))
+        with torch.profiler.profile() as profile:
+            knn(x, 5)
+    waits = [event.count for event in profile.key_averages() if event.key in ("aten::item", "aten::nonzero")]
+    assert sum(waits) == 2
+
+
+def test_operators_of_any_sizes_are_registered_soundly():
+    with kernels():
+        torch.library.opcheck(torch.ops.mgic_geo.knn_unequal.default, (random(20, 8), [8, 12], 3, True))
 
 
 def test_clear_points_are_done_once(launches):

@@ -5,11 +5,12 @@ CODE = """
     from mgic_geo.graph.gpu.knn import _launch
 
     for clouds, points, channels, k, loop in {sizes}:
-        x, few = random(clouds, points, channels), torch.zeros(7, dtype=torch.long)
-        table = torch.empty(clouds, points, k, dtype=torch.long)
-        doubt = torch.empty(clouds, points, dtype=torch.bool)
+        x, few = random(clouds * points, channels), torch.zeros(7, dtype=torch.long)
+        table = torch.empty(clouds * points, k, dtype=torch.long)
+        doubt = torch.empty(clouds * points, dtype=torch.bool)
+        starts = points * torch.arange(clouds + 1)
         for listed, direct in ((None, True), (None, False), (few, True), (few[:1], True)):
-            _launch(x, x.square().sum(-1), table, doubt, k, loop, listed, direct)
+            _launch(x.square().sum(-1), starts, points, table, doubt, k, loop, x, listed, direct)
 """
 # Of numbers that are 1 Triton makes constants.
 ONES = (1, 1, 1, 1, True), (3, 2, 1, 1, False), (1, 100, 5, 1, True)

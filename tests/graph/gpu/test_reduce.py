@@ -76,3 +76,13 @@ def test_the_least_values_are_maxima_too(value):
             neighbor_max(torch.full((6, 3), value, device=DEVICE), graph),
             torch.full((6, 3), value, device=DEVICE),
         )
+
+
+def test_a_graph_may_lie_otherwise():
+    """Put together by hand from a list of pairs, say."""
+    pairs = torch.tensor([[1, 0], [2, 0], [0, 1], [2, 1], [0, 2], [1, 2]], device=DEVICE)
+    rowptr = torch.tensor([0, 9, 2, 9, 4, 9, 6, 9], device=DEVICE)[::2]
+    graph, y = Neighbors(rowptr, pairs[:, 0], 3), torch.arange(3.0, device=DEVICE).view(3, 1)
+    with kernels():
+        assert neighbor_sum(y, graph).flatten().tolist() == [3, 2, 1]
+        assert neighbor_max(y, graph).flatten().tolist() == [2, 2, 1]

@@ -1,4 +1,7 @@
 import importlib.util
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -67,3 +70,18 @@ def test_layers_ask():
         assert not gpu.fits_norm(torch.nn.BatchNorm1d(4).eval())
         assert not gpu.fits_norm(torch.nn.BatchNorm1d(4, affine=False))
         assert not gpu.fits_norm(torch.nn.SyncBatchNorm(4))
+
+
+@pytest.mark.skipif(not hasattr(torch.Tag, "cudagraph_unsafe"), reason="torch 2.8 has no such tag")
+@pytest.mark.parametrize(("triton", "waiting"), [("1", 2), ("0", 5)])
+def test_no_cuda_graph_holds_what_waits_for_the_device(triton, waiting):
+    """k-NN always; reductions where torch's operators do them."""
+    pytest.importorskip("triton")
+    code = """
+import torch, mgic_geo
+names = "knn", "knn_backend", "neighbor_max", "neighbor_max_values", "neighbor_sum"
+print(*[torch.Tag.cudagraph_unsafe in getattr(torch.ops.mgic_geo, name).default.tags for name in names])
+"""
+    command, environment = [sys.executable, "-W", "ignore", "-c", code], os.environ | {"MGIC_TRITON": triton}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True"] * waiting + ["False"] * (5 - waiting)
