@@ -16,9 +16,9 @@ def knn_plain(x: Tensor, k: int, loop: bool) -> Tensor:
     """The neighbours that :func:`mgic_geo.knn` gives, but for near ties in many dimensions.
 
     Above four dimensions a matrix product of centred points proposes twice as many candidates as are asked,
-    and differences choose among them, as they do in ``knn`` wherever rounding could have decided. The product
-    is in float64, which no autocast and no TF32 of the runtime rounds. Only where more points than that lie
-    within rounding of one another can the choice be another one of them. All distances of a cloud are held at
+    and differences choose among them, as they do in ``knn`` wherever rounding could have decided. Only where
+    more points than that lie within rounding of one another can the choice be another one of them. A runtime
+    may multiply in TF32, but must not in half precision, as in autocast. All distances of a cloud are held at
     once, and values are not checked.
 
     Args:
@@ -36,9 +36,8 @@ def knn_plain(x: Tensor, k: int, loop: bool) -> Tensor:
         distance = sum((c.unsqueeze(2) - c.unsqueeze(1)).square() for c in x.unbind(-1))
         distance = torch.where(number.unsqueeze(1) == number, itself, distance)
         return distance.topk(k, largest=False).indices
-    wide = x if x.device.type == "mps" else x.double()  # Apple's GPUs have no float64
-    centred = wide - wide.mean(1, keepdim=True)  # smaller norms, less rounding
-    distance = centred.square().sum(-1).unsqueeze(1) - 2 * centred @ centred.transpose(1, 2)
+    centred = x - x.mean(1, keepdim=True)  # smaller norms, less rounding
+    distance = centred.square().sum(-1).unsqueeze(1) - 2 * _products(centred)
     distance = torch.where(number.unsqueeze(1) == number, itself, distance)
     candidates = distance.topk(min(2 * k + 2, points), largest=False).indices
     first = points * torch.arange(clouds, device=x.device).view(-1, 1, 1)
@@ -46,3 +45,15 @@ def knn_plain(x: Tensor, k: int, loop: bool) -> Tensor:
     exact = (candidate - x.unsqueeze(2)).square().sum(-1)
     exact = torch.where(candidates == number.unsqueeze(1), itself, exact)
     return candidates.gather(2, exact.topk(k, largest=False).indices)
+
+
+def _products(x: Tensor) -> Tensor:
+    """(B, N, N) inner products of the points of each cloud.
+
+    TF32 keeps 11 bits of a mantissa, so the upper 11 of each coordinate and the rest are multiplied apart,
+    but for rests by rests, which are near float32's own rounding. float64 would do, but few runtimes have it.
+    """
+    scaled = x * (2**13 + 1)
+    upper = scaled - (scaled - x)  # Dekker's splitting
+    rest = x - upper
+    return torch.cat([upper, upper, rest], -1) @ torch.cat([upper, rest, upper], -1).transpose(1, 2)
