@@ -5,7 +5,8 @@ import os
 import torch
 from hypothesis import settings
 
-settings.register_profile("repeatable", derandomize=True)
+# Without a deadline: the first example may compile the kernels.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 # Without a GPU its kernels are interpreted on the CPU, which Triton wants to know ahead of its import.
