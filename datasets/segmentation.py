@@ -101,7 +101,7 @@ def label_counts(split: SegmentedImages | SegmentedFiles, workers: int | None = 
     classes = len(split.classes)
 
     def count(mask: Tensor) -> Tensor:
-        return mask.flatten().bincount(minlength=IGNORE + 1)[:classes]
+        return mask.flatten().bincount(minlength=classes)[:classes]
 
     if isinstance(split, SegmentedImages):
         return torch.stack([count(mask) for mask in split.masks])

@@ -49,7 +49,7 @@ def fold(layer: nn.Module, norm: nn.Module) -> bool:
         Whether that could be done: not for other modules, subclasses or parametrised weights.
     """
     affine = affine_of(norm)
-    if affine is None or type(layer) not in _MAPS or hasattr(layer, "parametrizations"):
+    if affine is None or type(layer) not in _MAPS:
         return False
     assert isinstance(layer, _MAPS)
     scale, shift = affine
@@ -73,4 +73,4 @@ def in_place(act: nn.Module) -> nn.Module:
 
 def _format(weight: Tensor) -> torch.memory_format:
     last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last and not weight.is_contiguous() else torch.contiguous_format
+    return torch.channels_last if last else torch.contiguous_format

@@ -43,8 +43,8 @@ class ChannelHierarchy:
     group_size: int
     coarse_size: int
     min_levels: int = 0
-    widths: tuple[int, ...] = field(init=False, compare=False)
-    groups: tuple[int, ...] = field(init=False, compare=False)
+    widths: tuple[int, ...] = field(init=False)
+    groups: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         for name, least in (("channels", 1), ("group_size", 1), ("coarse_size", 1), ("min_levels", 0)):

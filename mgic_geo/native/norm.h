@@ -71,14 +71,14 @@ static inline void join_moments(const float *work, int64_t rows, int64_t piece, 
     join_pieces(work, 1, rows, piece, channels, mean, var);
 }
 
-/* out = x + act(...), or with `inside` act(x + ...); x may be absent. */
+/* out = x + act(...), for which x may be absent, or with `inside` act(x + ...). */
 INLINE void apply_rows(const Norm *norm, const float *z, const float *x, const int inside, int64_t rows, float *out) {
     int64_t channels = norm->channels;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < channels; c += LANES) {
             int64_t at = i * channels + c;
             vfloat y = (load(z + at) - load(norm->mean + c)) * load(norm->scale + c) + load(norm->shift + c);
-            if (x && inside) y += load(x + at);
+            if (inside) y += load(x + at);
             y = leaky(y, norm->slope);
             store(out + at, x && !inside ? load(x + at) + y : y);
         }
