@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import compiled
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mgic_geo import GroupedLinear, Prolongation
-from mgic_geo.core import norm_native
+from mgic_geo.core import correction, norm_native
 from mgic_geo.core.correction import corrected
 
 pytestmark = compiled.needed
@@ -17,13 +18,21 @@ pytestmark = compiled.needed
 of_any_size = compiled.of_any_size(norm_native)
 
 
-def layers(fine=64, coarse=32, groups=2, images=False, **options):
+@pytest.fixture
+def ran(monkeypatch):
+    """The names of the kernels that ran for a correction."""
+    names, run = [], correction.run
+    monkeypatch.setattr(correction, "run", lambda name, *args: (names.append(name), run(name, *args)))
+    return names
+
+
+def layers(fine=64, coarse=32, groups=2, images=False, prolongation=Prolongation, pointwise=None, **options):
     torch.manual_seed(0)
     norm = (nn.BatchNorm2d if images else nn.BatchNorm1d)(fine, **options)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    pointwise = (lambda *sizes: GroupedLinear(*sizes, channel_dim=1)) if images else GroupedLinear
-    return nn.ModuleList([Prolongation(coarse, fine, groups, pointwise, init="signed"), norm])
+    pointwise = pointwise or (partial(GroupedLinear, channel_dim=1) if images else GroupedLinear)
+    return nn.ModuleList([prolongation(coarse, fine, groups, pointwise, init="signed"), norm])
 
 
 def step(layers, fine, coarse, restricted):
@@ -110,42 +119,51 @@ def test_inputs_are_left_alone():
         assert torch.equal(x, y)
 
 
+class OwnProlongation(Prolongation):
+    pass
+
+
+class OwnLinear(GroupedLinear):
+    pass
+
+
 def hooked(place):
     module = layers()
     place(module).register_forward_hook(lambda *_: None)
     return module
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        lambda: layers().eval(),
-        lambda: nn.ModuleList([layers()[0].map, layers()[1]]),
-        lambda: nn.ModuleList([layers()[0], nn.Identity()]),
-        lambda: layers(coarse=12),
-        lambda: hooked(lambda m: m[0]),
-        lambda: hooked(lambda m: m[0].map),
-        lambda: hooked(lambda m: m[1]),
-    ],
-    ids=[
-        "evaluation",
-        "another map",
-        "no norm",
-        "narrow groups",
-        "hook",
-        "hook on the map",
-        "hook on the norm",
-    ],
-)
-def test_declines(module):
-    module = module()
-    width = 12 if getattr(getattr(module[0], "map", None), "in_channels", 0) == 12 else 32
-    tensors = inputs(50, coarse=width)
+DECLINED = {
+    "evaluation": lambda: layers().eval(),
+    "another map": lambda: nn.ModuleList([layers()[0].map, layers()[1]]),
+    "a prolongation of one's own": lambda: layers(prolongation=OwnProlongation),
+    "a map of one's own": lambda: layers(pointwise=OwnLinear),
+    "a bias": lambda: layers(pointwise=partial(GroupedLinear, bias=True)),
+    "no norm": lambda: nn.ModuleList([layers()[0], nn.Identity()]),
+    "narrow groups": lambda: layers(coarse=12),
+    "a hook": lambda: hooked(lambda m: m[0]),
+    "a hook on the map": lambda: hooked(lambda m: m[0].map),
+    "a hook on the norm": lambda: hooked(lambda m: m[1]),
+}
+
+
+@pytest.mark.parametrize("case", DECLINED)
+def test_declines(case, ran):
+    module = DECLINED[case]()
+    fine, coarse, restricted = inputs(50, coarse=12 if case == "narrow groups" else 32)
     fast_norm_only = type(module[1]) is nn.BatchNorm1d and not module[1]._forward_hooks and module[1].training
     with compiled.counted() as calls:
-        ours = step(copy.deepcopy(module), *tensors)
+        ours = step(copy.deepcopy(module), fine, coarse, restricted)
+    assert not ran
     assert len(calls) == (2 if fast_norm_only else 0)  # as norm_act then takes over
-    fine, coarse, restricted = tensors
+    torch.testing.assert_close(ours, fine + module[1](module[0](coarse - restricted)))
+
+
+def test_declines_a_map_of_the_last_axis_of_images(ran):
+    fine, coarse, restricted = (x.to(memory_format=torch.channels_last) for x in torch.randn(3, 2, 16, 4, 16))
+    module = layers(16, 16, images=True, pointwise=GroupedLinear)
+    ours = step(copy.deepcopy(module), fine, coarse, restricted)
+    assert not ran
     torch.testing.assert_close(ours, fine + module[1](module[0](coarse - restricted)))
 
 

@@ -55,7 +55,9 @@ def test_min_levels_forces_coarsening(channels, group_size, min_levels):
 
 def test_odd_widths_keep_more_than_half():
     assert ChannelHierarchy(15, 8, 9).widths == (15, 9)
-    assert ChannelHierarchy(97, 16, 64).groups == (1, 1)  # a prime is its own group
+    prime = ChannelHierarchy(97, 16, 64)
+    assert prime.groups == (1, 1)  # it is its own group
+    assert repr(prime) == "ChannelHierarchy(97 dense -> 49 dense)"
 
 
 @pytest.mark.parametrize("name", ["channels", "group_size", "coarse_size"])

@@ -35,9 +35,10 @@ def test_a_hook_may_take_itself_away():
         handle.remove()
 
     handle = linear.register_forward_pre_hook(once)
+    linear.register_forward_pre_hook(lambda *_: seen.append(2))
     for _ in range(2):
         run_pre_hooks(linear)
-    assert seen == [1]
+    assert seen == [1, 2, 2]
 
 
 def test_what_a_hook_raises_comes_through():

@@ -90,6 +90,13 @@ def test_starts_at_the_scale_of_a_linear_layer(sizes, norm):
         assert 0.8 < ours(x).std() / dense < 1.25
 
 
+@pytest.mark.parametrize("sizes", [(16, 4096), (4096, 256)])
+def test_the_bias_starts_as_that_of_a_linear_layer(sizes):
+    torch.manual_seed(0)
+    bound = sizes[0] ** -0.5
+    assert 0.9 * bound < MGICLinear(*sizes).bias.abs().max() <= bound
+
+
 def test_each_level_starts_at_the_gain_asked_for():
     torch.manual_seed(0)
     cycle, x = MGICLinear(512, 512, 32, 32, bias=False).cycle, torch.randn(1024, 512)

@@ -137,6 +137,18 @@ def test_leading_axes_and_strides(lead):
     compiled.assert_as_plain(lambda layer, x: layer(x).expand(3, *lead, 48), layer, [rows(*lead, 32)])
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_upstream_gradient_that_is_one_number_for_all(groups):
+    """As of a sum, whose gradient has no memory of its own."""
+    x, weight = rows(40, 32).requires_grad_(), rows(32, 32 // groups).requires_grad_()
+    out = added_linear(x, weight, None) if groups == 1 else grouped_linear(x, weight, None, groups)
+    with compiled.counted() as calls:
+        found = torch.autograd.grad(out.sum(), (x, weight), retain_graph=True)
+    assert len(calls) == 2
+    for ours, expected in zip(found, torch.autograd.grad(out, (x, weight), torch.ones(40, 32)), strict=True):
+        assert torch.equal(ours, expected)
+
+
 def test_weights_that_are_views():
     weight, bias = rows(16, 48).t(), rows(96)[::2]
     x = rows(20, 32)
@@ -184,6 +196,7 @@ def test_declines_what_does_not_fit(groups, widths):
 def test_declines():
     layer, x = GroupedLinear(32, 48, 2, bias=True), rows(20, 32)
     compiled.assert_declines(copy.deepcopy(layer).double(), x.double())
+    compiled.assert_declines(GroupedLinear(12, 12, 3), rows(20, 12))  # no two narrow groups for each
     compiled.assert_declines(lambda: vmap(layer)(rows(3, 20, 32)))
     compiled.assert_declines(lambda: jvp(layer, (x,), (torch.ones_like(x),)))
     compiled.assert_declines(lambda: torch.func.grad(lambda x: layer(x).square().sum())(x))

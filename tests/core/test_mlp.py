@@ -24,6 +24,8 @@ def test_wide_layers_are_multigrid_and_narrow_ones_are_not():
     hidden = [nn.LayerNorm, nn.ReLU, nn.Dropout]
     assert kinds == [nn.Linear, *hidden, MGICLinear, *hidden, nn.Linear]
     assert "MGICLinear(128, 128" in repr(mlp)
+    without = MGICMLP([3, 128, 128, 10], 16, 16, bias=False)
+    assert not any("bias" in name for name, _ in without.named_parameters())
     plain = MGICMLP([8, 8, 8], act=None)
     assert [type(layer) for layer in plain.layers] == [nn.Linear, nn.Linear]
 

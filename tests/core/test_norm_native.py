@@ -60,10 +60,12 @@ def test_small_steps_are_left_to_torch():
 
 @pytest.mark.parametrize("counts", [True, False])
 @pytest.mark.parametrize("momentum", [0.1, 0.0, 1.0, None])
-@pytest.mark.parametrize("track", [True, False])
+@pytest.mark.parametrize("track", [True, False, "no longer"])
 def test_tracks_as_torch_does(momentum, track, counts):
     torch.manual_seed(0)
-    ours, twin = (nn.BatchNorm1d(16, momentum=momentum, track_running_stats=track) for _ in range(2))
+    ours, twin = (nn.BatchNorm1d(16, momentum=momentum, track_running_stats=bool(track)) for _ in range(2))
+    if track == "no longer":  # then the statistics stay as they are
+        ours.track_running_stats = twin.track_running_stats = False
     if not counts:  # as of old files
         ours.num_batches_tracked = twin.num_batches_tracked = None
     for _ in range(3):

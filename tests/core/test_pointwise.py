@@ -39,6 +39,16 @@ def test_gradients_by_differences():
     assert torch.autograd.gradcheck(lambda *inputs: grouped_linear(*inputs, 2), (x, weight, bias))
 
 
+@pytest.mark.parametrize("rows", [768, 1000])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_many_rows_with_and_without_a_rest(rows, groups):
+    """So many as are convolved in images of equal size, and those that fill none."""
+    torch.manual_seed(0)
+    layer = GroupedLinear(15, 6, groups, bias=True)
+    x = torch.randn(rows, 15)
+    torch.testing.assert_close(layer(x), oracles.grouped_map(x, layer.weight, layer.bias, groups))
+
+
 @pytest.mark.parametrize("lead", [(), (7,), (2, 3), (2, 3, 4)])
 def test_leading_axes(lead):
     layer = GroupedLinear(6, 4, groups=2)
@@ -90,6 +100,9 @@ def test_an_init_loop_over_linears_and_convolutions_passes_by():
 def test_errors_name_value_and_remedy():
     with pytest.raises(ValueError, match=r"groups=4.*in_channels=6.*2 and its divisors do"):
         GroupedLinear(6, 8, groups=4)
+    for groups in (0, -1):
+        with pytest.raises(ValueError, match=f"groups must divide both widths, got groups={groups}"):
+            GroupedLinear(8, 8, groups)
     with pytest.raises(ValueError, match="channel_dim must be -1"):
         GroupedLinear(6, 8, channel_dim=2)
     with pytest.raises(ValueError, match=r"expected 6 channels in dimension -1, got shape \(3, 5\)"):
