@@ -83,17 +83,18 @@ def test_equals_pyg_on_point_clouds(dtype, training, loop):
     assert_equals_pyg(conv, x, edge_index, TOLERANCE[dtype])
 
 
-def test_float32_is_nearer_the_truth_than_edge_by_edge():
+@pytest.mark.parametrize("width", [3, 256])
+def test_float32_is_nearer_the_truth_than_edge_by_edge(width):
     """Points far from the origin by a hundred diameters, where both forms cancel; the truth is float64."""
     torch.manual_seed(0)
-    x = 100 + torch.rand(2000, 3)
+    x = 100 + torch.rand(2000, width)
     edge_index = knn_graph(x, 10, torch.arange(2).repeat_interleave(1000))
-    conv = perturbed(EdgeConv(3, 64))
+    conv = perturbed(EdgeConv(width, 64))
     truth = oracles.pyg_edge_conv(copy.deepcopy(conv).double())(x.double(), edge_index)
     per_edge = oracles.pyg_edge_conv(conv)(x, edge_index)
     error = oracles.relative_difference(conv(x, edge_index), truth)
     assert error < 5e-5
-    assert error < oracles.relative_difference(per_edge, truth) / 2
+    assert error < oracles.relative_difference(per_edge, truth) / 3
 
 
 @pytest.mark.parametrize("momentum", [0.3, None])

@@ -1,3 +1,4 @@
+import compiled
 import oracles
 import pytest
 import torch
@@ -5,6 +6,8 @@ import torch
 from mgic_geo import knn, knn_graph
 from mgic_geo.graph import knn_chunked
 from mgic_geo.native import plain_torch
+
+path = compiled.paths()  # the compiled search calls none of this
 
 
 @pytest.mark.parametrize("loop", [True, False])
@@ -16,6 +19,19 @@ def test_nearest_first_where_rounding_hides_the_order(loop):
     distance.fill_diagonal_(-1 if loop else torch.inf)
     expected = distance.argsort(dim=1)[:, :8]
     assert torch.equal(knn_graph(x, 8, loop=loop)[0].view(300, 8), expected)
+
+
+@pytest.mark.parametrize("size", [1e-2, 1.0])
+@pytest.mark.parametrize("loop", [True, False])
+def test_nearest_first_in_two_clusters_far_apart(loop, size):
+    """Where rounding hides the order of more points than there are candidates, or of a few."""
+    torch.manual_seed(0)
+    x = size * torch.randn(400, 8)
+    x[:200] += 300
+    x[200:] -= 300
+    distance = (x.double().unsqueeze(1) - x.double().unsqueeze(0)).square().sum(-1)
+    distance.fill_diagonal_(-1 if loop else torch.inf)
+    assert torch.equal(knn_graph(x, 4, loop=loop)[0].view(400, 4), distance.argsort(dim=1)[:, :4])
 
 
 @pytest.mark.parametrize("copies", [4, 30, 120])

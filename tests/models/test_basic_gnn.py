@@ -56,6 +56,8 @@ def test_act_first_swaps_the_blocks_norm_and_activation(graph):
     first = MGICGraphConv(8, 8, conv=SAGEConv, coarse_size=8, act_first=True, norm="layer_norm", act="tanh")
     block = first.cycle.blocks[0]
     torch.testing.assert_close(first(x, edge_index), x + block.norm(block.conv(x, edge_index).tanh()))
+    dense = MGICGCN(8, 16, 3, 5, act="tanh", act_first=True, block_norm="layer_norm", **SIZES).convs[0]
+    torch.testing.assert_close(dense(x, edge_index), dense.norm(dense.conv(x, edge_index).tanh()))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -91,6 +91,25 @@ def test_edges_that_tie_share_the_gradient(name, inner):
     assert (case(None, *case.tensors) == 0).any()
 
 
+def of_sources(edges, sources):
+    """Sum and maximum of the sources' values at each target, by the loops."""
+    return reduce_native.edge_reduce(edges, Parts(s0=sources), None, ("sum", "max"), edge_values)
+
+
+def test_targets_without_edges_between_others():
+    source, target = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([1, 1, 5, 9, 9])
+    edges, sources = EdgeCSR(source, target, 3, 12), torch.arange(48.0).view(3, 16)
+    expected = reduced(edges, sources[source], ("sum", "max"))
+    assert all(map(torch.equal, of_sources(edges, sources), expected))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_maximum_with_nan_is_nan(place):
+    edges, sources = EdgeCSR(torch.arange(3), torch.zeros(3).long(), 3, 1), torch.arange(48.0).view(3, 16)
+    sources[place] = torch.nan
+    assert all(bool(found.isnan().all()) for found in of_sources(edges, sources))
+
+
 @pytest.mark.parametrize("inner", [True, False])
 def test_same_on_any_number_of_threads(inner):
     case = Case(inner=inner, groups=5)

@@ -7,7 +7,7 @@ from torch_geometric import nn as pyg
 
 from mgic_geo.benchmark.pyg_layers import example_graph, inputs_of, options_of
 from mgic_geo.graph.grouped import grouped
-from mgic_geo.graph.grouped.fast import FAST
+from mgic_geo.graph.grouped.fast import FAST, build_wide
 
 GRAPH = example_graph(20, 4)
 READ_EDGES = [
@@ -20,6 +20,12 @@ def layer_and_inputs(conv, width=64, groups=4):
     options = options_of(conv)
     x = torch.randn(20, width)
     return grouped(conv, groups)(width, width, **options), inputs_of(conv, x, GRAPH, options)
+
+
+@pytest.mark.parametrize(("dropout", "fast"), [(0.0, True), (0.5, False)])
+def test_edges_are_dropped_for_each_group_anew(dropout, fast):
+    wide = build_wide(pyg.APPNP, 2, 8, 8, {"K": 2, "alpha": 0.1, "dropout": dropout})
+    assert (wide is not None) == fast
 
 
 @pytest.mark.parametrize("conv", READ_EDGES, ids=lambda conv: conv.__name__)
