@@ -10,7 +10,6 @@ from torchvision.models import resnet as tv_resnet
 
 from mgic_geo import BasicBlock2d, Bottleneck2d, InvertedResidual2d, complexity
 from mgic_geo.image.blocks import SqueezeExcite2d, make_divisible, squeeze_width
-from mgic_geo.image.conv import conv2d, conv_norm_act, initialize
 
 
 def image(channels, *, size=5, batch=2):
@@ -119,9 +118,21 @@ def test_multiply_adds_of_groups_depthwise_and_squeeze():
     assert meta == block
 
 
-def test_dilation_keeps_the_size():
-    assert BasicBlock2d(4, 4, dilation=2)(torch.randn(1, 4, 7, 7)).shape == (1, 4, 7, 7)
-    assert InvertedResidual2d(4, 8, 6, 5, dilation=2)(torch.randn(1, 4, 7, 7)).shape == (1, 6, 7, 7)
+@pytest.mark.parametrize(
+    ("block", "spacings"),
+    [
+        (BasicBlock2d(8, 8, dilation=2), [2, 2]),
+        (Bottleneck2d(8, 2, dilation=2), [1, 2, 1]),
+        (InvertedResidual2d(8, 16, 8, 5, dilation=2), [1, 2, 1]),
+    ],
+)
+def test_dilation_spaces_the_kernels_and_keeps_the_size(block, spacings):
+    assert [m.dilation[0] for m in block.modules() if isinstance(m, nn.Conv2d)] == spacings
+    assert block(torch.randn(1, 8, 7, 7)).shape == (1, 8, 7, 7)
+
+
+def test_inverted_residuals_with_a_stride_have_no_residual():
+    assert InvertedResidual2d(8, 16, 8, stride=2)(torch.randn(1, 8, 7, 7)).shape == (1, 8, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -141,15 +152,6 @@ def test_squeeze_excite_gates_each_group_by_its_own_means():
     changed = x.clone()
     changed[:, :4] += 1
     torch.testing.assert_close(gate(changed)[:, 4:], gate(x)[:, 4:])
-
-
-def test_start_counts_the_fan_of_a_group():
-    torch.manual_seed(0)
-    depthwise = conv2d(512, 512, 3, groups=512)
-    dense = conv_norm_act(64, 128, 1)
-    initialize(nn.Sequential(depthwise, dense))
-    assert depthwise.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)
-    assert dense[0].weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(

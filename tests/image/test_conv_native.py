@@ -185,12 +185,22 @@ def test_declines_other_inputs(ran):
     with torch.autocast("cpu", torch.bfloat16):
         assert step(layers(), images(3, 32, 5, 6)).isfinite().all()
     step(layers(), images(3, 32, 5, 6), torch.randn(3, 32, 5, 6))
-    step(layers(), images(3, 32, 5, 6), torch.randn(32, 1, 1))
+    for residual in (torch.randn(32, 1, 1), images(1, 32, 5, 6)):
+        step(layers(), images(3, 32, 5, 6), residual)
     with compiled.threads(4):
         step(layers(), images(3, 32, 5, 6))
     assert not ran
     with pytest.raises(RuntimeError, match="to have 32 channels"):
         step(layers(), images(3, 16, 5, 6))
+
+
+def test_declines_convolutions_that_change_the_width(ran):
+    """Even if the normalisation is of the input's width, which the loops would take for the output's."""
+    module = layers()
+    module[0] = conv2d(32, 64, groups=4)
+    with pytest.raises(RuntimeError, match="should contain 64 elements"):
+        step(module, images(3, 32, 5, 6))
+    assert not ran
 
 
 def test_declines_slow_machines(ran, monkeypatch):

@@ -129,6 +129,12 @@ def test_the_shortcut_is_depthwise_where_widths_divide(c_in, c_out, groups):
     assert isinstance(depthwise_shortcut(c_in, c_in), nn.Identity)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_shortcut_is_activated_unless_blocks_do_so_ahead(ahead):
+    block = MGICBasicBlock2d(8, 16, preactivation=ahead, **sizes)
+    assert any(isinstance(m, nn.ReLU) for m in block.shortcut) != ahead
+
+
 def transfers(model):
     found = [m.map.weight for m in model.modules() if isinstance(m, Restriction | Prolongation)]
     assert found
