@@ -31,6 +31,8 @@ def test_patterns_and_predicates(match, chosen):
 def test_a_pattern_that_fits_nothing_is_an_error_with_a_suggestion():
     with pytest.raises(ValueError, match=r"match='boddy' fits the name of no module; there are body"):
         chooser(["head", "boddy"], model())
+    with pytest.raises(ValueError, match=r"match='zzzz' .*; there are body, body\.0, body\.1$"):
+        chooser("zzzz", model())
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,10 @@ def test_reads_files_of_others(tmp_path):
             "'cloud_0' has its mean at distance 15.* and reaches radius 15",
         ),
         (
+            lambda file: file["train/points"].write_direct(np.full((6, 8, 3), 0.5, "f2")),
+            "'cloud_0' has its mean at distance 0.8.* and reaches radius 0.8",
+        ),
+        (
             lambda file: file["train/points"].write_direct(np.full((6, 8, 3), np.nan, "f2")),
             "'cloud_0' .* reaches radius nan",
         ),

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from mgic_geo.datasets import CorruptImageError
 from mgic_geo.datasets.decode import decode_image, decode_mask
 
-RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(8, 32)  # 0, 257, … 65535: 8 bits, twice over
+RAMP = np.arange(255, 65536 - 255, 255, dtype=np.uint16).reshape(8, 32)  # 0x00ff, 0x01fe, … 0xff00
 EIGHT = torch.arange(256).view(8, 32).byte()
 
 

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import torch
 
-from mgic_geo.datasets import CloudLoader, PointClouds
+from mgic_geo.datasets import Augment, CloudLoader, PointClouds
 from mgic_geo.datasets.epochs import Purpose, generator
 
 
@@ -29,3 +29,14 @@ def test_where_a_cloud_begins_says_nothing_of_its_place_in_the_order():
         cloud, offset = batch[:, 0, :2].long().unbind(1)
         agree.append(((cloud - offset) % 2 == 0).float().mean())
     assert abs(float(torch.stack(agree).mean()) - 0.5) < 0.03  # six standard errors
+
+
+def test_ranks_draw_different_changes():
+    """Of clouds that are all the same, so that only the changes can differ."""
+    data = PointClouds(torch.ones(8, 4, 3), torch.zeros(8).long(), tuple("abcdefgh"), ("any",))
+    batches = []
+    for rank in range(2):
+        loader = CloudLoader(data, 4, points=4, train=True, augment=Augment(), rank=rank, world_size=2)
+        ((batch, _),) = loader
+        batches.append(batch)
+    assert not torch.equal(*batches)

@@ -36,6 +36,14 @@ def test_empty_folders_are_entries_and_change_the_fingerprint(tmp_path: Path) ->
     assert fingerprint(tmp_path) != before
 
 
+def test_a_file_written_again_changes_the_fingerprint_even_if_its_size_stays(tmp_path: Path) -> None:
+    write(tmp_path / "a", "x")
+    before = fingerprint(tmp_path)
+    write(tmp_path / "a", "y")
+    os.utime(tmp_path / "a", (1, 1))
+    assert fingerprint(tmp_path) != before
+
+
 @pytest.mark.parametrize(
     ("path", "hidden"),
     [

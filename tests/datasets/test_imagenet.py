@@ -66,6 +66,12 @@ def test_batches(root):
     assert [labels.tolist() for _, labels in plain] == [[0, 0, 1], [1]]
 
 
+@pytest.mark.parametrize(("size", "resize"), [(224, 256), (112, 128)])
+def test_eval_transform_resizes_in_proportion(size, resize):
+    image = torch.randint(256, (3, 160, 150), dtype=torch.uint8)
+    assert torch.equal(eval_transform(size)(image), eval_transform(size, resize)(image))
+
+
 @pytest.mark.parametrize("parts", [{"rand_augment": 9}, {"erase": 1.0}, {"flip": False, "scale": (1.0, 1.0)}])
 def test_train_transform(root, parts):
     (train,) = load_image_files(root, ["train"], verify=False)

@@ -7,6 +7,7 @@ import pytest
 import trimesh
 
 from mgic_geo.datasets import read_points
+from mgic_geo.datasets.scans import POOL
 
 POINTS = np.random.default_rng(0).normal(size=(200, 3))
 
@@ -25,6 +26,12 @@ def test_meshes_are_sampled_on_their_surface(tmp_path: Path, suffix: str) -> Non
     sides = np.abs(points).max(1)  # all points of a centred cube's surface are as far off, in this norm
     np.testing.assert_allclose(sides, sides.mean(), rtol=0.1)
     assert np.linalg.norm(points, axis=1).max() <= 1 + 1e-6
+
+
+def test_few_points_of_a_mesh_are_the_first_of_many(tmp_path: Path) -> None:
+    """Centred and scaled by as many as the cache has."""
+    trimesh.creation.box().export(tmp_path / "box.off")
+    assert np.array_equal(read(tmp_path / "box.off", 8), read(tmp_path / "box.off", POOL)[:8])
 
 
 @pytest.mark.parametrize("count", [5, 32, 200])

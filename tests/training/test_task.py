@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgic_geo.datasets import ImageLoader, Images, Normalization
+from mgic_geo.datasets import ImageLoader, Images, Normalization, split_validation
 from mgic_geo.model_file import ImageCard, load_model
 from mgic_geo.training.classification.classifier import Classifier
 from mgic_geo.training.classification.evaluation import Evaluation
@@ -38,7 +38,7 @@ class Record(ClassificationTask[ImageConfig, Images, ImageCard]):
         return (self.images(3),) if saved else (self.images(8), self.images(3))
 
     def card(self, config: ImageConfig, samples: Images) -> ImageCard:
-        self.calls.append(("card", len(samples)))
+        self.calls.append(("card", samples.names))
         colours = Normalization.of(samples.images)
         return ImageCard(
             "resnet56", {"depths": [1, 1, 1]}, samples.classes, colours.mean, colours.std, (8, 8)
@@ -74,9 +74,10 @@ def config(tmp_path: Path) -> ImageConfig:
 
 def test_a_run_asks_the_task_for_its_parts(config: ImageConfig, capsys: pytest.CaptureFixture[str]) -> None:
     record = Record()
-    run_task(replace(config, val_fraction=0.25), record)
+    kept, _ = split_validation(record.images(8), 0.25, seed=3)
+    run_task(replace(config, val_fraction=0.25, seed=3), record)
     *first, last = record.calls
-    assert first == [("load", None), ("card", 6), (False, 2), (True, 6), (False, 3)]
+    assert first == [("load", None), ("card", kept.names), (False, 2), (True, 6), (False, 3)]
     assert last == ("gallery", "gallery.png", 3)
     out = capsys.readouterr().out
     assert "resnet56 on pets, 6 training images" in out
