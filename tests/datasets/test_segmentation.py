@@ -73,6 +73,13 @@ def test_labels_are_counted_image_by_image(layout, request):
     assert counts.dtype == torch.int64
 
 
+@pytest.mark.parametrize("label", [0, 1, 255])
+def test_classes_that_a_mask_lacks_count_0(label):
+    images, masks = torch.zeros(1, 3, 2, 3).byte(), torch.full((1, 2, 3), label, dtype=torch.uint8)
+    split = SegmentedImages(images, masks, ("one",), ("a", "b"), ((0, 0, 0), (9, 9, 9)))
+    assert label_counts(split).tolist() == [[6 * (label == 0), 6 * (label == 1)]]
+
+
 @pytest.mark.parametrize("layout", ["camvid", "cityscapes"])
 def test_training_needs_a_label(layout, request):
     data = request.getfixturevalue(layout)
