@@ -68,7 +68,7 @@ class Epochs:
         if train and size < batch_size * world_size:
             raise ValueError(
                 f"{size} {what} do not fill one training batch of {batch_size} on each of "
-                f"{world_size} rank(s); choose a batch_size of at most {size // world_size}"
+                f"{world_size} rank(s); choose a smaller batch_size, {size // world_size} at most, or give more"
             )
         self.batch_size, self.train, self.device = batch_size, train, torch.device(device)
         self.seed, self.rank, self.world_size = seed, rank, world_size

@@ -109,6 +109,7 @@ def test_other_inputs_are_refused():
             layer(torch.randn(shape))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_is_called_and_asked_as_a_convolution(case):
     layer, x = MGICConv2d(16, 16, *case, coarse_size=8), torch.randn(2, 16, 9, 9)
