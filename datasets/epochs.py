@@ -67,8 +67,8 @@ class Epochs:
             raise ValueError(f"rank must lie in 0 … world_size - 1 = {world_size - 1}; got {rank}")
         if train and size < batch_size * world_size:
             raise ValueError(
-                f"{size} {what} do not fill one training batch of {batch_size} on each of "
-                f"{world_size} rank(s); choose a smaller batch_size, {size // world_size} at most, or give more"
+                f"{size} {what} do not fill one training batch of {batch_size} on each of {world_size} "
+                f"rank(s); choose a smaller batch_size, {size // world_size} at most, or give more {what}"
             )
         self.batch_size, self.train, self.device = batch_size, train, torch.device(device)
         self.seed, self.rank, self.world_size = seed, rank, world_size
