@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ Holder = tuple[nn.Module, str]
 _TREE = {"_modules", "_parameters", "_buffers"}
 # An optimiser must be made anew in any case.
 _CLOSED = (str, bytes, int, float, Tensor, type, types.ModuleType, Optimizer)
+_PLAIN = {str, int, float, bool, types.NoneType, *weakref.ProxyTypes}
 
 
 def holders(model: nn.Module, original: nn.Module | None = None) -> Mapping[int, list[Holder]]:
@@ -38,12 +40,17 @@ def holders(model: nn.Module, original: nn.Module | None = None) -> Mapping[int,
     shared = _counterparts(original, model) if original is not None else {}
     tree = {*model.modules(), *shared}
     found: dict[int, list[Holder]] = defaultdict(list)
+    reached: dict[int, list[nn.Module | nn.Parameter]] = {}  # modules may share what they hold
     for owner in model.modules():
         for name, value in vars(owner).items():
-            if name not in _TREE:
-                for thing in _reachable(value, tree):
-                    for part in shared.get(thing, [thing]):
-                        found[id(part)].append((owner, f"{type(owner).__name__}.{name}"))
+            if name in _TREE or _is_plain(value):
+                continue
+            if id(value) not in reached:
+                reached[id(value)] = [*_reachable(value, tree)]
+            for thing in reached[id(value)]:
+                whose = " of the original (inplace=True may help)" if thing in shared else ""
+                for part in shared.get(thing, [thing]):
+                    found[id(part)].append((owner, f"{type(owner).__name__}.{name}{whose}"))
     return found
 
 
@@ -75,13 +82,16 @@ def _reachable(value: Any, tree: Collection[Any]) -> Iterator[nn.Module | nn.Par
         else:
             attributes = getattr(thing, "__dict__", None) if outermost else None
             parts, outermost = attributes.values() if isinstance(attributes, dict) else (), False
-        waiting += [(part, outermost) for part in parts]
+        waiting += [(part, outermost) for part in parts if not _is_plain(part)]
+
+
+def _is_plain(thing: Any) -> bool:
+    """Whether it holds nothing; of a weak reference, which may be dead, the type alone tells."""
+    return type(thing) in _PLAIN or (isinstance(thing, _CLOSED) and not isinstance(thing, nn.Parameter))
 
 
 def _inside(thing: Any) -> Iterable[Any] | None:
     """What a container or function holds; None for any other object."""
-    if isinstance(thing, _CLOSED):
-        return ()
     if isinstance(thing, dict):  # another mapping may read its values from a disk
         return [*thing.keys(), *thing.values()]
     if isinstance(thing, list | tuple | set | frozenset | deque):
@@ -93,5 +103,19 @@ def _inside(thing: Any) -> Iterable[Any] | None:
     if isinstance(thing, types.FunctionType):
         cells = [cell for cell in thing.__closure__ or () if cell != types.CellType()]  # but empty ones
         defaults = [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
-        return [*(cell.cell_contents for cell in cells), *defaults]
+        held = [cell.cell_contents for cell in cells]
+        return [*(value for value in held if not _reads_settings(thing.__code__, value)), *defaults]
     return None
+
+
+def _reads_settings(code: types.CodeType, module: Any) -> bool:
+    """Whether code that closes over a module only reads plain values of it: ``lambda x: x * self.scale``."""
+    if not isinstance(module, nn.Module):
+        return False
+    read = [getattr(module, name) for name in _names(code) if hasattr(module, name)]
+    return bool(read) and all(_is_plain(value) for value in read)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return {*code.co_names}.union(*map(_names, inner))

@@ -34,12 +34,12 @@ class Losses:
             return "its width is not known yet: run the model once first"
         if any(self._owners[id(p)] > 1 for p in module.parameters()):
             return "it shares weights with another layer"
-        if holder := next(self._held(module), None):
-            return f"it is also held outside the module tree, in {holder}, where it would stay"
         if any("forward" in vars(part) for part in module.modules()):
             return "its forward was replaced, which would be lost"
         if any(_has_hooks(part) for part in module.modules()):
             return "it has hooks, which would be lost"
+        if holder := next(self._held(module), None):
+            return f"it is also held outside the module tree, in {holder}, where it would stay"
         if not is_layer(module) and _is_mixed(module):  # a layer's bias is carried over
             return "some of it is frozen or in evaluation mode and some is not, which would be lost"
         return ""
@@ -55,8 +55,8 @@ class Losses:
 
 def _has_hooks(module: nn.Module) -> bool:
     """Whether a module or one of its own weights has hooks of any kind: torch's, PyG's, on gradients."""
-    kinds = [hooks for name, hooks in vars(module).items() if name.endswith("_hooks") and hooks]
-    if any(not _is_own(hook, module) for hooks in kinds for hook in hooks.values()):
+    kinds = [k for name, k in vars(module).items() if name.endswith("_hooks") and isinstance(k, dict)]
+    if any(callable(hook) and not _is_own(hook, module) for hooks in kinds for hook in hooks.values()):
         return True
     weights = [p for p in module._parameters.values() if p is not None]
     return any(

@@ -46,6 +46,13 @@ def test_hooks_of_message_passing(kind):
     assert lost(conv) == HOOKED
 
 
+@pytest.mark.parametrize("value", [[1], True, 2, {"relu": 3}])
+def test_what_is_only_called_hooks(value):
+    layer = nn.Linear(8, 8)
+    layer.my_hooks = value
+    assert not lost(layer)
+
+
 def test_hooks_that_a_class_registers_are_its_own():
     class Own(nn.Linear):
         def __init__(self):
