@@ -114,11 +114,11 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups
     rows = x.reshape(-1, in_channels)
     if linear_native.fits(rows, weight, bias, groups):
         return linear_native.grouped_rows(rows, weight, bias, groups).view(*lead, weight.size(0))
-    count, compiling = rows.size(0), torch.compiler.is_compiling()
-    if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16) or not _many(rows):
+    count, exporting = rows.size(0), torch.compiler.is_exporting()
+    if not _prefers_convolution(rows):
         out = _products(rows, weight, bias, groups)
-    elif compiling or count % _IMAGES == 0:  # compiled code keeps a number of rows that may vary
-        out = _convolution(rows, weight, bias, groups, 1 if compiling else _IMAGES)
+    elif exporting or count % _IMAGES == 0:  # exported code keeps a number of rows that may vary
+        out = _convolution(rows, weight, bias, groups, 1 if exporting else _IMAGES)
     else:
         most, rest = rows.split([count - count % _IMAGES, count % _IMAGES])
         most = _convolution(most, weight, bias, groups, _IMAGES)
@@ -159,6 +159,13 @@ def _products(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) ->
     return out if bias is None else out + bias.to(out.dtype)  # float32 under autocast
 
 
-def _many(rows: Tensor) -> bool:
-    """Whether there are rows enough to make up for setting a convolution up; compiled code does not ask."""
-    return torch.compiler.is_compiling() or rows.size(0) >= 768
+def _prefers_convolution(rows: Tensor) -> bool:
+    """Whether rows are on the CPU, and enough to make up for setting a convolution up; exports do not ask.
+
+    Inductor makes as good products, and fails on pixels of a number that varies, in backward passes.
+    """
+    if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return rows.size(0) >= 768

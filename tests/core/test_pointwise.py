@@ -86,6 +86,22 @@ def test_exports_with_any_number_of_rows():
         torch.testing.assert_close(exported.module()(x), layer(x))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_compiled_code_has_products_for_any_number_of_rows(groups):
+    weight, called = torch.randn(6, 8 // groups), []
+
+    def backend(graph, _):
+        called.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    run = torch.compile(lambda x: grouped_linear(x, weight, None, groups), backend=backend, dynamic=True)
+    for rows in (900, 1000):
+        x = torch.randn(rows, 8)
+        torch.testing.assert_close(run(x), grouped_linear(x, weight, None, groups))
+    assert called
+    assert not any("conv" in target for target in called)
+
+
 def test_one_group_starts_like_linear():
     torch.manual_seed(0)
     ours = GroupedLinear(256, 512)
