@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from torch.utils.flop_counter import flop_registry
 from mgic_geo.core import Prolongation, Restriction
 
 __all__ = ["ATTENTION", "EDGES", "KNN", "MAPS", "TRANSFERS", "CountingMode"]
+
+_switch = RLock()
 
 MAPS, TRANSFERS, EDGES, KNN, ATTENTION = "maps", "transfers", "edges", "k-NN", "attention"
 
@@ -50,22 +53,25 @@ class CountingMode(TorchDispatchMode):
         Attention runs operator by operator meanwhile: in evaluation torch has whole layers as one operator,
         where the device has it.
         """
+        here = get_ident()  # torch's hooks and its switch are the whole process's
+
+        def enter(module: nn.Module, args: Any) -> None:
+            if get_ident() == here:
+                self._running.append(module)
 
         def leave(module: nn.Module, args: Any, out: Any) -> None:
-            self._running.pop()
-            self.called.add(module)
+            if get_ident() == here:
+                self._running.pop()
+                self.called.add(module)
 
         hooks = [
-            register_module_forward_pre_hook(lambda module, args: self._running.append(module)),
+            register_module_forward_pre_hook(enter),
             register_module_forward_hook(leave, always_call=True),
         ]
-        whole_layers = mha.get_fastpath_enabled()
-        mha.set_fastpath_enabled(False)
         try:
-            with self:
+            with _layer_by_layer(), self:
                 yield self
         finally:
-            mha.set_fastpath_enabled(whole_layers)
             for hook in hooks:
                 hook.remove()
 
@@ -101,6 +107,18 @@ class CountingMode(TorchDispatchMode):
         self.kinds[kind] += multiply_adds
         for module in running:
             self.modules[module] += multiply_adds
+
+
+@contextmanager
+def _layer_by_layer() -> Iterator[None]:
+    """Switch attention's whole layers off, one thread at a time, which finds the switch as it was."""
+    with _switch:
+        whole_layers = mha.get_fastpath_enabled()
+        mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            mha.set_fastpath_enabled(whole_layers)
 
 
 def _is_sparse(x: Tensor) -> bool:

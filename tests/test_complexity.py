@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch_geometric.nn as pyg
 from torch import nn
+from torch.backends import mha
 
 from mgic_geo import EdgeConv, GroupedLinear, complexity, create_model, knn, knn_graph
 
@@ -178,3 +179,42 @@ def test_without_data(name, shape):
 
 def test_a_compiled_model():
     assert complexity(torch.compile(nn.Linear(4, 4)), torch.ones(2, 4)).modules == {"": (20, 32)}
+
+
+def test_modules_that_run_in_other_threads_do_not_count():
+    began, go = threading.Event(), threading.Event()
+
+    class Waiting(nn.Module):
+        def forward(self, x):
+            began.set()
+            assert go.wait(10)
+            return x
+
+    class Ending(nn.Module):
+        def forward(self, x):
+            go.set()
+            other.join()
+            return x
+
+    waiting = Waiting()
+    waiting.register_forward_hook(lambda *_: None)  # torch then looks for all hooks as the forward ends
+    other = threading.Thread(target=waiting, args=(torch.ones(1),))
+    other.start()
+    assert began.wait(10)
+    counted = complexity(nn.Sequential(Ending(), nn.Linear(4, 3)), torch.randn(2, 4))
+    assert counted.modules == {"": (15, 24), "0": (0, 0), "1": (15, 24)}
+
+
+def test_threads_count_at_once():
+    model, found = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), []
+
+    def count():
+        found.append(complexity(model, torch.zeros(2, 5, 8)))
+
+    workers = [threading.Thread(target=count) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [complexity(model, torch.zeros(2, 5, 8))] * 4
+    assert mha.get_fastpath_enabled()
