@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from mgic_geo.extras import needs
 from mgic_geo.files import replacing
 
 __all__ = ["export_onnx"]
@@ -59,9 +60,7 @@ def export_onnx(
         >>> model = create_model("mgic_dgcnn")  # doctest: +SKIP
         >>> export_onnx(fuse(model), torch.rand(2, 1024, 3), "model.onnx")  # doctest: +SKIP
     """
-    for package in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f"ONNX export needs {package}; install the extra: pip install 'mgic-geo[onnx]'")
+    needs("ONNX export", "onnx", "onnx", "onnxscript")
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     for x in inputs:
         if not isinstance(x, Tensor):
@@ -93,7 +92,7 @@ def export_onnx(
         assert program is not None
         with replacing(Path(path)) as temporary:
             program.save(temporary)
-            if importlib.util.find_spec("onnxruntime") is not None:
+            if find_spec("onnxruntime") is not None:
                 _check(model, inputs, temporary, varies=0 in dynamic)
     return Path(path)
 

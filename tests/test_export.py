@@ -1,6 +1,5 @@
 """Exported programs run without this package and give what the models give."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -216,7 +215,6 @@ def test_errors_say_what_to_do(tmp_path, monkeypatch):
         ValueError, match=r"axis 0 \(batch\) is to vary, .* at least 2 there, got shape \(1, 3"
     ):
         export_onnx(nn.Linear(3, 3), torch.zeros(1, 3), tmp_path / "m.onnx")
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
+    monkeypatch.setattr("mgic_geo.extras.find_spec", lambda name: None if name == "onnx" else name)
     with pytest.raises(ImportError, match=r"needs onnx; install the extra: pip install 'mgic-geo\[onnx\]'"):
         export_onnx(nn.Linear(3, 3), torch.zeros(2, 3), tmp_path / "m.onnx")
