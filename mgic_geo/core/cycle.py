@@ -32,9 +32,9 @@ class MGICBlock(nn.Module):
         pointwise: ``pointwise(in_channels, out_channels, groups)`` builds the map of a transfer.
         norm: ``norm(width)`` builds the normalisation N of a prolonged correction.
         transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`Restriction`.
-        correction_scale: What the learned scales of the normalisations N start with; by default what ``norm``
-            gives them. At 0 the levels are grouped blocks without corrections at first, and full coupling is
-            learned.
+        correction_scale: What the learned scales of the finest normalisation N start with; by default what
+            ``norm`` gives them. At 0 the block is its finest grouped block at first, and full coupling is
+            learned. The coarser N keep theirs: through zeros one behind the other hardly a gradient passes.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class MGICBlock(nn.Module):
 
     @torch.no_grad()
     def scale_corrections(self) -> None:
-        """Start the learned scales of the corrections anew, after something else has set them."""
-        for layer in self.norms:
+        """Start the learned scales of the finest correction anew, after something else has set them."""
+        for layer in self.norms[:1]:
             if self.correction_scale is not None and getattr(layer, "weight", None) is not None:
                 layer.weight.fill_(self.correction_scale)  # type: ignore[operator, union-attr]
 

@@ -144,7 +144,7 @@ class MGICBasicBlock2d(_MGICResidual2d):
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         min_levels: Coarsen at least this many times.
         transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
-        correction_scale: Start of the scales of N; see :class:`mgic_geo.MGICBlock`.
+        correction_scale: Start of the finest scales of N; see :class:`mgic_geo.MGICBlock`.
         preactivation: As for :class:`mgic_geo.BasicBlock2d`.
         device: Where the weights are made.
         dtype: Of the weights.
@@ -193,7 +193,7 @@ class MGICInvertedResidual2d(nn.Module):
         coarse_size: Largest width of the coarsest, fully coupled level, :math:`s_c`.
         min_levels: Coarsen at least this many times.
         transfer_init: ``"random"``, ``"average"`` or ``"signed"``, see :class:`mgic_geo.Restriction`.
-        correction_scale: Start of the scales of N; see :class:`mgic_geo.MGICBlock`.
+        correction_scale: Start of the finest scales of N; see :class:`mgic_geo.MGICBlock`.
 
     Shapes:
         - input: (B, in_channels, H, W);

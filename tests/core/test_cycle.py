@@ -115,18 +115,31 @@ def test_repr_shows_the_plan():
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
-def test_corrections_start_at_their_scale_and_return_to_it(scale):
+def test_the_finest_correction_starts_at_its_scale_and_returns_to_it(scale):
     def block(width, groups):
         return GroupedLinear(width, width, groups)
 
     cycle = MGICBlock(ChannelHierarchy(16, 4, 4), block, correction_scale=scale)
     for _ in range(2):
-        assert len(cycle.norms) == 2
-        for norm in cycle.norms:
-            assert torch.equal(norm.weight, torch.full_like(norm.weight, scale))
+        for norm, start in zip(cycle.norms, (scale, 1.0), strict=True):
+            assert torch.equal(norm.weight, torch.full_like(norm.weight, start))
             torch.nn.init.constant_(norm.weight, 7.0)
         cycle.reset_parameters()
     without = MGICBlock(
         ChannelHierarchy(16, 4, 4), block, norm=lambda _: torch.nn.Identity(), correction_scale=scale
     )
     assert without(torch.randn(3, 16)).shape == (3, 16)
+
+
+def test_behind_a_correction_of_nothing_all_levels_train_from_the_second_step_on():
+    torch.manual_seed(0)
+    cycle = MGICBlock(ChannelHierarchy(32, 4, 4), Residual, correction_scale=0.0)
+    optimizer = torch.optim.SGD(cycle.parameters(), lr=0.01)
+    sizes = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        cycle(torch.randn(64, 32)).square().mean().backward()
+        sizes.append([block.map.weight.grad.norm().item() for block in cycle.blocks])
+        optimizer.step()
+    assert sizes[0][1:] == [0, 0, 0]
+    assert min(sizes[1][1:]) > 1e-6 * sizes[1][0]
