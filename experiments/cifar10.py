@@ -51,8 +51,7 @@ class Config(ImageConfig):
     """Folder for everything the run writes."""
     model: str = "mgic_resnet56_g8_c16"
     """mgic_resnet56_g8_c16, mgic_resnet56_g16_c16, …_g16_c32 and …_g16_c64 are the paper's; resnet56 is their
-    baseline; mgic_resnet56 takes --group-size and --coarse-size. mgic_resnet56_wide is twice as wide and half
-    as deep as the first, costs no more, and learns faster. ResNet-50 and MobileNetV3 go too."""
+    baseline; mgic_resnet56 takes --group-size and --coarse-size. ResNet-50 and MobileNetV3 go too."""
     epochs: int = 100
     """Passes over the training set."""
     batch_size: int = 128

@@ -33,10 +33,6 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     "mgic_resnet56_g16_c16": partial(resnet.mgic_resnet56, group_size=16, coarse_size=16, depths=(2, 8, 10)),
     "mgic_resnet56_g16_c32": partial(resnet.mgic_resnet56, group_size=16, coarse_size=32, depths=(4, 8, 9)),
     "mgic_resnet56_g16_c64": partial(resnet.mgic_resnet56, group_size=16, coarse_size=64, depths=(6, 8, 10)),
-    # Within the budget of _g8_c16, and well ahead of it in short trainings: twice as wide, half as deep.
-    "mgic_resnet56_wide": partial(
-        resnet.mgic_resnet56, group_size=8, coarse_size=16, depths=(1, 4, 7), widths=(32, 64, 128)
-    ),
     "resnet50": resnet.resnet50,
     "mgic_resnet50": resnet.mgic_resnet50,
     "mgic_resnet50_g16_c64": partial(resnet.mgic_resnet50, group_size=16, depths=(1, 3, 6, 3)),
