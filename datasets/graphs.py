@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -134,8 +136,12 @@ def load_tudataset(name: str) -> list[Data]:
 
 
 def _unreachable(name: str, error: Exception) -> DownloadError:
+    cache = cache_folder(None)
+    for folder in cache / name / "raw", cache / name:  # PyG makes them before it asks the network
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if empty
     return DownloadError(
-        f"{name} is not in {cache_folder(None)} and could not be downloaded ({error}); look whether "
+        f"{name} is not in {cache} and could not be downloaded ({error}); look whether "
         "there is one of this name, download it on a machine with network and copy the folder, set MGIC_DATA "
         "to where it is, or use data made on the spot: nodes or graphs"
     )

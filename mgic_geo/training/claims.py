@@ -20,13 +20,13 @@ FREE_ON_RESUME = frozenset({"output", "resume", "workers", "verify"})
 
 def plain(config: Any) -> dict[str, Any]:
     """Return a dataclass as a dictionary of YAML's own types."""
+    return {field.name: _plain_value(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
-    def convert(value: Any) -> Any:
-        if isinstance(value, Path):
-            return str(value)
-        return [convert(item) for item in value] if isinstance(value, tuple | list) else value
 
-    return {field.name: convert(getattr(config, field.name)) for field in dataclasses.fields(config)}
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain_value(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def claim_output(config: RunConfig, checkpoint: Path) -> None:
@@ -55,7 +55,7 @@ def claim_output(config: RunConfig, checkpoint: Path) -> None:
     if record.exists() or checkpoint.exists():
         before = _read_record(record)
         if checkpoint.exists():
-            _refuse_changes(config.output, before, settings)
+            _refuse_changes(config.output, _defaults(config) | before, settings)
     write_text(record, yaml.safe_dump(settings, sort_keys=False))
 
 
@@ -87,6 +87,12 @@ def claim_folder(output: Path, config: Any, result: str) -> None:
                     f"{record} is the record of something else and would be replaced; choose another --output"
                 )
     write_text(record, yaml.safe_dump(settings, sort_keys=False))
+
+
+def _defaults(config: RunConfig) -> dict[str, Any]:
+    """What a run of an older version did in place of the flags that it did not have."""
+    fields = (field for field in dataclasses.fields(config) if field.default is not dataclasses.MISSING)
+    return {field.name: _plain_value(field.default) for field in fields}
 
 
 def _read_record(record: Path) -> dict[str, Any]:

@@ -63,3 +63,4 @@ def test_without_network_the_error_says_what_to_do(load, name, base, monkeypatch
     monkeypatch.setattr(getattr(graphs, base), "download", fails)
     with pytest.raises(DownloadError, match=rf"{name} is not in .*\(no route to host\).*MGIC_DATA"):
         load(name)
+    assert not any(tmp_path.iterdir())  # PyG makes folders before it looks

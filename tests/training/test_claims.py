@@ -43,6 +43,18 @@ def test_a_finished_epoch_is_never_overwritten(config: RunConfig, checkpoint: Pa
         claim_output(config, checkpoint)
 
 
+def test_a_run_from_before_a_flag_goes_on_with_its_default(config: RunConfig, checkpoint: Path) -> None:
+    claim_output(config, checkpoint)
+    checkpoint.touch()
+    record = config.output / "config.yaml"
+    older = {name: value for name, value in yaml.safe_load(record.read_text()).items() if name != "epochs"}
+    record.write_text(yaml.safe_dump(older))
+    with pytest.raises(UsageError, match=f"--epochs: the run has {config.epochs}, you gave 7"):
+        claim_output(replace(config, resume=True, epochs=7), checkpoint)
+    claim_output(replace(config, resume=True), checkpoint)
+    assert yaml.safe_load(record.read_text())["epochs"] == config.epochs
+
+
 def test_resuming_needs_the_same_settings(config: RunConfig, checkpoint: Path) -> None:
     claim_output(config, checkpoint)
     checkpoint.touch()
