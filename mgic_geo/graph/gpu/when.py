@@ -17,8 +17,8 @@ __all__ = ["REDUCES", "WAITS", "applies", "serves"]
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _WANTED = not switched_off("MGIC_TRITON") and importlib.util.find_spec("triton") is not None
 
-# The tag is unknown to torch 2.8.
-WAITS: dict[str, Any] = {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+_UNSAFE = getattr(torch.Tag, "cudagraph_unsafe", None)  # which torch 2.8 does not have
+WAITS: dict[str, Any] = {} if _UNSAFE is None else {"tags": (_UNSAFE,)}
 """Options of an operator that waits for the device, so that no CUDA graph can hold it."""
 REDUCES: dict[str, Any] = {} if _WANTED else WAITS
 """Those of sums and maxima over neighbours, whose kernels do not wait, while torch's operators do."""
