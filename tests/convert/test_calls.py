@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 import torch_geometric.nn as pyg
@@ -50,7 +52,7 @@ NO_OTHER_WIDTH = DOES_NOT_RUN + "a layer's output takes the place of its input, 
         (pyg.SignedConv(32, 16, first_aggr=True), NO_OTHER_WIDTH),
         (
             pyg.HypergraphConv(32, 32, use_attention=True, heads=2, concat=False),
-            DOES_NOT_RUN + "mat1 and mat2",
+            DOES_NOT_RUN + "(mm: )?mat1 and mat2",  # as torch says it, from 2.15 on and before
         ),
         (WithInput(32, 32), NO_OTHER_WIDTH),
         (Pair(32, 32), NO_OTHER_WIDTH),
@@ -60,7 +62,7 @@ NO_OTHER_WIDTH = DOES_NOT_RUN + "a layer's output takes the place of its input, 
 )
 def test_a_form_that_would_not_run_is_none(conv, reason):
     state, mode = torch.get_rng_state(), conv.training
-    assert message_form(conv)(SIZES).startswith(reason)
+    assert re.match(reason, message_form(conv)(SIZES))
     assert conv.training is mode
     torch.set_rng_state(state)
     assert message_form(conv.to("meta"))(SIZES).cycle is not None  # nothing can be tried there

@@ -99,7 +99,8 @@ def nearest(
         lowest, place = tl.min(near, 1, return_indices=True)
         hit = slot[None, :] == place[:, None]
         chosen = tl.sum(tl.where(hit, who, 0), 1)
-        tl.store(table + q * k + rank, chosen.to(tl.int64), mask=real & (rank < k))
+        if rank < k:  # one more is looked at, for the gap behind the k-th
+            tl.store(table + q * k + rank, chosen.to(tl.int64), mask=real)
         near = tl.where(hit, float("inf"), near)
         follows = (before > float("-inf")) & (lowest < float("inf"))
         step = tl.where(follows, lowest, 0) - tl.where(follows, before, 0)
