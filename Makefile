@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench
+.PHONY: help demo test oldest lint bench
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/'
@@ -14,6 +14,12 @@ demo: $(VENV)/installed-train  ## Train a point-cloud classifier on shapes made 
 
 test: $(VENV)/installed-dev  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8  # a process a core, so one thread each
+
+oldest:  ## Run the tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install -qq --upgrade pip uv
+	$(VENV)-oldest/bin/uv pip install -q --python $(VENV)-oldest --resolution lowest-direct --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/pytest -n logical --maxprocesses 8 -o filterwarnings=  # theirs are known
 
 lint: $(VENV)/installed-dev  ## Check style and types
 	$(BIN)/ruff check .

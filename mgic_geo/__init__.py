@@ -12,10 +12,12 @@ with _warnings.catch_warnings():
     )
     import torch_geometric.nn as _pyg  # noqa: F401
 
-    # And torch announces once a process that its CSR layout, which sums over edges use, is in beta. Here, as
-    # filters are the whole process's: a layer that changed them while it runs would do so for all threads.
-    _warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-    _torch.empty(0, 0, device="cpu").to_sparse_csr()
+    # And torch announces once a process that its CSR layout, which sums over edges use, is in beta, and up to
+    # 2.13 that it is not checked, even where told not to check it. Here, as filters are the whole process's:
+    # a layer that changed them while it runs would do so for all threads.
+    _warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta|Sparse invariant checks are")
+    _none = _torch.zeros(1, dtype=_torch.int64, device="cpu")
+    _torch.sparse_csr_tensor(_none, _none[:0], _none[:0], size=(0, 0), check_invariants=False)
 
 from mgic_geo.complexity import complexity as complexity
 from mgic_geo.convert import Conversion as Conversion

@@ -42,7 +42,8 @@ def check_features(x: Any, channels: int, *, clouds: bool = True, stacked: bool 
         shape = "(nodes, channels), or dense clouds (B, N, channels)" if clouds else "(nodes, channels)"
         shape = "(..., nodes, channels)" if stacked else shape
         raise ValueError(f"x has shape {shape}, got {tuple(x.shape)}")
-    if channels not in (-1, x.size(-1)) or not x.is_floating_point():
+    # Two comparisons: torch's compiler, before 2.14, did not find a width that varies in a tuple.
+    if (channels != -1 and channels != x.size(-1)) or not x.is_floating_point():
         width = "" if channels == -1 else f"in_channels={channels} "
         raise ValueError(f"x needs {width}floating-point channels, got shape {tuple(x.shape)} of {x.dtype}")
 

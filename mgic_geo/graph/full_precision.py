@@ -39,9 +39,8 @@ def full_precision(device: str) -> Iterator[None]:
 
 
 def _backends() -> list[Any]:
-    """Those whose products have a precision of their own: torch 2.9 and newer."""
-    found = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
-    return [matmul for matmul in found if hasattr(matmul, "fp32_precision")]
+    """Those whose products have a precision of their own."""
+    return [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _precisions() -> tuple[str, list[str]]:

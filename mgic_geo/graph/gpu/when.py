@@ -15,10 +15,11 @@ from mgic_geo.native import followed, switched_off
 __all__ = ["REDUCES", "WAITS", "applies", "serves"]
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_WANTED = not switched_off("MGIC_TRITON") and importlib.util.find_spec("triton") is not None
+# The Triton of torch 2.12 (3.7) fails while it compiles a kernel for GPUs such as the A100; 2.14's does not.
+_SOUND = torch.__version__ >= "2.14a0" and importlib.util.find_spec("triton") is not None
+_WANTED = _SOUND and not switched_off("MGIC_TRITON")
 
-_UNSAFE = getattr(torch.Tag, "cudagraph_unsafe", None)  # which torch 2.8 does not have
-WAITS: dict[str, Any] = {} if _UNSAFE is None else {"tags": (_UNSAFE,)}
+WAITS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)}
 """Options of an operator that waits for the device, so that no CUDA graph can hold it."""
 REDUCES: dict[str, Any] = {} if _WANTED else WAITS
 """Those of sums and maxima over neighbours, whose kernels do not wait, while torch's operators do."""

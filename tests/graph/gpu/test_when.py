@@ -64,6 +64,14 @@ def test_they_can_be_switched_off(monkeypatch):
     assert not again._works(torch.device(DEVICE))
 
 
+def test_of_a_torch_whose_triton_fails_none_is_wanted(monkeypatch):
+    again = importlib.util.module_from_spec(when.__spec__)
+    for version, sound in (("2.13.1", False), ("2.14.0+cu130", True)):
+        monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+        when.__spec__.loader.exec_module(again)
+        assert again._SOUND is (sound and when._SOUND)
+
+
 def test_layers_ask():
     with kernels():
         assert gpu.fits_norm(torch.nn.BatchNorm1d(4))
@@ -72,7 +80,6 @@ def test_layers_ask():
         assert not gpu.fits_norm(torch.nn.SyncBatchNorm(4))
 
 
-@pytest.mark.skipif(not hasattr(torch.Tag, "cudagraph_unsafe"), reason="torch 2.8 has no such tag")
 @pytest.mark.parametrize(("triton", "waiting"), [("1", 2), ("0", 5)])
 def test_no_cuda_graph_holds_what_waits_for_the_device(triton, waiting):
     """k-NN always; reductions where torch's operators do them."""
