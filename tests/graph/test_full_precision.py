@@ -71,7 +71,7 @@ def nothing_set():
 
 @pytest.mark.parametrize("set_", ["", "set_float32_matmul_precision", "allow_tf32", "everywhere", "matmul"])
 def test_settings_of_either_kind_go_on_to_agree(set_, nothing_set):
-    """Those of torch before 2.9, and those that a backend inherits: reading contradictory ones raises."""
+    """The older ones, and those that a backend inherits: reading contradictory ones raises."""
     cuda = torch.backends.cuda.matmul
     matmul.fp32_precision = "none"
     if set_ == "set_float32_matmul_precision":
