@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -53,7 +55,8 @@ def command_line(
         shown.append((field.name, hint, dataclasses.field(**default)))
     twin = dataclasses.make_dataclass(config.__name__, shown, kw_only=True)
     given_now = [(renamed or {}).get(word, word) for word in (sys.argv[1:] if argv is None else argv)]
-    values = tyro.cli(twin, args=given_now, description=_wrapped(description or ""))
+    with _reader_may_leave():
+        values = tyro.cli(twin, args=given_now, description=_wrapped(description or ""))
     return config(**{field.name: getattr(values, field.name) for field in _fields(config)})
 
 
@@ -68,6 +71,21 @@ def field_texts(config: type) -> dict[str, str]:
                 case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(value=str(text))):
                     texts[name] = " ".join(text.split())
     return texts
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End the process without a traceback when the help's reader, such as ``head``, closes the pipe first."""
+    try:
+        try:
+            yield
+        except SystemExit:
+            sys.stdout.flush()
+            raise
+    except BrokenPipeError as error:
+        # Python flushes once more on its way out, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from error
 
 
 def _fields(config: type) -> tuple[dataclasses.Field[Any], ...]:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -85,3 +88,21 @@ def test_wrong_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_defaults_must_be_fields() -> None:
     with pytest.raises(TypeError, match="Config has no field speed"):
         command_line(Config, [], None, {"speed": 1})
+
+
+@pytest.mark.parametrize("words", [1, 10_000])  # buffered until the end, and more than a buffer holds
+def test_help_whose_reader_has_left_ends_quietly(words: int) -> None:
+    program = (
+        "import dataclasses, mgic_geo.training.command_line as lines;"
+        "Empty = dataclasses.make_dataclass('Empty', []);"
+        f"lines.field_texts = lambda config: {{}}; lines.command_line(Empty, ['--help'], 'word ' * {words})"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
